@@ -1,0 +1,50 @@
+"""The route table: what a gateway worker must know to answer InvokeEndpoint without asking anyone.
+
+Control writes one file an endpoint, `routes/SLUG.json`, whole and renamed into place; a worker reads it, refuses an older
+generation, and acknowledges the generation that it serves (docs/concepts/processes.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eyrie.domain.names import EndpointKey
+
+
+class RoutingStrategy(StrEnum):
+    """How an instance of a variant is chosen; the spellings are SageMaker's RoutingConfig."""
+
+    LEAST_OUTSTANDING_REQUESTS = "LEAST_OUTSTANDING_REQUESTS"
+    RANDOM = "RANDOM"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One instance that requests may be sent to."""
+
+    instance_id: str
+    socket: str  # absolute path of the instance's Unix socket
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRoute:
+    """A production variant: its share of the traffic and the instances that hold it."""
+
+    name: str
+    weight: float
+    strategy: RoutingStrategy
+    container: str  # host name of the (first) container, as error messages name it
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRoute:
+    """All that a gateway knows of one endpoint. `generation` only rises; a worker refuses a lower one."""
+
+    key: EndpointKey
+    generation: int
+    variants: tuple[VariantRoute, ...] = ()
+    timeout_ms: int = 60_000  # deadline of one invocation
+    body_bytes_max: int = 26_214_400  # 25 MB, SageMaker's limit since 2025

@@ -1,0 +1,184 @@
+"""Floor 2, the promises: what the decisions' driver needs of the world, each at most six methods.
+
+Adapters keep them (one technology a file); `tests/contract/` runs one suite over every adapter of a port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from eyrie.domain.fleet import InstanceSpec, ObservedInstance
+from eyrie.domain.names import EndpointKey, Scope
+from eyrie.domain.routing import EndpointRoute
+
+
+class Clock(Protocol):
+    """Time for decisions; `EYRIE_TIME_SCALE` speeds it up."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        ...
+
+
+class Identity(Protocol):
+    """Chance, as an argument."""
+
+    def token(self, digits: int) -> str:
+        """Random lower-case hex digits."""
+        ...
+
+
+class Conflict(Exception):
+    """A document was not at the version that the commit expected: read again, decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One stored resource. `version` rises by one a commit; 0 is written for 'must not exist yet'."""
+
+    kind: str  # "Model", "EndpointConfig", "Endpoint", ... SageMaker's noun
+    scope: Scope
+    name: str
+    version: int
+    created_ms: int
+    modified_ms: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a resource's story: what was decided or seen, when, and why."""
+
+    kind: str  # noun of the subject
+    scope: Scope
+    name: str
+    at_ms: int
+    what: str  # "instance READY"
+    why: str  # the reason, with its numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An effect that a commit owes the world. It may run twice: `action_id` is its idempotency key."""
+
+    action_id: str
+    kind: str  # noun and name of the subject tell whose reconciler hears of the outcome
+    scope: Scope
+    name: str
+    verb: str  # "ensure_instance", "stop_instance", "publish_route", "fetch_artifact", ...
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One transaction: all of it or nothing."""
+
+    puts: Sequence[Document] = ()  # each is compared with its version, then stored at version + 1
+    deletes: Sequence[Document] = ()
+    events: Sequence[Event] = ()
+    actions: Sequence[Action] = ()
+    finished: Sequence[str] = ()  # ids of actions that are done
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """State of the control process: documents with versions, events, an outbox of actions, leases."""
+
+    def get(self, kind: str, scope: Scope, name: str) -> Document | None:
+        """The document, or None."""
+        ...
+
+    def scan(self, kind: str, scope: Scope | None = None) -> list[Document]:
+        """All documents of a kind, in one scope or in all."""
+        ...
+
+    def commit(self, commit: Commit) -> None:
+        """Store a transaction durably. Raises Conflict when any document is at another version."""
+        ...
+
+    def outbox(self) -> list[Action]:
+        """Actions not finished yet, in the order they were committed."""
+        ...
+
+    def events(self, kind: str, scope: Scope, name: str, limit: int = 1000) -> list[Event]:
+        """The newest events of a resource, oldest first; they outlive the resource."""
+        ...
+
+    def lease(self, name: str, holder: str, now_ms: int, duration_ms: int) -> bool:
+        """Take or renew a lease; False while another holds it."""
+        ...
+
+
+class StartRefused(Exception):
+    """Compute cannot start this instance and never will as things stand; the message is the reason for people."""
+
+
+class InsufficientCapacity(StartRefused):
+    """The limit that was set on this host is reached."""
+
+
+class Compute(Protocol):
+    """Brings instances up and down. Every call may be repeated; an older generation is refused."""
+
+    def ensure(self, spec: InstanceSpec) -> None:
+        """Make the instance run, unless it already does (alive by its lock) or ever did. Raises StartRefused."""
+        ...
+
+    def stop(self, instance_id: str, grace_ms: int) -> None:
+        """SIGTERM (0 grace: SIGKILL at once), SIGKILL after the grace; returns without waiting for it."""
+        ...
+
+    def forget(self, instance_id: str) -> None:
+        """Remove what is left of an instance that is gone (its logs move to the log archive). No-op while it lives."""
+        ...
+
+    def list(self) -> list[ObservedInstance]:
+        """Every instance that exists on this compute, alive or gone but not forgotten."""
+        ...
+
+    def tail(self, instance_id: str, lines: int) -> list[str]:
+        """The last lines of an instance's log, for reasons."""
+        ...
+
+
+class ArtifactError(Exception):
+    """A model archive that cannot be had or read; the message is the reason for people."""
+
+
+class Artifacts(Protocol):
+    """Model archives by digest, kept as long as an endpoint names them."""
+
+    def fetch(self, scope: Scope, url: str) -> str:
+        """Download an s3:// model archive (or prefix), verify and unpack it once; its sha256. Raises ArtifactError."""
+        ...
+
+    def path(self, digest: str) -> Path:
+        """The folder `artifacts/DIGEST`: `model/` unpacked."""
+        ...
+
+    def keep(self, digests: set[str]) -> None:
+        """Remove every archive that is not named."""
+        ...
+
+
+class Routes(Protocol):
+    """Publishes route tables to the gateway workers and hears what they say."""
+
+    def publish(self, route: EndpointRoute) -> None:
+        """Write the endpoint's table and hint; a lower generation than the published one is refused."""
+        ...
+
+    def withdraw(self, key: EndpointKey, generation: int) -> None:
+        """Remove the endpoint's table."""
+        ...
+
+    def served(self, key: EndpointKey) -> int:
+        """The lowest generation that any live gateway worker still serves; very large when none is live."""
+        ...
+
+    def idle(self, instance_id: str) -> bool:
+        """True when no live worker has a request outstanding on an instance that left its table."""
+        ...
