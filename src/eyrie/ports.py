@@ -135,7 +135,7 @@ class Compute(Protocol):
         """Remove what is left of an instance that is gone (its logs move to the log archive). No-op while it lives."""
         ...
 
-    def list(self) -> list[ObservedInstance]:
+    def inventory(self) -> list[ObservedInstance]:
         """Every instance that exists on this compute, alive or gone but not forgotten."""
         ...
 
