@@ -1,0 +1,1 @@
+"""Schema migrations of the store, run by alembic at start (`adapters/store_sql.migrate`)."""
