@@ -1,4 +1,4 @@
-"""Where alembic enters: runs the migrations on the connection that `store_sql.migrate` hands over, in its transaction."""
+"""Where alembic enters: runs migrations on the connection that `store_sql.migrate` hands over, in its transaction."""
 
 from __future__ import annotations
 
