@@ -1,9 +1,9 @@
 """The Store port on SQLAlchemy Core: documents with versions, events, an outbox of actions, leases.
 
-Floor 3, control's hand for state. The embedded default is SQLite (WAL, synchronous=FULL, one writer at a time by BEGIN
-IMMEDIATE). Another SQLAlchemy URL is honoured where its driver is installed, but only SQLite is tested so far. Tables are made
-by the migrations in `adapters/migrations`, which run at start; a database that a newer Eyrie wrote is refused. Safe to use
-from many threads.
+Floor 3, control's hand for state. The embedded default is SQLite (WAL, synchronous=FULL, one writer at a time by
+BEGIN IMMEDIATE). Another SQLAlchemy URL is honoured where its driver is installed, but only SQLite is tested so far.
+Tables are made by the migrations in `adapters/migrations`, run at start; a database that a newer Eyrie wrote is
+refused. Safe to use from many threads.
 """
 
 from __future__ import annotations
