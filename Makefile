@@ -1,0 +1,62 @@
+# Every target sets itself up: `.venv` from requirements.lock, with uv or with python3 -m venv (see .ci/setup).
+# PYTHON=/path/to/python3.12 chooses the interpreter, PYTEST_ARGS adds arguments, WORKERS sets the parallel test processes.
+SHELL := /bin/sh
+PY := .venv/bin/python
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench wheel lock clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make or refresh .venv (every other target does it by itself)
+	@.ci/setup .venv requirements.lock --editable
+	@.ci/bubblewrap
+
+demo: setup ## Deploy real models to two zones with boto3, break things under load, watch it heal
+	@$(PY) examples/demo.py
+
+test: setup ## The core tests (under 15 minutes, set-up included)
+	@$(MAKE) --no-print-directory test-unit test-process
+
+test-unit: setup
+	$(PYTEST) -m "not heavy" -n $(WORKERS) tests/unit tests/wire tests/contract tests/test_house.py
+
+test-process: setup
+	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
+
+test-heavy: setup setup-sdk
+	$(PYTEST) -m heavy tests
+
+test-all: test test-heavy ## The core tests, then those that need environments of their own
+
+setup-sdk: # The SageMaker SDK's versions 2 and 3 are one package name: an environment each
+	@.ci/setup .venv-sdk2 tests/sdk/sdk2.lock
+	@.ci/setup .venv-sdk3 tests/sdk/sdk3.lock
+
+check: setup ## ruff, mypy strict, the floors (import-linter), the house test
+	.venv/bin/ruff check src tests bench examples
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTEST) tests/test_house.py
+
+fmt: setup ## Sort imports and mend what ruff can mend
+	.venv/bin/ruff check --fix src tests bench examples
+
+up: setup ## Keep Eyrie running (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags
+	@.venv/bin/eyrie up $(UP_ARGS)
+
+bench: setup ## Measure the gateway against HAProxy, and an endpoint against FastAPI
+	$(PY) -m bench
+
+wheel: setup ## Build dist/eyrie-VERSION-py3-none-any.whl
+	$(PY) -m build --wheel --no-isolation --outdir dist .
+
+lock: setup # Write requirements.lock anew, with the newest versions
+	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .venv-sdk2 .venv-sdk3 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
