@@ -1,1 +1,1 @@
-"""Floor 0, the nouns: frozen dataclasses, enums and transition tables. Nothing here performs I/O, reads a clock or draws chance."""
+"""Floor 0, the nouns: frozen dataclasses, enums, transition tables. No I/O, no clock, no chance."""

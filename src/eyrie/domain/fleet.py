@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from eyrie.domain.names import EndpointKey
+from eyrie.domain.routing import RoutingStrategy
 
 
 class InstanceState(StrEnum):
@@ -21,9 +25,25 @@ class InstanceState(StrEnum):
     FAILED = "FAILED"
 
 
+_S = InstanceState
+INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
+    _S.REQUESTED: frozenset({_S.STARTING, _S.DRAINING, _S.LOST, _S.FAILED}),
+    _S.STARTING: frozenset({_S.READY, _S.UNKNOWN, _S.DRAINING, _S.LOST, _S.FAILED}),
+    _S.READY: frozenset({_S.UNKNOWN, _S.DRAINING, _S.LOST}),
+    _S.UNKNOWN: frozenset({_S.READY, _S.DRAINING, _S.LOST}),
+    _S.DRAINING: frozenset({_S.STOPPED}),
+    _S.STOPPED: frozenset(),
+    _S.LOST: frozenset(),
+    _S.FAILED: frozenset(),
+}
+COMING = frozenset({_S.REQUESTED, _S.STARTING})  # not able to serve yet
+COUNTED = frozenset({_S.REQUESTED, _S.STARTING, _S.READY, _S.UNKNOWN})  # an instance that its variant counts on
+GIVEN_UP = frozenset({_S.LOST, _S.FAILED})  # not counted any more, though a process may still be there
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What one container runs: resolved at CreateEndpoint, so that it can be rebuilt after model, config and bucket are gone."""
+    """What one container runs, resolved at CreateEndpoint: it can be rebuilt after model, config and bucket are gone."""
 
     hostname: str  # "primary" unless the model's ContainerHostname says otherwise
     image: str  # as the user named it
@@ -47,6 +67,12 @@ class InstanceSpec:
     container: ContainerSpec
     startup_timeout_s: int = 240
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the whole spec, hex: what an instance is known by, beside its lock and its generation."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
@@ -62,3 +88,93 @@ class ObservedInstance:
     started_ms: int
     isolation: str  # "bubblewrap" or "process"
     exit_reason: str | None = None  # last words of one that is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance as control keeps it. Times are milliseconds since the epoch, 0 for 'not yet'."""
+
+    instance_id: str
+    variant: str
+    fleet: int  # generation of the fleet that it belongs to
+    generation: int  # of its spec
+    zone: str
+    state: InstanceState
+    reason: str  # why it is in this state
+    requested_ms: int
+    since_ms: int  # when it entered its state
+    started_ms: int = 0  # compute has it
+    ready_ms: int = 0  # first answered /ping
+    socket: str = ""
+    isolation: str = ""
+    left_generation: int = 0  # first route table without it, after one with it
+    left_ms: int = 0
+    stop_ms: int = 0  # SIGTERM or SIGKILL was ordered
+    kills: int = 0  # SIGKILLs ordered
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as an endpoint holds it: whole, so that the endpoint outlives the Model."""
+
+    name: str
+    arn: str
+    container: ContainerSpec
+    execution_role_arn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantSpec:
+    """A production variant as its EndpointConfig said."""
+
+    name: str
+    model: ModelSpec
+    instance_type: str  # "ml.m5.large"
+    vcpu_milli: int
+    memory_mb: int
+    initial_count: int
+    initial_weight: float
+    strategy: RoutingStrategy = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
+    startup_timeout_s: int = 240
+    foreign: bool = False  # the image is not ours: the real service's ping timings hold
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A variant of a running fleet: its spec and what is wanted of it now."""
+
+    spec: VariantSpec
+    desired_count: int
+    desired_weight: float
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often the newest instances of a variant died soon after their start, and when the next may start."""
+
+    variant: str
+    fleet: int
+    crashes: int
+    last_ms: int
+    next_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All instances that one EndpointConfig asked for. `generation` rises with every fleet of an endpoint."""
+
+    generation: int
+    config_name: str
+    config_arn: str
+    variants: tuple[Variant, ...]
+    created_ms: int
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of that name."""
+        return next((v for v in self.variants if v.name == name), None)

@@ -1,7 +1,7 @@
 """The route table: what a gateway worker must know to answer InvokeEndpoint without asking anyone.
 
-Control writes one file an endpoint, `routes/SLUG.json`, whole and renamed into place; a worker reads it, refuses an older
-generation, and acknowledges the generation that it serves (docs/concepts/processes.md).
+Control writes one file an endpoint, `routes/SLUG.json`, whole and renamed into place; a worker reads it, refuses an
+older generation, and acknowledges the generation that it serves (docs/concepts/processes.md).
 """
 
 from __future__ import annotations

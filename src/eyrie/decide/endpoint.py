@@ -1,0 +1,210 @@
+"""Commands on an endpoint: what CreateEndpoint, UpdateEndpoint, UpdateEndpointWeightsAndCapacities and DeleteEndpoint
+decide, before anything is done. Pure: the endpoint and the wish in, a Decision out, a typed refusal raised.
+
+The path goes on in decide/deployment (how a change proceeds) and decide/fleet (which instances start and stop)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize
+from eyrie.domain.endpoint import (
+    STATUS_MOVES,
+    CapacityChange,
+    Endpoint,
+    EndpointStatus,
+    Fleet,
+    FleetSpec,
+    Variant,
+    VariantSpec,
+)
+from eyrie.domain.errors import BadAmount, EndpointBusy, EndpointUnusable, VariantMissing, VariantTwice
+from eyrie.domain.names import EndpointKey
+from eyrie.domain.plan import Decision, Note
+from eyrie.domain.transition import moved
+
+BUSY = frozenset({EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.DELETING})
+DESIRED_COUNT = "DesiredInstanceCount"  # spellings of RetainAllVariantProperties' exceptions
+DESIRED_WEIGHT = "DesiredWeight"
+DATA_CAPTURE = "DataCaptureConfig"
+
+
+def create(
+    key: EndpointKey,
+    uid: str,
+    wish: FleetSpec,
+    now_ms: int,
+    data_capture: dict[str, Any] | None = None,
+    deployment_config: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Decision:
+    """A new endpoint, Creating. `uid` must be unique in time. Raises BadAmount for a fleet without variants."""
+    _check_wish(wish)
+    endpoint = Endpoint(
+        key=key,
+        uid=uid,
+        arn=key.scope.arn("endpoint", key.name),
+        config_name=wish.config_name,
+        config_arn=wish.config_arn,
+        status=EndpointStatus.CREATING,
+        created_ms=now_ms,
+        modified_ms=now_ms,
+        generation=1,
+        fleet=_fleet(wish, 1, now_ms, [_initial(v) for v in wish.variants]),
+        data_capture=data_capture,
+        last_deployment_config=deployment_config,
+        options=options or {},
+    )
+    return Decision(endpoint, (Note("endpoint Creating", f"CreateEndpoint with {_describe(endpoint.fleet)}"),))
+
+
+def update(
+    endpoint: Endpoint,
+    wish: FleetSpec,
+    now_ms: int,
+    retain_all: bool = False,
+    exclude_retained: Collection[str] = (),
+    data_capture: dict[str, Any] | None = None,
+    deployment_config: dict[str, Any] | None = None,
+    retain_deployment_config: bool = False,
+    bake_ms: int = 0,
+    termination_wait_ms: int = 0,
+) -> Decision:
+    """Start a deployment from the present (blue) fleet to `wish` (green): blue/green, all at once.
+
+    `retain_all` carries counts, weights and data capture of variants that both have over, but for those in
+    `exclude_retained` (SageMaker's spellings). Raises EndpointBusy or EndpointUnusable.
+    """
+    _check_idle(endpoint)
+    _check_wish(wish)
+    kept = (set() if not retain_all else {DESIRED_COUNT, DESIRED_WEIGHT, DATA_CAPTURE}) - set(exclude_retained)
+    config = endpoint.last_deployment_config if retain_deployment_config else deployment_config
+    green = _fleet(wish, endpoint.generation + 1, now_ms, [_retained(endpoint, v, kept) for v in wish.variants])
+    deployment = Deployment(
+        phase=DeploymentPhase.PENDING,
+        green=green,
+        started_ms=now_ms,
+        phase_ms=now_ms,
+        bake_ms=bake_ms,
+        termination_wait_ms=termination_wait_ms,
+        config=config or {},
+        data_capture=endpoint.data_capture if DATA_CAPTURE in kept else data_capture,
+    )
+    changed = replace(
+        endpoint,
+        status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING),
+        generation=endpoint.generation + 1,
+        modified_ms=now_ms,
+        deployment=deployment,
+        last_deployment_config=config,
+        failure_reason=None,
+    )
+    note = Note("endpoint Updating", f"UpdateEndpoint from {endpoint.config_name} to {_describe(green)}")
+    return Decision(changed, (note,))
+
+
+def update_weights_and_capacities(endpoint: Endpoint, changes: Sequence[CapacityChange], now_ms: int) -> Decision:
+    """Set weights (live at once) and counts (reached by starting and draining instances) of some variants.
+
+    Raises EndpointBusy, EndpointUnusable, VariantMissing, VariantTwice or BadAmount.
+    """
+    _check_idle(endpoint)
+    wanted = {c.variant: c for c in changes}
+    for change in changes:
+        _check_change(endpoint, change, sum(1 for c in changes if c.variant == change.variant))
+    variants = tuple(_changed(v, wanted.get(v.name)) for v in endpoint.fleet.variants)
+    before = {v.name: v.desired_count for v in endpoint.fleet.variants}
+    changed = replace(
+        endpoint,
+        status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING),
+        generation=endpoint.generation + 1,
+        modified_ms=now_ms,
+        fleet=replace(endpoint.fleet, variants=variants),
+        resize=Resize(now_ms, before),
+        failure_reason=None,
+    )
+    told = ", ".join(f"{v.name}: count {v.desired_count}, weight {v.desired_weight:g}" for v in variants)
+    return Decision(changed, (Note("endpoint Updating", f"UpdateEndpointWeightsAndCapacities to {told}"),))
+
+
+def delete(endpoint: Endpoint, now_ms: int) -> Decision:
+    """Start to delete: out of the route, drained, stopped, then gone. Raises EndpointBusy while it is changing."""
+    if endpoint.status in BUSY:
+        raise EndpointBusy(endpoint.arn, endpoint.status)
+    changed = replace(
+        endpoint,
+        status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.DELETING),
+        generation=endpoint.generation + 1,
+        modified_ms=now_ms,
+    )
+    return Decision(changed, (Note("endpoint Deleting", "DeleteEndpoint"),))
+
+
+def _check_idle(endpoint: Endpoint) -> None:
+    if endpoint.status in BUSY:
+        raise EndpointBusy(endpoint.arn, endpoint.status)
+    if endpoint.status is not EndpointStatus.IN_SERVICE:
+        raise EndpointUnusable(endpoint.arn, endpoint.status)
+
+
+def _check_wish(wish: FleetSpec) -> None:
+    if not wish.variants:
+        raise BadAmount("An endpoint needs at least one production variant.")
+    for variant in wish.variants:
+        _check_count(variant.name, variant.initial_count)
+        _check_weight(variant.name, variant.initial_weight)
+
+
+def _check_change(endpoint: Endpoint, change: CapacityChange, times: int) -> None:
+    if times > 1:
+        raise VariantTwice(change.variant)
+    if endpoint.fleet.variant(change.variant) is None:
+        raise VariantMissing(endpoint.arn, change.variant)
+    if change.count is not None:
+        _check_count(change.variant, change.count)
+    if change.weight is not None:
+        _check_weight(change.variant, change.weight)
+
+
+def _check_count(variant: str, count: int) -> None:
+    if count < 1:
+        raise BadAmount(f"DesiredInstanceCount of variant {variant} must be at least 1, and is {count}.")
+
+
+def _check_weight(variant: str, weight: float) -> None:
+    if not 0 <= weight < float("inf"):
+        raise BadAmount(f"DesiredWeight of variant {variant} must be a number from 0 on, and is {weight}.")
+
+
+def _fleet(wish: FleetSpec, generation: int, now_ms: int, variants: Sequence[Variant]) -> Fleet:
+    return Fleet(generation, wish.config_name, wish.config_arn, tuple(variants), now_ms)
+
+
+def _initial(spec: VariantSpec) -> Variant:
+    return Variant(spec, spec.initial_count, spec.initial_weight)
+
+
+def _retained(endpoint: Endpoint, spec: VariantSpec, kept: Collection[str]) -> Variant:
+    now = endpoint.fleet.variant(spec.name)
+    if now is None:
+        return _initial(spec)
+    count = now.desired_count if DESIRED_COUNT in kept else spec.initial_count
+    weight = now.desired_weight if DESIRED_WEIGHT in kept else spec.initial_weight
+    return Variant(spec, count, weight)
+
+
+def _changed(variant: Variant, change: CapacityChange | None) -> Variant:
+    if change is None:
+        return variant
+    return replace(
+        variant,
+        desired_count=variant.desired_count if change.count is None else change.count,
+        desired_weight=variant.desired_weight if change.weight is None else change.weight,
+    )
+
+
+def _describe(fleet: Fleet) -> str:
+    counts = ", ".join(f"{v.name} x {v.desired_count} {v.spec.instance_type}" for v in fleet.variants)
+    return f"config {fleet.config_name} ({counts})"

@@ -1,0 +1,64 @@
+"""A deployment: one change of an endpoint from a blue fleet to a green one, and the phases that it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from eyrie.domain.fleet import Fleet
+
+
+class DeploymentPhase(StrEnum):
+    """PENDING -> PROVISIONING -> SHIFTING <-> BAKING -> TERMINATION_WAIT -> RETIRING -> SUCCEEDED; else rolled back."""
+
+    PENDING = "PENDING"  # green's artifacts are being fetched
+    PROVISIONING = "PROVISIONING"  # green's instances start
+    SHIFTING = "SHIFTING"  # the split is published, not every gateway has acknowledged it
+    BAKING = "BAKING"  # green serves, alarms are watched
+    TERMINATION_WAIT = "TERMINATION_WAIT"  # blue is kept for a while, without traffic
+    RETIRING = "RETIRING"  # blue drains
+    SUCCEEDED = "SUCCEEDED"
+    ROLLING_BACK = "ROLLING_BACK"  # green drains, blue serves
+    ROLLED_BACK = "ROLLED_BACK"
+    ROLLBACK_FAILED = "ROLLBACK_FAILED"
+
+
+_P = DeploymentPhase
+PHASE_MOVES: Mapping[DeploymentPhase, frozenset[DeploymentPhase]] = {
+    _P.PENDING: frozenset({_P.PROVISIONING, _P.ROLLING_BACK}),
+    _P.PROVISIONING: frozenset({_P.SHIFTING, _P.ROLLING_BACK}),
+    _P.SHIFTING: frozenset({_P.BAKING, _P.ROLLING_BACK}),
+    _P.BAKING: frozenset({_P.SHIFTING, _P.TERMINATION_WAIT, _P.ROLLING_BACK}),
+    _P.TERMINATION_WAIT: frozenset({_P.RETIRING}),
+    _P.RETIRING: frozenset({_P.SUCCEEDED}),
+    _P.SUCCEEDED: frozenset(),
+    _P.ROLLING_BACK: frozenset({_P.ROLLED_BACK, _P.ROLLBACK_FAILED}),
+    _P.ROLLED_BACK: frozenset(),
+    _P.ROLLBACK_FAILED: frozenset(),
+}
+ON_GREEN = frozenset({_P.SHIFTING, _P.BAKING, _P.TERMINATION_WAIT, _P.RETIRING})  # green holds the traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A green fleet on its way. The blue one is the endpoint's own fleet until the deployment has succeeded."""
+
+    phase: DeploymentPhase
+    green: Fleet
+    started_ms: int
+    phase_ms: int  # when it entered its phase
+    bake_ms: int = 0
+    termination_wait_ms: int = 0
+    config: dict[str, Any] = field(default_factory=dict)  # the DeploymentConfig as it was given
+    data_capture: dict[str, Any] | None = None  # of the new config
+    failure: str | None = None  # why it is rolled back
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A change of counts on its way (UpdateEndpointWeightsAndCapacities), and what to go back to if it fails."""
+
+    started_ms: int
+    counts_before: dict[str, int]
