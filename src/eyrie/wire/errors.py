@@ -1,0 +1,122 @@
+"""Errors as AWS names them, with the texts that SDK code matches on. Any floor above raises these; `Wire.refuse` writes them.
+
+Light: imported by gateway workers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ApiError(Exception):
+    """A refusal that the client gets to see: the code and text of its AWS error, and the HTTP status."""
+
+    def __init__(self, code: str, message: str, status: int = 400, fields: Mapping[str, Any] | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = status
+        self.fields: dict[str, Any] = dict(fields or {})  # further members of the error's shape
+
+    @property
+    def fault(self) -> str:
+        """Whose fault it is, in the words of the query protocol: "Sender" or "Receiver"."""
+        return "Receiver" if self.status >= 500 else "Sender"
+
+
+def validation(message: str) -> ApiError:
+    """ValidationException: the request says something that it may not say."""
+    return ApiError("ValidationException", message)
+
+
+def constraint_violations(violations: Iterable[str]) -> ApiError:
+    """ValidationException over broken model constraints, in the service's own form.
+
+    Each violation reads `Value 'x' at 'instanceType' failed to satisfy constraint: Member must ...`.
+    """
+    found = list(violations)
+    errors = "error" if len(found) == 1 else "errors"
+    return validation(f"{len(found)} validation {errors} detected: " + "; ".join(found))
+
+
+def could_not_find(noun: str, arn: str) -> ApiError:
+    """ValidationException, `Could not find endpoint "arn:...".`: how core hosting says that something is missing.
+
+    `noun` is "endpoint", "endpoint configuration", "model" or "inference component": SDK code matches on these words.
+    """
+    return validation(f'Could not find {noun} "{arn}".')
+
+
+def already_exists(noun: str, arn: str) -> ApiError:
+    """ValidationException, `Cannot create already existing endpoint "arn:...".`"""
+    return validation(f'Cannot create already existing {noun} "{arn}".')
+
+
+def in_progress(noun: str, arn: str) -> ApiError:
+    """ValidationException, `Cannot update in-progress endpoint "arn:...".`"""
+    return validation(f'Cannot update in-progress {noun} "{arn}".')
+
+
+def resource_not_found(message: str) -> ApiError:
+    """ResourceNotFound, as all nouns newer than hosting answer for what is missing."""
+    return ApiError("ResourceNotFound", message)
+
+
+def resource_in_use(message: str) -> ApiError:
+    """ResourceInUse: the name is taken, or something still needs it."""
+    return ApiError("ResourceInUse", message)
+
+
+def resource_limit_exceeded(quota: str, limit: int, current: int, delta: int) -> ApiError:
+    """ResourceLimitExceeded, naming the limit, what is used and what was asked for."""
+    text = (
+        f"The account-level service limit '{quota}' is {limit} Instances, with current utilization of {current} Instances "
+        f"and a request delta of {delta} Instances."
+    )
+    return ApiError("ResourceLimitExceeded", text)
+
+
+def conflict(message: str) -> ApiError:
+    """ConflictException: someone else changed it first, or its state forbids this."""
+    return ApiError("ConflictException", message)
+
+
+def access_denied(message: str) -> ApiError:
+    """AccessDeniedException."""
+    return ApiError("AccessDeniedException", message)
+
+
+def throttled(message: str = "Rate exceeded") -> ApiError:
+    """ThrottlingException: a bound was hit; the client may come back."""
+    return ApiError("ThrottlingException", message)
+
+
+def unknown_operation(message: str = "The requested operation is not known here.") -> ApiError:
+    """UnknownOperationException: no service of ours has this operation, or the request names none."""
+    return ApiError("UnknownOperationException", message, 404)
+
+
+def serialization(message: str) -> ApiError:
+    """SerializationException: the body is not what the protocol or the shape's types allow."""
+    return ApiError("SerializationException", message)
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """RequestEntityTooLargeException, naming the limit."""
+    return ApiError("RequestEntityTooLargeException", f"The request body is larger than {limit_bytes} bytes.", 413)
+
+
+def endpoint_not_found(endpoint: str, account: str) -> ApiError:
+    """ValidationError of sagemaker-runtime (there the code has no "Exception")."""
+    return ApiError("ValidationError", f"Endpoint {endpoint} of account {account} not found.")
+
+
+def internal_failure(message: str = "An internal failure occurred.") -> ApiError:
+    """InternalFailure: ours, not the client's; the story is in our log under the request id."""
+    return ApiError("InternalFailure", message, 500)
+
+
+def unavailable(message: str) -> ApiError:
+    """ServiceUnavailable: try again."""
+    return ApiError("ServiceUnavailable", message, 503)
