@@ -1,0 +1,61 @@
+"""Reads the table of instance types: the shipped one, with the rows of `DATA/instance_types.json` laid over it.
+
+A user's file has the form of the shipped one, `{"types": {"ml.m5.large": {"vcpu": 2, "memory_mb": 8192, ...}}}`; with
+`"replace": true` beside `types` nothing of the shipped table remains.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from eyrie.domain.instance_types import InstanceType, InstanceTypes
+
+FILE_NAME = "instance_types.json"
+FILE_BYTES_MAX = 4_194_304
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=65_536)]
+
+
+class InstanceTypesError(ValueError):
+    """A table that cannot be read; the message names the file and the fault."""
+
+
+class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    vcpu: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    memory_mb: Annotated[int, msgspec.Meta(ge=64, le=1 << 30)]
+    usd_per_hour: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    accelerators: _Count = 0
+    accelerator_kind: str = ""
+    cpu_baseline_percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 100.0
+
+
+class _Table(msgspec.Struct, frozen=True):
+    types: dict[str, _Row]
+    replace: bool = False
+
+
+def load_instance_types(data: Path) -> InstanceTypes:
+    """The table that holds for a data directory. Raises InstanceTypesError when the user's file cannot be read."""
+    shipped = _decode(files("eyrie.adapters").joinpath(FILE_NAME).read_bytes(), FILE_NAME)
+    own = data / FILE_NAME
+    if not own.exists():
+        return InstanceTypes(_rows(shipped))
+    if own.stat().st_size > FILE_BYTES_MAX:
+        raise InstanceTypesError(f"{own} is larger than {FILE_BYTES_MAX} bytes")
+    given = _decode(own.read_bytes(), str(own))
+    return InstanceTypes(_rows(given) if given.replace else {**_rows(shipped), **_rows(given)})
+
+
+def _decode(text: bytes, name: str) -> _Table:
+    try:
+        return msgspec.json.decode(text, type=_Table)
+    except (msgspec.DecodeError, msgspec.ValidationError) as fault:
+        raise InstanceTypesError(f"{name}: {fault}") from None
+
+
+def _rows(table: _Table) -> dict[str, InstanceType]:
+    return {name: InstanceType(name, **msgspec.structs.asdict(row)) for name, row in table.types.items()}

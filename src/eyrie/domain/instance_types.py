@@ -1,0 +1,66 @@
+"""Instance types: how much CPU and memory an instance may use, what it costs at AWS, whether this host can run it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_NAME = re.compile(r"ml\.([a-z]+)(\d+[a-z]*)\.(medium|large|(\d*)xlarge)")
+_MEMORY_MB_PER_VCPU = {"c": 2048, "m": 4096, "r": 8192}  # the same over all generations of a family
+
+
+class UnknownInstanceType(ValueError):
+    """Neither in the table nor of a family whose sizes are known; the message is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """One row. vCPU and memory are caps of an instance, not reservations: one host may overcommit."""
+
+    name: str  # "ml.m5.large"
+    vcpu: int
+    memory_mb: int
+    usd_per_hour: float | None = None  # on demand, us-east-1, approximate; None: not known
+    accelerators: int = 0
+    accelerator_kind: str = ""
+    cpu_baseline_percent: float = 100.0  # of each vCPU, what a burstable type earns credits for
+    derived: bool = False  # not in the table: worked out from the family's ratio
+
+    @property
+    def vcpu_milli(self) -> int:
+        """The CPU cap in thousandths of a core."""
+        return self.vcpu * 1000
+
+    def refusal(self) -> str | None:
+        """Why this host cannot run the type, or None where it can."""
+        if not self.accelerators:
+            return None
+        return (
+            f"{self.name} has {self.accelerators} accelerator(s) of kind {self.accelerator_kind}, "
+            "and this host offers none; choose a type without accelerators"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTypes:
+    """The table, by name."""
+
+    rows: Mapping[str, InstanceType]
+
+    def get(self, name: str) -> InstanceType:
+        """The row, or one derived from the family's ratio of memory to vCPU. Raises UnknownInstanceType."""
+        return self.rows.get(name) or derive(name)
+
+
+def derive(name: str) -> InstanceType:
+    """A c, m or r type from its size alone: `large` is 2 vCPU, `Nxlarge` 4 N. Raises UnknownInstanceType."""
+    parts = _NAME.fullmatch(name)
+    ratio = _MEMORY_MB_PER_VCPU.get(parts[1]) if parts else None
+    if parts is None or ratio is None:
+        raise UnknownInstanceType(
+            f"instance type {name} is not in the table of instance types, and its size cannot be told from its name; "
+            "add it to instance_types.json in the data directory"
+        )
+    vcpu = {"medium": 1, "large": 2}.get(parts[3]) or 4 * int(parts[4] or 1)
+    return InstanceType(name, vcpu, vcpu * ratio, derived=True)
