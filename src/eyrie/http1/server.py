@@ -1,0 +1,783 @@
+"""The hardened HTTP/1 server under every process of Eyrie: one protocol class, callback style, no task and no timer a
+request.
+
+An `Application` hears of each request on a `Connection`, in this order:
+
+    head(connection)       method, target, headers, fields, content_length are set. It calls
+                               collect(limit)      -> later body(connection, data) with the whole body, or
+                               stream(raw=False)   -> data(connection, piece) ..., then end(connection), or it
+                               replies at once (what the client still sends is read and dropped, within bounds).
+    too_large(connection)  instead of body(): the body passed the limit of collect(); must reply (413).
+    gone(connection)       the client left before its reply was complete: cancel what works on it, send nothing more.
+    paused(connection), resumed(connection)    the client takes its reply too slowly / has caught up.
+
+and replies, at any later time but once a request, with one of
+
+    connection.reply(status, lines, body)      lines: header lines, each ended by CRLF, without framing headers
+    connection.start(status, lines, length or None for chunked); connection.write(piece) ...; connection.finish()
+    connection.write_raw(data) ...; connection.finish_raw(keep_alive)     bytes that somebody else framed
+
+`connection.context` is the application's own slot a request; `pause_reading()` and `resume_reading()` hold a streamed
+body back. Requests that a client pipelines are answered one after the other; what it sends ahead is bounded.
+
+    server = await listen(application, sock, limits); ...; await server.close(drain_ms)
+
+Heads are cut out by their empty line and bounded before the parser sees more; everything that HTTP/1.1 leaves open to
+two readings is refused with 400 and the connection closed (tests/unit/malformed_http.py holds the list).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from json import dumps
+from typing import Any, Protocol, cast
+
+import httptools
+
+from eyrie.http1.limits import Limits
+from eyrie.http1.replies import date_line, has_body, status_line
+from eyrie.http1.sweep import Sweep
+
+log = logging.getLogger(__name__)
+
+_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
+_FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/[0-9]\.[0-9]\r\n")
+_HEAD_END = b"\r\n\r\n"
+_ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
+
+
+class Application(Protocol):
+    """What a server serves. Calls come from the event loop and must not block; see the module's docstring."""
+
+    def head(self, connection: Connection) -> None:
+        """A request's head was read."""
+
+    def body(self, connection: Connection, data: bytes) -> None:
+        """The whole body, after `collect`."""
+
+    def data(self, connection: Connection, piece: bytes) -> None:
+        """A piece of the body, after `stream`."""
+
+    def end(self, connection: Connection) -> None:
+        """The streamed body is complete."""
+
+    def too_large(self, connection: Connection) -> None:
+        """The body passed the limit of `collect`; must reply."""
+
+    def gone(self, connection: Connection) -> None:
+        """The client left before its reply was complete."""
+
+    def paused(self, connection: Connection) -> None:
+        """The client does not keep up with its reply."""
+
+    def resumed(self, connection: Connection) -> None:
+        """The client has caught up."""
+
+
+class Refused(Exception):
+    """A request that HTTP itself forbids or a limit stops; answered with this status and the connection closed."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Phase(IntEnum):
+    """Where a connection stands; order matters: up to BODY what arrives is parsed."""
+
+    HEAD = 0  # idle, or reading a head
+    BODY = 1  # reading a body; the reply may have begun
+    REPLY = 2  # the request is complete, its reply is not
+    LINGER = 3  # answered for good; what still comes is dropped
+    CLOSED = 4
+
+
+class Mode(IntEnum):
+    """What becomes of a body."""
+
+    UNDECIDED = 0
+    COLLECT = 1
+    STREAM = 2
+    RAW = 3
+
+
+def refusal(status: int, message: str) -> tuple[bytes, bytes]:
+    """Header lines and body of an error that the server answers by itself."""
+    kind = {
+        408: "RequestTimeout",
+        413: "RequestEntityTooLarge",
+        431: "RequestHeaderFieldsTooLarge",
+        503: "ServiceUnavailable",
+    }
+    code = kind.get(status, "InternalFailure" if status == 500 else "BadRequest")
+    lines = b"content-type: application/json\r\nx-amzn-errortype: %b\r\n" % code.encode()
+    return lines, dumps({"__type": code, "message": message, "Message": message}).encode()
+
+
+class Connection(asyncio.Protocol):
+    """One client connection, and the request that is being read or answered on it."""
+
+    __slots__ = (
+        "_collect_limit",
+        "_complete",
+        "_consuming",
+        "_expects_continue",
+        "_head_done",
+        "_hold",
+        "_keep",
+        "_limits",
+        "_linger_left",
+        "_mode",
+        "_parser",
+        "_phase",
+        "_pieces",
+        "_reading_paused",
+        "_received",
+        "_remaining",
+        "_reply_chunked",
+        "_reply_left",
+        "_reply_started",
+        "_seen_host",
+        "_server",
+        "_since",
+        "_sweep",
+        "_tail",
+        "_version",
+        "_writing_paused",
+        "content_length",
+        "context",
+        "fields",
+        "headers",
+        "http_1_0",
+        "method",
+        "raw_head",
+        "target",
+        "transport",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._sweep = server.sweep
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._seen_host: bytes | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._consuming = False
+        self._since = server.sweep.now
+        self._linger_left = 0
+        self._hold = b""
+        self._phase = Phase.HEAD
+        self.transport: asyncio.Transport | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        """Ready for the next request."""
+        self.method = b""
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.content_length: int | None = 0
+        self.http_1_0 = False
+        self._version = ""
+        self.raw_head = b""
+        self.context: Any = None
+        self._head_done = False
+        self._complete = False
+        self._keep = False
+        self._mode = Mode.UNDECIDED
+        self._collect_limit = 0
+        self._expects_continue = False
+        self._pieces: list[bytes] = []
+        self._received = 0
+        self._remaining = 0
+        self._tail = b""
+        self._reply_started = False
+        self._reply_chunked = False
+        self._reply_left: int | None = None
+
+    # --- what the application calls ----------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the current request can still be answered."""
+        return self._phase <= Phase.REPLY
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the client is behind with its reply."""
+        return self._writing_paused
+
+    @property
+    def reply_started(self) -> bool:
+        """Whether the head of the reply was written."""
+        return self._reply_started
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs."""
+        address = self.transport.get_extra_info("peername") if self.transport is not None else None
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+    def collect(self, limit: int) -> None:
+        """Gather the body, `limit` bytes at most, and hand it over whole to `body` (or call `too_large`)."""
+        self._mode = Mode.COLLECT
+        self._collect_limit = limit
+
+    def stream(self, raw: bool = False) -> None:
+        """Hand the body over in pieces to `data`, then `end`; raw: as it is on the wire, chunk framing included, and
+        without answering
+        `Expect: 100-continue` (whoever gets the raw bytes does).
+        """
+        self._mode = Mode.RAW if raw else Mode.STREAM
+
+    def accept_body(self) -> None:
+        """Tell a client that asked with `Expect: 100-continue` to go on; `collect` does it by itself, `stream` leaves
+        the moment open.
+        """
+        if self._expects_continue and not self._complete and self.transport is not None:
+            self._expects_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def pause_reading(self) -> None:
+        """Stop taking body bytes from the client."""
+        if not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take body bytes again."""
+        if self._reading_paused and self.transport is not None:
+            self._reading_paused = False
+            self._since = self._sweep.now
+            self.transport.resume_reading()
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer whole. `lines` are header lines without framing (no content-length, no connection)."""
+        transport = self.transport
+        if transport is None or self._phase > Phase.REPLY:
+            return
+        server = self._server
+        keep = self._keep and not server.draining
+        framing = b"content-length: %d\r\n" % len(body) if status >= 200 and status != 204 else b""
+        if not has_body(self.method, status):
+            body = b""
+        if not keep:
+            framing += b"connection: close\r\n"
+        elif self.http_1_0:
+            framing += b"connection: keep-alive\r\n"
+        transport.write(b"%b%b%b%b\r\n%b" % (status_line(status), lines, server.date, framing, body))
+        self._reply_started = True
+        self._finished(keep)
+
+    def start(self, status: int, lines: bytes, length: int | None) -> None:
+        """Begin a reply in pieces; `length` None where it is not known."""
+        if self.transport is None or self._phase > Phase.REPLY:
+            return
+        bodied = has_body(self.method, status)
+        self._reply_chunked = length is None and bodied and not self.http_1_0
+        if length is None and bodied and self.http_1_0:
+            self._keep = False
+        keep = self._keep and not self._server.draining
+        framing = b"" if length is None or status < 200 or status == 204 else b"content-length: %d\r\n" % length
+        if self._reply_chunked:
+            framing = b"transfer-encoding: chunked\r\n"
+        if not keep:
+            framing += b"connection: close\r\n"
+        elif self.http_1_0:
+            framing += b"connection: keep-alive\r\n"
+        self._keep = keep
+        self._reply_left = length if bodied else 0
+        self._reply_started = True
+        self.transport.write(b"%b%b%b%b\r\n" % (status_line(status), lines, self._server.date, framing))
+
+    def write(self, piece: bytes) -> None:
+        """The next piece of a begun reply; what exceeds the announced length is dropped."""
+        if self.transport is None or not piece or self._phase > Phase.REPLY:
+            return
+        self._since = self._sweep.now
+        if self._reply_left is not None:
+            piece = piece[: self._reply_left]
+            self._reply_left -= len(piece)
+            self.transport.write(piece)
+        elif self._reply_chunked:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            self.transport.write(piece)
+
+    def finish(self) -> None:
+        """End a begun reply. One that is shorter than announced cuts the connection, so that the client sees it."""
+        if self.transport is None or self._phase > Phase.REPLY:
+            return
+        if self._reply_left:
+            self.abort()
+            return
+        if self._reply_chunked:
+            self.transport.write(b"0\r\n\r\n")
+        self._finished(self._keep)
+
+    def write_raw(self, data: bytes) -> None:
+        """Bytes of a reply that somebody else framed."""
+        if self.transport is not None and self._phase <= Phase.REPLY:
+            self._reply_started = True
+            self._since = self._sweep.now
+            self.transport.write(data)
+
+    def finish_raw(self, keep_alive: bool) -> None:
+        """End of a raw reply, which told the client whether the connection stays."""
+        if self._phase <= Phase.REPLY:
+            self._finished(keep_alive and self._keep and not self._server.draining)
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer with the server's own error and close (a reply that has begun is cut instead); the application hears
+        `gone`.
+        """
+        self._keep = False
+        if self._reply_started or self._phase > Phase.REPLY:
+            self.abort()
+            return
+        known = self._mode != Mode.UNDECIDED and self._phase != Phase.HEAD
+        self._phase = Phase.BODY  # so that finishing lingers: there may be bytes that nobody parsed
+        self.reply(status, *refusal(status, message))
+        if known:
+            self._server.application.gone(self)
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- what the event loop calls -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
+        if not self._server.admit(self):
+            self.refuse(503, "too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        phase = self._phase
+        if phase <= Phase.BODY:
+            if phase == Phase.BODY or not self.raw_head:  # a head has one deadline, however it drips
+                self._since = self._sweep.now
+            self._consume(data)
+        elif phase == Phase.REPLY:
+            self._keep_for_later(data)
+        elif phase == Phase.LINGER:
+            self._linger_left -= len(data)
+            if self._linger_left < 0:
+                self.abort()
+
+    def eof_received(self) -> bool:
+        """The client will send no more: while a request is unanswered that counts as leaving."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        unanswered = self._mode != Mode.UNDECIDED and self._phase in (Phase.BODY, Phase.REPLY)
+        self._phase = Phase.CLOSED
+        self.transport = None
+        self._server.forget(self)
+        if unanswered:
+            self._server.application.gone(self)
+
+    def pause_writing(self) -> None:
+        """The reply's buffer is full."""
+        self._writing_paused = True
+        self._since = self._sweep.now
+        if self._phase <= Phase.REPLY and self._mode != Mode.UNDECIDED:
+            self._server.application.paused(self)
+
+    def resume_writing(self) -> None:
+        """The reply's buffer has emptied."""
+        self._writing_paused = False
+        self._since = self._sweep.now
+        if self._phase <= Phase.REPLY and self._mode != Mode.UNDECIDED:
+            self._server.application.resumed(self)
+        elif self._phase == Phase.HEAD and self._hold:
+            self._go_on()
+
+    # --- what the parser calls: facts are noted, nothing is decided inside of it -------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """The request target."""
+        self.target = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line, or a trailer once the head is done: those are dropped."""
+        if not self._head_done:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._head_done = True
+        self.method = self._parser.get_method()
+        self._version = self._parser.get_http_version()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is complete. Whether the connection stays must be asked here: the parser forgets it right
+        after.
+        """
+        self._keep = self._parser.should_keep_alive()
+        self._complete = True
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _consume(self, data: bytes) -> None:
+        self._consuming = True
+        try:
+            while data and self._phase <= Phase.BODY and not (self._writing_paused and self._phase == Phase.HEAD):
+                data = self._step(data)
+        except Refused as refused:
+            data = b""
+            self.refuse(refused.status, str(refused))
+        except Exception:  # the loop boundary: an application's mistake costs its own request only
+            data = b""
+            log.exception("a request failed in the application")
+            self.refuse(500, "internal failure")
+        finally:
+            self._consuming = False
+        if data and self._phase in (Phase.HEAD, Phase.REPLY):
+            self._keep_for_later(data)
+
+    def _step(self, data: bytes) -> bytes:
+        """Parse one segment of `data`; what is left of it belongs to the next step or request."""
+        if self._phase == Phase.HEAD:
+            size = self._cut(data)
+            segment, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
+            self._read_head(segment)
+        else:
+            size = min(self._remaining, len(data)) if self.content_length is not None else self._cut(data)
+            segment, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
+            self._read_body(segment)
+        return rest
+
+    def _cut(self, data: bytes) -> int:
+        """Where the next empty line of `data` ends, also one that began in the segment before; heads and chunked
+        bodies end with one.
+        """
+        tail = self._tail
+        if tail:
+            end = (tail + data[:3]).find(_HEAD_END)
+            if end >= 0:
+                return end + 4 - len(tail)
+        end = data.find(_HEAD_END)
+        return end + 4 if end >= 0 else len(data)
+
+    def _feed(self, segment: bytes) -> None:
+        try:
+            self._parser.feed_data(segment)
+        except httptools.HttpParserUpgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            if self.method == b"CONNECT" or any(
+                n in (b"content-length", b"transfer-encoding") for n, _ in self.headers
+            ):
+                raise Refused(400, "upgrading the protocol is not supported") from None
+        except httptools.HttpParserError as error:
+            raise Refused(*self._why_refused(error)) from None
+
+    def _why_refused(self, error: Exception) -> tuple[int, str]:
+        if b"PRI * HTTP/2" in self.raw_head:
+            return 505, "HTTP/2 is not spoken here"
+        return 400, f"not HTTP/1.1: {error}"
+
+    def _read_head(self, segment: bytes) -> None:
+        limits = self._limits
+        first = not self.raw_head
+        self.raw_head = segment if first else self.raw_head + segment
+        if len(self.raw_head) > limits.head_bytes:
+            raise Refused(*self._why_too_long())
+        self._feed(segment)
+        if self._head_done:
+            self._tail = b""
+            self._begin()
+            return
+        if self.raw_head.startswith(b"\r\n") and not self.raw_head.strip(b"\r\n"):
+            if len(self.raw_head) > 4:
+                raise Refused(400, "empty lines where a request should be")
+        elif b"\n" in segment and not _FIRST_LINE.match(self.raw_head):
+            raise Refused(400, "the first line is no HTTP/1 request line")
+        self._tail = self.raw_head[-3:] if self.raw_head.strip(b"\r\n") else b""
+        if len(self.headers) > limits.header_count:
+            raise Refused(431, f"more than {limits.header_count} headers")
+
+    def _why_too_long(self) -> tuple[int, str]:
+        limits = self._limits
+        if b"\n" not in self.raw_head[: limits.head_bytes]:
+            return 414, f"the request target is longer than {limits.target_bytes} bytes"
+        return 431, f"the head is longer than {limits.head_bytes} bytes"
+
+    def _begin(self) -> None:
+        """A head is complete: check what the parser leaves open, then let the application decide."""
+        if b" \r\n" in self.raw_head or b"\t\r\n" in self.raw_head:
+            self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
+        self.fields = fields = dict(self.headers)
+        if len(fields) != len(self.headers):
+            self._fold()
+        self._check_line(self._version)
+        self._check_framing(fields)
+        host = fields.get(b"host")
+        if host != self._seen_host or host is None:
+            if (host is None and not self.http_1_0) or (host is not None and not _HOST.fullmatch(host.strip())):
+                raise Refused(400, "a request needs exactly one valid Host header")
+            self._seen_host = host
+        self._phase = Phase.REPLY if self._complete else Phase.BODY
+        application = self._server.application
+        application.head(self)
+        if self._phase > Phase.REPLY or self._phase == Phase.HEAD:
+            return  # it has answered
+        mode = self._mode
+        if mode == Mode.UNDECIDED:
+            self.collect(self._limits.body_bytes)
+            mode = Mode.COLLECT
+        if self._complete:
+            if mode == Mode.COLLECT:
+                application.body(self, b"")
+            else:
+                application.end(self)
+        elif mode == Mode.COLLECT:
+            if self.content_length is not None and self.content_length > self._collect_limit:
+                application.too_large(self)
+            else:
+                self.accept_body()
+
+    def _fold(self) -> None:
+        """Headers that came more than once are joined by commas; those that must not, are refused."""
+        folded: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in folded:
+                if name in _ONCE:
+                    raise Refused(400, f"the header {name.decode()} may come only once")
+                folded[name] = folded[name] + b"," + value
+            else:
+                folded[name] = value
+        self.fields = folded
+
+    def _check_line(self, version: str) -> None:
+        limits = self._limits
+        if version != "1.1":
+            if version != "1.0":
+                raise Refused(505 if version >= "2" else 400, f"HTTP/{version} is not spoken here")
+            self.http_1_0 = True
+        if self.method not in _METHODS:
+            raise Refused(400, "this method is not served")
+        target = self.target
+        if len(target) > limits.target_bytes:
+            raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+        if target[:1] != b"/" or b"#" in target or not target.isascii():
+            raise Refused(400, "the request target must be a path")
+        if len(self.headers) > limits.header_count:
+            raise Refused(431, f"more than {limits.header_count} headers")
+
+    def _check_framing(self, fields: dict[bytes, bytes]) -> None:
+        if b"transfer-encoding" in fields:
+            if fields[b"transfer-encoding"].strip().lower() != b"chunked" or self.http_1_0:
+                raise Refused(400, "only `Transfer-Encoding: chunked` is understood, with HTTP/1.1")
+            self.content_length = None
+        elif b"content-length" in fields:
+            self.content_length = self._remaining = int(fields[b"content-length"])
+        elif not self._complete:
+            raise Refused(400, "a body without a length")
+        if b"expect" in fields and not self.http_1_0:
+            if fields[b"expect"].strip().lower() != b"100-continue":
+                raise Refused(417, "no such expectation is met here")
+            self._expects_continue = not self._complete
+
+    def _read_body(self, segment: bytes) -> None:
+        self._feed(segment)
+        self._expects_continue = False  # the client did not wait
+        if self.content_length is None:
+            self._tail = (self._tail + segment)[-3:]
+            self._check_overhead(len(segment))
+        else:
+            self._remaining -= len(segment)
+            self._received += len(segment)
+        application = self._server.application
+        if self._mode == Mode.COLLECT:
+            if self._received > self._collect_limit:
+                self._pieces = []
+                application.too_large(self)
+            elif self._complete:
+                self._phase = Phase.REPLY
+                pieces = self._pieces
+                application.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return
+        pieces, self._pieces = self._pieces, []
+        piece = segment if self._mode == Mode.RAW else b"".join(pieces)
+        if piece:
+            application.data(self, piece)
+        if self._complete and self._phase == Phase.BODY:
+            self._phase = Phase.REPLY
+            application.end(self)
+
+    def _check_overhead(self, segment_bytes: int) -> None:
+        """A chunked body must not be made of framing: `_remaining` counts the wire here, `_received` the body."""
+        self._remaining += segment_bytes
+        if self._mode == Mode.COLLECT:
+            self._received = sum(map(len, self._pieces)) if len(self._pieces) < 64 else self._compact()
+        else:
+            self._received += sum(map(len, self._pieces))
+        if self._remaining > 16 * self._received + self._limits.chunk_overhead_bytes:
+            raise Refused(400, "a chunked body made of framing")
+
+    def _compact(self) -> int:
+        self._pieces = [b"".join(self._pieces)]
+        return len(self._pieces[0])
+
+    def _keep_for_later(self, data: bytes) -> None:
+        """What the client pipelines waits, bounded, until the reply before it is finished."""
+        self._hold = self._hold + data if self._hold else data
+        if len(self._hold) > self._limits.pipelined_bytes:
+            self.pause_reading()
+
+    # --- after a reply -----------------------------------------------------------------------------------------------
+
+    def _finished(self, keep: bool) -> None:
+        if self._phase == Phase.REPLY and keep:
+            self._reset()
+            self._phase = Phase.HEAD
+            if self._consuming or self._writing_paused:
+                return  # the loop that is reading goes on by itself; a client that does not read gets no further reply
+            if self._hold:
+                self._go_on()
+            elif self._reading_paused:
+                self.resume_reading()
+        elif self._phase == Phase.REPLY and not self._hold:
+            self._phase = Phase.CLOSED
+            if self.transport is not None:
+                self.transport.close()
+        else:
+            self._linger()
+
+    def _go_on(self) -> None:
+        """Answer what was pipelined."""
+        data, self._hold = self._hold, b""
+        self._consume(data)
+        if self._phase == Phase.HEAD or len(self._hold) <= self._limits.pipelined_bytes:
+            self.resume_reading()
+
+    def _linger(self) -> None:
+        """An early answer reaches the client only when what it still sends is read: closing on unread bytes would
+        reset the connection.
+        """
+        self._phase = Phase.LINGER
+        self._linger_left = self._limits.linger_bytes
+        self._since = self._sweep.now
+        self._pieces = []
+        self._hold = b""
+        self.resume_reading()
+        if self.transport is not None and self.transport.can_write_eof():
+            with contextlib.suppress(OSError, RuntimeError):
+                self.transport.write_eof()
+
+    def overdue(self, now: float) -> None:
+        """Called by the sweep: end what has taken too long. Times of replies are the application's own."""
+        limits = self._limits
+        waited_ms = (now - self._since) * 1000
+        phase = self._phase
+        if phase == Phase.HEAD:
+            if not self.raw_head:
+                if waited_ms > limits.idle_ms and self.transport is not None:
+                    self.transport.close()
+            elif waited_ms > limits.head_ms:
+                self.refuse(408, "the head did not end in time")
+        elif phase == Phase.BODY and not self._reading_paused:
+            if waited_ms > limits.body_idle_ms:
+                self.refuse(408, "the body did not arrive in time")
+        elif phase == Phase.LINGER:
+            if waited_ms > limits.linger_ms:
+                self.abort()
+        elif self._writing_paused and waited_ms > limits.send_idle_ms:
+            self.abort()
+
+    def shut(self) -> None:
+        """The server is closing: an idle connection ends now, a busy one after its reply."""
+        if self._phase == Phase.HEAD and self.transport is not None:
+            self.transport.close()
+
+
+class Server:
+    """A listening socket, its connections and their limits."""
+
+    def __init__(self, application: Application, limits: Limits, sweep: Sweep) -> None:
+        self.application = application
+        self.limits = limits
+        self.sweep = sweep
+        self.draining = False
+        self.date = date_line(time.time())
+        self.connections: set[Connection] = set()
+        self.refused_connections = 0
+        self._empty: asyncio.Event = asyncio.Event()
+        self._listener: asyncio.AbstractServer | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        """Accept on a bound socket (TCP or Unix)."""
+        loop = asyncio.get_running_loop()
+        factory: Callable[[], Connection] = lambda: Connection(self)  # noqa: E731
+        create: Callable[..., Awaitable[Any]]
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self.sweep.add(self._turn)
+        self._listener = await create(factory, sock=sock, backlog=4096)
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in, unless there are too many."""
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            self.refused_connections += 1
+            return False
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def _turn(self, now: float) -> None:
+        self.date = date_line(time.time())
+        for connection in tuple(self.connections):
+            connection.overdue(now)
+
+    def stop_accepting(self) -> None:
+        """Take no new connection; replies from now on close theirs."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for connection in tuple(self.connections):
+            connection.shut()
+
+    async def close(self, drain_ms: int) -> None:
+        """Stop accepting, let what was begun end within `drain_ms`, then cut the rest."""
+        self.stop_accepting()
+        self._empty.clear()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), drain_ms / 1000)
+        for connection in tuple(self.connections):
+            connection.abort()
+        self.sweep.remove(self._turn)
+        await asyncio.sleep(0)  # lets the cut connections say goodbye to the loop
+
+
+async def listen(
+    application: Application, sock: socket.socket, limits: Limits | None = None, sweep: Sweep | None = None
+) -> Server:
+    """Serve `application` on a bound socket. `sweep` is the process's own where it has one."""
+    server = Server(application, limits or Limits(), sweep or Sweep(asyncio.get_running_loop()))
+    await server.open(sock)
+    return server
