@@ -1,0 +1,80 @@
+"""Signed calls to the running Eyrie without boto3, straight to control's socket: they need no gateway."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from eyrie.cli import data as datadir
+from eyrie.cli.errors import CommandError
+
+_REPLY_BYTES_MAX = 64 * 1024 * 1024
+
+
+class ControlUnreachable(CommandError):
+    """Control does not answer; what files and locks tell is all there is."""
+
+
+class ControlClient:
+    """Calls as the root key of a data directory."""
+
+    def __init__(self, data: Path, region: str, timeout_s: float = 10.0) -> None:
+        key = datadir.credential(data)
+        self._signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "sagemaker", region)
+        self._socket = data / "run" / "control.sock"
+        self._timeout_s = timeout_s
+
+    def status(self) -> dict[str, Any]:
+        """`GET /eyrie/status`."""
+        return self._get("/eyrie/status")
+
+    def story(self, endpoint: str) -> list[dict[str, Any]]:
+        """The events of an endpoint, oldest first."""
+        return list(self._get(f"/eyrie/story/{quote(endpoint, safe='')}").get("events", []))
+
+    def _get(self, path: str) -> dict[str, Any]:
+        request = AWSRequest("GET", f"http://localhost{path}", headers={"Host": "localhost"})
+        self._signer.add_auth(request)
+        connection = _UnixConnection(self._socket, self._timeout_s)
+        try:
+            connection.request("GET", path, headers=dict(request.headers.items()))
+            reply = connection.getresponse()
+            body = reply.read(_REPLY_BYTES_MAX)
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlUnreachable(f"control does not answer ({error}); is Eyrie up?") from None
+        finally:
+            connection.close()
+        return _understood(reply.status, body)
+
+
+def _understood(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        raise CommandError(f"control answered {status} without JSON") from None
+    if status != 200 or not isinstance(found, dict):
+        raise CommandError(
+            str(found.get("message") or found.get("Message") or found) if isinstance(found, dict) else str(found)
+        )
+    return found
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,43 @@
+"""`eyrie down`: end the supervisor, which ends everything in order; where it was killed, end what it left behind."""
+
+from __future__ import annotations
+
+from eyrie.adapters import process_lock
+from eyrie.adapters.process_lock import Running
+from eyrie.cli.errors import CommandError
+from eyrie.cli.parts import living
+from eyrie.settings import Settings
+
+_MARGIN_S = 45.0  # of the supervisor beyond its drain limit: control, instances, objects
+
+
+def run(settings: Settings) -> str:
+    """Stop everything under the data directory; what was deployed comes back with the next `eyrie up`. Returns a line."""
+    data = settings.data
+    if not (data / "version").exists():
+        raise CommandError(f"no Eyrie has run with the data directory {data}")
+    drain_s = settings.drain_ms / 1000
+    with process_lock.running(data / "eyrie.lock") as supervisor:
+        if supervisor is not None:
+            supervisor.end(drain_s + _MARGIN_S)
+    left = living(data)
+    end_parts(left, drain_s)
+    end_instances(settings)
+    if supervisor is None and not left:
+        return f"nothing ran with the data directory {data}"
+    return f"stopped; what was deployed comes back with the next `eyrie up` (data {data})"
+
+
+def end_parts(parts: list[Running], drain_s: float) -> None:
+    """End processes that have no supervisor any more: gateways first, objects last."""
+    order = {"gateway": 0, "control": 1, "objects": 2}
+    for part in sorted(parts, key=lambda p: order.get(p.name.partition("-")[0], 3)):
+        part.end(drain_s if part.name.startswith("gateway-") else 10.0)
+        part.close()
+
+
+def end_instances(settings: Settings) -> None:
+    """End every instance and warm slot of this data directory, by whatever compute runs them."""
+    from eyrie.adapters import compute_process
+
+    compute_process.end_all(settings)

@@ -1,0 +1,146 @@
+"""The `eyrie` command. Each command's work is in a module of its own, imported only when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eyrie import __version__
+from eyrie.cli.errors import CommandError
+from eyrie.settings import Settings, SettingsError
+
+app = typer.Typer(
+    name="eyrie",
+    help="A machine-learning production environment that speaks the Amazon SageMaker API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data directory [EYRIE_DATA, else ~/.eyrie].")]
+
+
+class Switch(StrEnum):
+    """on or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one. [7777]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    data: Data = None,
+    zones: Annotated[
+        str | None, typer.Option(metavar="a,b,c", help="Names of the zones that instances spread over. [a,b,c]")
+    ] = None,
+    auth: Annotated[Switch | None, typer.Option(help="Whether requests must be signed by a known key. [on]")] = None,
+    gateways: Annotated[int | None, typer.Option(help="Gateway worker processes on the one port. [2]")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready, and leave it running.")] = False,
+) -> None:
+    """Start Eyrie and keep it running; Ctrl-C stops it, as `eyrie down` does."""
+    from eyrie.cli import up as command
+
+    settings = _settings(data).with_flags(
+        port=port,
+        host=host,
+        zones=None if zones is None else tuple(zone.strip() for zone in zones.split(",")),
+        auth=None if auth is None else auth is Switch.ON,
+        gateways=gateways,
+    )
+    command.run(settings, detach)
+
+
+@app.command()
+def down(data: Data = None) -> None:
+    """Stop Eyrie: its processes and every instance. What was deployed comes back with the next `eyrie up`."""
+    from eyrie.cli import data as datadir
+    from eyrie.cli import down as command
+
+    settings = _settings(data)
+    print(command.run(datadir.running_settings(settings)))
+
+
+@app.command()
+def status(
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what control tells, as JSON.")] = False,
+) -> None:
+    """Show the processes, the endpoints, and the instances by zone."""
+    from eyrie.cli import status as command
+
+    command.run(_settings(data).data, as_json)
+
+
+@app.command()
+def env(data: Data = None) -> None:
+    """Print `export` lines that point boto3, the AWS CLI and the SageMaker SDK at this Eyrie: eval "$(eyrie env)"."""
+    from eyrie.cli import env as command
+
+    command.run(_settings(data).data)
+
+
+@app.command()
+def logs(
+    endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")],
+    data: Data = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is new.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, max=100_000, help="How many of the last lines to begin with.")
+    ] = 100,
+) -> None:
+    """Print what the instances of an endpoint say, those that are gone included."""
+    from eyrie.cli import logs as command
+
+    command.run(_settings(data).data, endpoint, follow, lines)
+
+
+@app.command()
+def story(endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")], data: Data = None) -> None:
+    """Tell the life of an endpoint: each decision, when, and why."""
+    from eyrie.cli import story as command
+
+    command.run(_settings(data).data, endpoint)
+
+
+@app.command()
+def doctor(data: Data = None) -> None:
+    """Say what isolation, limits and extras this machine offers."""
+    from eyrie.cli import doctor as command
+
+    command.run(_settings(data))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"eyrie {__version__}")
+
+
+def main() -> None:
+    """The entry point: a CommandError becomes one line and an exit code."""
+    try:
+        app()
+    except CommandError as error:
+        print(f"eyrie: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+
+
+def _settings(data: Path | None) -> Settings:
+    try:
+        return Settings.from_env(os.environ).with_flags(data=None if data is None else data.expanduser().absolute())
+    except SettingsError as error:
+        raise CommandError(str(error), code=2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""`eyrie up`: check what was asked for, take the data directory, bring the parts up, say one line, keep them running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eyrie import __version__
+from eyrie.adapters import process_lock, process_log
+from eyrie.cli import data as datadir
+from eyrie.cli import takeover
+from eyrie.cli.down import end_instances
+from eyrie.cli.errors import CommandError
+from eyrie.cli.parts import eyrie_command, living
+from eyrie.cli.supervisor import Supervisor, World
+from eyrie.settings import Settings
+
+_READY_WAIT_S = 60.0
+_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_ZONES_MAX = 26
+_GATEWAYS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where clients find Eyrie."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The AWS_ENDPOINT_URL; a wildcard address is reached on the loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def run(settings: Settings, detach: bool) -> None:
+    """Bring Eyrie up and keep it up until it is told to stop. Raises CommandError where it cannot."""
+    check(settings)
+    if detach:
+        in_background(lambda tell: supervise(settings, tell, foreground=False))
+        return
+    supervise(settings, lambda line: print(line, flush=True), foreground=True)
+
+
+def check(settings: Settings) -> None:
+    """Raises CommandError for a value that cannot be meant."""
+    if not 0 <= settings.port <= 65535:
+        raise CommandError(f"--port {settings.port}: a port is between 0 (any free one) and 65535", code=2)
+    if not 1 <= settings.gateways <= _GATEWAYS_MAX:
+        raise CommandError(f"--gateways {settings.gateways}: between 1 and {_GATEWAYS_MAX} workers", code=2)
+    if not 1 <= len(settings.zones) <= _ZONES_MAX or len(set(settings.zones)) < len(settings.zones):
+        raise CommandError(
+            f"--zones {','.join(settings.zones)!r}: between 1 and {_ZONES_MAX} different names, separated by commas",
+            code=2,
+        )
+    for zone in settings.zones:
+        if not _ZONE.fullmatch(zone):
+            raise CommandError(
+                f"--zones: {zone!r} is no zone name (lower-case letters, digits and inner hyphens)", code=2
+            )
+
+
+def supervise(settings: Settings, tell: Callable[[str], None], foreground: bool) -> None:
+    """The life of one `eyrie up`: `tell` is called once, with the ready line."""
+    began = time.monotonic()
+    data = settings.data
+    datadir.check_ours(data)
+    datadir.make(data)
+    lock = _take_data(data)
+    datadir.check_version(data)
+    datadir.ensure_credentials(data, settings.account)
+    _log_here(data, foreground)
+    survivors = living(data)
+    listener = takeover.listen(settings.host, settings.port, data, survivors)
+    address = Address(settings.host, listener.getsockname()[1])
+    settings = replace(settings, port=address.port)
+    supervisor = Supervisor(
+        World(
+            data=data,
+            env={**os.environ, **settings.to_env()},
+            listener=listener,
+            command=eyrie_command,
+            drain_s=settings.drain_ms / 1000,
+            end_instances=lambda: end_instances(settings),
+            changed=lambda pids: datadir.write_env(data, describe(settings, address, pids)),
+        )
+    )
+    supervisor.prepare()
+    try:
+        takeover.bring_up(supervisor, settings.gateways, survivors, _READY_WAIT_S)
+        took_over = f" · took over from {len(survivors)} processes" if survivors else ""
+        tell(f"{ready_line(address, data)}{took_over} · {time.monotonic() - began:.1f} s")
+        supervisor.run()
+    finally:
+        supervisor.stop(instances=supervisor.stop_asked)
+        listener.close()
+        os.close(lock)
+
+
+def ready_line(address: Address, data: Path) -> str:
+    """All that one needs to go on, on one line."""
+    flag = "" if data == Settings().data else f" --data {shlex.quote(str(data))}"
+    return (
+        f"eyrie {__version__} is ready at {address.url} · data {data} · "
+        f'credentials {data / "credentials.json"}, or eval "$(eyrie env{flag})"'
+    )
+
+
+def describe(settings: Settings, address: Address, pids: dict[str, int]) -> dict[str, Any]:
+    """The content of env.json."""
+    return {
+        "version": __version__,
+        "endpoint": address.url,
+        "host": address.host,
+        "port": address.port,
+        "pid": os.getpid(),
+        "region": settings.region,
+        "account": settings.account,
+        "auth": settings.auth,
+        "zones": list(settings.zones),
+        "processes": pids,
+        "settings": settings.to_env(),
+    }
+
+
+def in_background(life: Callable[[Callable[[str], None]], None]) -> None:
+    """Fork; the child leads the life, and the parent leaves once the child said that it is ready, or why it is not."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(reader)
+        os._exit(_detached(life, writer))
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        told = pipe.read()
+    kind, _, text = told.partition(" ")
+    if kind != "ready":
+        code, _, message = text.partition(" ")
+        raise CommandError(message or "it ended before it was ready", code=int(code or 1))
+    print(text, flush=True)
+
+
+def _detached(life: Callable[[Callable[[str], None]], None], writer: int) -> int:
+    os.setsid()
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+    def tell(line: str) -> None:
+        os.write(writer, f"ready {line}".encode())
+        os.close(writer)
+
+    try:
+        life(tell)
+    except CommandError as error:
+        os.write(writer, f"error {error.code} {error}".encode())
+        return error.code
+    except Exception as error:  # the boundary of this process: whatever it is, the one who waits is told
+        traceback.print_exc()
+        os.write(writer, f"error 1 it ended before it was ready: {error!r}".encode())
+        return 1
+    return 0
+
+
+def _take_data(data: Path) -> int:
+    try:
+        return process_lock.take(data / "eyrie.lock")
+    except process_lock.Held as held:
+        raise CommandError(
+            f"an Eyrie already runs with the data directory {data} (process {held.pid}); `eyrie down` ends it"
+        ) from None
+    except OSError as error:
+        raise CommandError(f"cannot use the data directory {data}: {error.strerror}") from None
+
+
+def _log_here(data: Path, foreground: bool) -> None:
+    """In the foreground warnings also appear on the terminal; in the background everything goes to the log."""
+    if not foreground:
+        process_log.log_to(data / "logs" / "up.log")
+        return
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(logging.Formatter("eyrie: %(message)s"))
+    screen.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(screen)
+    logging.getLogger().setLevel(logging.INFO)
