@@ -20,7 +20,7 @@ class ProcessLog(logging.Handler):
         super().__init__()
         self._path = path
         self._bytes_max = bytes_max
-        self.setFormatter(_Stamped("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(Stamped())
         self._open()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -43,8 +43,11 @@ class ProcessLog(logging.Handler):
         os.close(fd)
 
 
-class _Stamped(logging.Formatter):
-    """Times as `2026-11-21T08:40:02.123Z`."""
+class Stamped(logging.Formatter):
+    """`2026-11-21T08:40:02.123Z LEVEL name: message`, in UTC."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"

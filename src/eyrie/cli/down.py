@@ -12,7 +12,7 @@ _MARGIN_S = 45.0  # of the supervisor beyond its drain limit: control, instances
 
 
 def run(settings: Settings) -> str:
-    """Stop everything under the data directory; what was deployed comes back with the next `eyrie up`. Returns a line."""
+    """Stop everything under the data directory; what was deployed comes back at the next `eyrie up`. Returns a line."""
     data = settings.data
     if not (data / "version").exists():
         raise CommandError(f"no Eyrie has run with the data directory {data}")

@@ -84,7 +84,7 @@ class Supervisor:
         return [self.start(self._free_gateway()) for _ in range(count)]
 
     def wait_ready(self, children: list[Child], wait_s: float) -> None:
-        """Return when each is ready. Raises CommandError with the reason where one will not be, or a stop was asked for."""
+        """Return when each is ready. Raises CommandError with the reason where one will not be, or on a stop."""
         deadline = self._world.now_s() + wait_s
         waiting = list(children)
         while waiting:

@@ -1,8 +1,9 @@
-"""`eyrie up`: check what was asked for, take the data directory, bring the parts up, say one line, keep them running."""
+"""`eyrie up`: check what was asked for, take the data directory, bring the parts up, say one line, keep them up."""
 
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import os
 import re
 import shlex
@@ -20,13 +21,14 @@ from eyrie.cli import data as datadir
 from eyrie.cli import takeover
 from eyrie.cli.down import end_instances
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import eyrie_command, living
+from eyrie.cli.parts import Command, eyrie_command, living
 from eyrie.cli.supervisor import Supervisor, World
 from eyrie.settings import Settings
 
 _READY_WAIT_S = 60.0
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _ZONES_MAX = 26
+_LOG_BYTES_MAX = 8_388_608
 _GATEWAYS_MAX = 64
 
 
@@ -71,8 +73,14 @@ def check(settings: Settings) -> None:
             )
 
 
-def supervise(settings: Settings, tell: Callable[[str], None], foreground: bool) -> None:
-    """The life of one `eyrie up`: `tell` is called once, with the ready line."""
+def supervise(
+    settings: Settings,
+    tell: Callable[[str], None],
+    foreground: bool,
+    command: Command = eyrie_command,
+    end: Callable[[Settings], None] = end_instances,
+) -> None:
+    """The life of one `eyrie up`: `tell` is called once, with the ready line; `command` starts a part, `end` all instances."""
     began = time.monotonic()
     data = settings.data
     datadir.check_ours(data)
@@ -90,9 +98,9 @@ def supervise(settings: Settings, tell: Callable[[str], None], foreground: bool)
             data=data,
             env={**os.environ, **settings.to_env()},
             listener=listener,
-            command=eyrie_command,
+            command=command,
             drain_s=settings.drain_ms / 1000,
-            end_instances=lambda: end_instances(settings),
+            end_instances=lambda: end(settings),
             changed=lambda pids: datadir.write_env(data, describe(settings, address, pids)),
         )
     )
@@ -183,10 +191,14 @@ def _take_data(data: Path) -> int:
 
 
 def _log_here(data: Path, foreground: bool) -> None:
-    """In the foreground warnings also appear on the terminal; in the background everything goes to the log."""
+    """Everything goes to the log; in the foreground warnings also appear on the terminal."""
+    path = data / "logs" / "up.log"
     if not foreground:
-        process_log.log_to(data / "logs" / "up.log")
+        process_log.log_to(path)
         return
+    kept = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES_MAX, backupCount=1)
+    kept.setFormatter(process_log.Stamped())
+    logging.getLogger().addHandler(kept)
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("eyrie: %(message)s"))
     screen.setLevel(logging.WARNING)
