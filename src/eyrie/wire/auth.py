@@ -1,9 +1,9 @@
 """SigV4, verified: whose request it is, in two steps, since a body is read only after its head was accepted.
 
-`Verifier.check_head` needs the head alone: the key is known, the scope has its shape and service, the date is near, and host and
-every x-amz-* header are signed. It answers a Claim; `Claim.check_body` (the whole body at hand) or `Claim.check_signature` (S3,
-where the head declares the body's hash and `eyrie.wire.chunked` checks it as it streams by) then proves it. Light and fast: this
-is on the path of every InvokeEndpoint.
+`Verifier.check_head` needs the head alone: the key is known, the scope has its shape and service, the date is near,
+and host and every x-amz-* header are signed. It answers a Claim; `Claim.check_body` (the whole body at hand) or
+`Claim.check_signature` (S3, where the head declares the body's hash and `eyrie.wire.chunked` checks it as it streams
+by) then proves it. Light and fast: this is on the path of every InvokeEndpoint.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class Verifier:
     ) -> Claim:
         """The claim of a request's head (header names lower case, repeated ones joined by ","). Raises ApiError.
 
-        `service` is boto3's name, as `dispatch.destination` found it; "" accepts any. `now_ms` is wall-clock time, since the epoch.
+        `service` is boto3's name, as `dispatch.destination` found it; "" accepts any. `now_ms` is wall-clock time,
+        since the epoch.
         """
         if not self._auth:
             return self._trust(query, headers, service)

@@ -12,9 +12,10 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 def canonical_targets(path: bytes, query: bytes, s3: bool) -> tuple[bytes, ...]:
     """`PATH\\nQUERY` as a client may have signed it, most likely form first.
 
-    Clients sign the bytes that they send, as botocore does, or the decoded text encoded anew, as the specification says. Either is a
-    function of what was received that loses nothing, so a signature over either proves the request. S3 signs the path encoded
-    once and as it is; the other services sign it without dot segments and encoded once more.
+    Clients sign the bytes that they send, as botocore does, or the decoded text encoded anew, as the specification
+    says. Either is a function of what was received that loses nothing, so a signature over either proves the request.
+    S3 signs the path encoded once and as it is; the other services sign it without dot segments and encoded once
+    more.
     """
     if not query and not path.translate(None, _PLAIN) and b"//" not in path and b"/." not in path:
         return ((path or b"/") + b"\n",)

@@ -43,8 +43,8 @@ _REST_STYLE = frozenset(
 )
 
 _MISMATCH = (
-    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and "
-    "signing method. Consult the service documentation for details."
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
 )
 _BAD_TOKEN = (
     "The security token included in the request is invalid: this access key has no such session token. "
@@ -85,7 +85,8 @@ _S3 = {
     Fault.BAD_TOKEN: ("InvalidToken", "The provided token is malformed or otherwise invalid."),
     Fault.MISMATCH: (
         "SignatureDoesNotMatch",
-        "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+        "The request signature we calculated does not match the signature you provided. "
+        "Check your key and signing method.",
     ),
     Fault.SKEWED: (
         "RequestTimeTooSkewed",
@@ -121,8 +122,5 @@ def auth_error(fault: Fault, service: str, detail: str = "") -> ApiError:
     """The error that `service` (boto3's name) answers for a fault; `detail` is used where the table has no text."""
     style = style_of(service)
     code, text = _TABLES[style][fault]
-    if style is Style.JSON or (style is Style.S3 and fault in _S3_BAD_REQUEST):
-        status = 400
-    else:
-        status = 403
-    return ApiError(code, text or detail, status)
+    bad_request = style is Style.JSON or (style is Style.S3 and fault in _S3_BAD_REQUEST)
+    return ApiError(code, text or detail, 400 if bad_request else 403)

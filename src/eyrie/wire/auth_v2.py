@@ -1,4 +1,5 @@
-"""Presigned S3 URLs of the old kind (AWSAccessKeyId, Expires, Signature), which boto3 still makes unless told otherwise. Light.
+"""Presigned S3 URLs of the old kind (AWSAccessKeyId, Expires, Signature), which boto3 still makes unless told
+otherwise. Light.
 
 The signature covers the head alone, so it is proven at once.
 """
@@ -19,10 +20,10 @@ _EXPIRES_DIGITS_MAX = 12
 
 # Parameters that name a sub-resource or change the reply, and so are signed.
 _SIGNED_PARAMETERS = frozenset(
-    b"accelerate acl analytics cors defaultObjectAcl delete inventory lifecycle location logging metrics notification object-lock "
-    b"partNumber policy replication requestPayment response-cache-control response-content-disposition "
-    b"response-content-encoding response-content-language response-content-type response-expires restore select select-type "
-    b"storageClass tagging torrent uploadId uploads versionId versioning versions website".split()
+    b"accelerate acl analytics cors defaultObjectAcl delete inventory lifecycle location logging metrics notification "
+    b"object-lock partNumber policy replication requestPayment response-cache-control response-content-disposition "
+    b"response-content-encoding response-content-language response-content-type response-expires restore select "
+    b"select-type storageClass tagging torrent uploadId uploads versionId versioning versions website".split()
 )
 
 

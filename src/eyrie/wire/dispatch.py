@@ -1,8 +1,8 @@
 """Which service and which process a request is for, told by its head alone.
 
-The first step of every request in a gateway worker (and again in the process that answers it): credential scope first, also of
-a presigned query; then the X-Amz-Target prefix; the path of CBOR and of the REST services; the Action of a query. Light: no
-botocore here; `tests/wire/test_dispatch.py` holds these tables to botocore's models.
+The first step of every request in a gateway worker (and again in the process that answers it): credential scope
+first, also of a presigned query; then the X-Amz-Target prefix; the path of CBOR and of the REST services; the Action
+of a query. Light: no botocore here; `tests/wire/test_dispatch.py` holds these tables to botocore's models.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def destination(method: bytes, path: bytes, query: bytes, header: Header) -> Des
 
 
 def scope_service(query: bytes, header: Header) -> bytes:
-    """The service that the credential scope names, of the Authorization header or of a presigned query; b"" where there is none."""
+    """The service that the credential scope names, of the Authorization header or of a presigned query; b"" where
+    there is none.
+    """
     authorization = header(b"authorization")
     if authorization is not None:
         end = authorization.find(b"/aws4_request")
@@ -135,7 +137,9 @@ def signing_name(service: str) -> str:
 
 
 def host_bucket(host: bytes) -> str:
-    """The bucket that a virtual-hosted-style host names, "" if none: BUCKET.s3.anything, BUCKET.s3-anything or BUCKET.localhost."""
+    """The bucket that a virtual-hosted-style host names, "" if none: BUCKET.s3.anything, BUCKET.s3-anything or
+    BUCKET.localhost.
+    """
     name = host.rpartition(b":")[0] if b":" in host and not host.endswith(b"]") else host
     name = name.rstrip(b".").lower()
     for mark in (b".s3.", b".s3-"):

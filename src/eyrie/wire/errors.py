@@ -1,4 +1,5 @@
-"""Errors as AWS names them, with the texts that SDK code matches on. Any floor above raises these; `Wire.refuse` writes them.
+"""Errors as AWS names them, with the texts that SDK code matches on. Any floor above raises these; `Wire.refuse`
+writes them.
 
 Light: imported by gateway workers too.
 """
