@@ -1,0 +1,214 @@
+"""Loop-turn batching: what arrived in one turn of the event loop is predicted in one call, and taken apart again.
+
+On the path of every invocation of a row model: `app` submits decoded rows with a ticket, and is handed back each
+ticket with its own predictions or its own error. Quick models run on the loop; slow ones in worker threads, batching
+what gathers while those are busy. A batch that fails is halved until the requests at fault are alone, so nobody gets
+another's error.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from eyrie.modelserver.codecs import Array, Rows, RowShape
+
+T = TypeVar("T")
+Predict = Callable[[Array], Array]
+Outcome = Array | Exception
+
+SLOW_S = 0.002  # a batch that takes longer holds up /ping and every other request: it belongs in a thread
+SLOW_BATCHES = 3  # in a row, before a model that was measured as quick is moved there
+
+
+class Off(Protocol):
+    """Runs work off the event loop and gives its result back on it; False when it can hold no more."""
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+        """Queue `work`; `done` is called with what it returned or raised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of one batcher."""
+
+    batch_rows_max: int = 256  # rows in one call, unless a single request has more
+    queue_requests_max: int = 1024  # requests waiting; one more is refused
+
+
+class Batcher(Generic[T]):
+    """Gathers requests into batches. Everything but the prediction itself happens on the event loop."""
+
+    def __init__(
+        self,
+        predict: Predict,
+        shape: RowShape,
+        deliver: Callable[[T, Outcome], None],
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        off: Off,
+        clock: Callable[[], float],
+        threads: int = 0,
+        wanted: Callable[[T], bool] = lambda ticket: True,
+        bounds: Bounds | None = None,
+    ) -> None:
+        """`soon` calls back in the loop's next turn; `threads` is how many batches run in threads at once, 0: on the
+        loop.
+        """
+        self._predict = predict
+        self._shape = shape
+        self._deliver = deliver
+        self._soon = soon
+        self._off = off
+        self._clock = clock
+        self._threads = threads
+        self._wanted = wanted
+        self._bounds = bounds or Bounds()
+        self._queue: deque[tuple[T, Rows]] = deque()
+        self._scheduled = False
+        self._running = 0  # batches in threads
+        self._slow = 0  # slow batches on the loop in a row
+
+    @property
+    def threaded(self) -> bool:
+        """True when batches run in worker threads."""
+        return self._threads > 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are queued and not being predicted yet."""
+        return len(self._queue)
+
+    def submit(self, ticket: T, rows: Rows) -> bool:
+        """Queue a request's rows; False when the queue is full, and the ticket will not be heard of again."""
+        if len(self._queue) >= self._bounds.queue_requests_max:
+            return False
+        self._queue.append((ticket, rows))
+        if not self._scheduled:
+            self._scheduled = True
+            self._soon(self._turn)
+        return True
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._threads:
+            self._start_threads()
+        else:
+            self._run_here()
+
+    def _run_here(self) -> None:
+        batch = self._take()
+        if not batch:
+            return
+        before = self._clock()
+        self._hand_out(batch, predict_each(self._predict, self._shape, [rows for _, rows in batch]))
+        self._slow = self._slow + 1 if self._clock() - before > SLOW_S else 0
+        if self._slow >= SLOW_BATCHES:
+            self._threads = 1
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._soon(self._turn)
+
+    def _start_threads(self) -> None:
+        while self._running < self._threads and self._queue:
+            batch = self._take()
+            if not batch:
+                return
+            self._running += 1
+            work = _Work(self._predict, self._shape, [rows for _, rows in batch])
+            if not self._off(work, _Done(self, batch)):
+                self._running -= 1
+                self._hand_out(batch, [RuntimeError("the worker threads are full")] * len(batch))
+
+    def finished(self, batch: list[tuple[T, Rows]], outcomes: Sequence[Outcome]) -> None:
+        """A batch comes back from its thread: answer it and start the next."""
+        self._running -= 1
+        self._start_threads()
+        self._hand_out(batch, outcomes)
+
+    def _take(self) -> list[tuple[T, Rows]]:
+        """The next batch, without the requests whose clients have left."""
+        batch: list[tuple[T, Rows]] = []
+        rows_left = self._bounds.batch_rows_max
+        queue = self._queue
+        while queue and (rows_left >= len(queue[0][1]) or not batch):
+            ticket, rows = queue.popleft()
+            if self._wanted(ticket):
+                batch.append((ticket, rows))
+                rows_left -= len(rows)
+        return batch
+
+    def _hand_out(self, batch: list[tuple[T, Rows]], outcomes: Sequence[Outcome]) -> None:
+        for (ticket, _), outcome in zip(batch, outcomes, strict=True):
+            self._deliver(ticket, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One batch's prediction, to be run in a thread."""
+
+    predict: Predict
+    shape: RowShape
+    parts: list[Rows]
+
+    def __call__(self) -> list[Outcome]:
+        return predict_each(self.predict, self.shape, self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    """Where a threaded batch's outcomes go."""
+
+    batcher: Batcher[T]
+    batch: list[tuple[T, Rows]]
+
+    def __call__(self, outcome: Any) -> None:
+        failed = RuntimeError(f"the worker thread failed: {outcome}") if isinstance(outcome, BaseException) else None
+        outcomes: list[Outcome] = [failed] * len(self.batch) if failed is not None else outcome
+        self.batcher.finished(self.batch, outcomes)
+
+
+def predict_each(predict: Predict, shape: RowShape, parts: Sequence[Rows]) -> list[Outcome]:
+    """The predictions or the error of each part: all in one call where that works, else by halves."""
+    try:
+        values = predict(stack(parts, shape))
+        count = sum(map(len, parts))
+        if len(values) != count:
+            raise ValueError(f"the model gave {len(values)} predictions for {count} rows")
+    except Exception as error:  # the boundary to foreign code: whatever a model raises is the answer to its request
+        if len(parts) == 1:
+            return [error]
+        middle = len(parts) // 2
+        return predict_each(predict, shape, parts[:middle]) + predict_each(predict, shape, parts[middle:])
+    if len(parts) == len(values):
+        return [values[i : i + 1] for i in range(len(values))]
+    outcomes: list[Outcome] = []
+    start = 0
+    for part in parts:
+        outcomes.append(values[start : start + len(part)])
+        start += len(part)
+    return outcomes
+
+
+def stack(parts: Sequence[Rows], shape: RowShape) -> Array:
+    """One 2-D array of the model's dtype from the rows of several requests. Raises ValueError when their widths
+    differ.
+    """
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, as everywhere in this field
+        if any(isinstance(part, np.ndarray) for part in parts):
+            arrays = [part if isinstance(part, np.ndarray) else _array(part, shape) for part in parts]
+            whole = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+            return whole if whole.dtype.kind in "OUS" else np.ascontiguousarray(whole, dtype=shape.dtype)
+        return _array(list(chain.from_iterable(parts)) if len(parts) > 1 else parts[0], shape)
+
+
+def _array(rows: Any, shape: RowShape) -> Array:
+    if shape.strings and any(isinstance(cell, str) for row in rows for cell in row):
+        return np.array(rows, dtype=object)
+    return np.array(rows, dtype=shape.dtype)

@@ -1,0 +1,500 @@
+"""Bytes to rows and predictions to bytes: what the real containers accept, send and refuse.
+
+On the path of every invocation: `app` -> `decode` -> `batcher` -> model -> the model's own encoding, which is built
+from the functions at the end of this page. Rows are a list of lists of numbers (fast for one row), or a 2-D array
+(fast for many).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+CSV = "text/csv"
+JSON = "application/json"
+JSONLINES = "application/jsonlines"
+NPY = "application/x-npy"
+LIBSVM = "text/libsvm"
+X_LIBSVM = "text/x-libsvm"
+
+Array: TypeAlias = NDArray[Any]
+Rows: TypeAlias = list[list[Any]] | Array
+
+NAN = float("nan")
+SHOWN_CHARS_MAX = 80  # of a client's own text inside an error message
+
+
+class Refused(Exception):
+    """A request that gets an answer other than 200; `status` is HTTP's, the message is for people."""
+
+    status = 500
+
+
+class BadPayload(Refused):
+    """400: the body is not what its content type says, or does not fit the model."""
+
+    status = 400
+
+
+class UnsupportedType(Refused):
+    """415: nobody here reads this content type."""
+
+    status = 415
+
+
+class NotAcceptable(Refused):
+    """406: none of the types that the client accepts can be written."""
+
+    status = 406
+
+
+@dataclass(frozen=True, slots=True)
+class RowShape:
+    """What rows a model takes."""
+
+    width: int | None = None  # numbers in a row; None: the model does not say
+    names: tuple[str, ...] = ()  # of the columns, where the model knows them
+    absent: float = NAN  # what a libsvm row means by a column that it leaves out
+    strings: bool = False  # categories as text are passed on; otherwise they are refused here
+    dtype: str = "float64"  # of the array that the model is given
+
+
+def media_type(header: str) -> str:
+    """The type of a Content-Type header, in lower case and without its parameters."""
+    return header.partition(";")[0].strip().lower()
+
+
+def decode(body: bytes, content_type: str, shape: RowShape) -> Rows:
+    """Rows of a request body, all of one width. Raises UnsupportedType or BadPayload."""
+    kind = media_type(content_type)
+    if kind == CSV:
+        rows = _fast_csv(body)
+        return rows if rows is not None and _fits(rows, shape) else _csv(body, content_type, shape)
+    if kind == JSON:
+        return _checked(_json_rows(_load_json(body), shape), shape)
+    if kind == JSONLINES:
+        return _checked(_json_lines(body, shape), shape)
+    if kind == NPY:
+        return _checked(_npy(body, shape), shape)
+    if kind in (LIBSVM, X_LIBSVM):
+        return _checked(_libsvm(body, shape), shape)
+    raise UnsupportedType(
+        f"Content type {_show(kind)} is not supported. Supported content types are "
+        f"{', '.join((CSV, JSON, JSONLINES, NPY, LIBSVM, X_LIBSVM))}."
+    )
+
+
+def guess_type(body: bytes) -> str:
+    """The content type of a body that came without one: libsvm has colons, JSON its brackets, the rest is taken for
+    CSV.
+    """
+    start = body[:256].lstrip()
+    if start[:1] in (b"[", b"{"):
+        return JSON
+    return LIBSVM if b":" in start else CSV
+
+
+# ---------------------------------------------------------------------------------------------------------------- CSV
+def _fast_csv(body: bytes) -> Rows | None:
+    """Plain numbers, commas and newlines; None when there is anything else, for the careful reader to look at."""
+    if b"_" in body:  # float() reads 1_000, no CSV means that
+        return None
+    text = body.strip(b"\r\n")
+    try:
+        if b"\n" not in text:
+            return [list(map(float, text.split(b",")))]
+        lines = text.split(b"\n")
+        commas = lines[0].count(b",")
+        if any(line.count(b",") != commas for line in lines):
+            return None
+        flat = list(map(float, text.replace(b"\n", b",").split(b",")))
+    except ValueError:
+        return None
+    return np.array(flat).reshape(len(lines), commas + 1)
+
+
+def _fits(rows: Rows, shape: RowShape) -> bool:
+    return shape.width is None or len(rows[0]) == shape.width
+
+
+def _csv(body: bytes, content_type: str, shape: RowShape) -> Rows:
+    """CSV with quotes, other delimiters, missing values, a header row or text, told from each other or refused with
+    the place.
+    """
+    text = _utf8(body, "CSV").strip("\r\n")
+    delimiter = _delimiter(text.partition("\n")[0])
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if line]
+    except csv.Error as error:
+        raise BadPayload(f"the body is not CSV: {error}") from None
+    if not lines:
+        raise BadPayload("the body holds no rows")
+    lines, order = _header(lines, content_type, shape)
+    rows = [[_number(cell.strip(), r, c, shape) for c, cell in enumerate(line)] for r, line in enumerate(lines)]
+    _same_width(rows)
+    if order is not None:
+        rows = [[row[i] for i in order] for row in rows]
+    return _checked(rows, shape)
+
+
+def _delimiter(line: str) -> str:
+    for mark in (",", ";", "\t", " "):
+        if mark in line:
+            return mark
+    return ","
+
+
+def _header(lines: list[list[str]], content_type: str, shape: RowShape) -> tuple[list[list[str]], list[int] | None]:
+    """The lines without a header row, and the order that its names put the columns in (None: as they come)."""
+    first = [cell.strip() for cell in lines[0]]
+    declared = "header=present" in content_type.replace(" ", "").lower()
+    named = bool(shape.names) and set(shape.names) <= set(first)
+    if not declared and not named:
+        return lines, None
+    if len(lines) == 1:
+        raise BadPayload("the body holds a header row and nothing else")
+    if not named:
+        return lines[1:], None
+    if len(set(first)) != len(first):
+        raise BadPayload("the header row names a column twice")
+    if any(len(line) != len(first) for line in lines[1:]):
+        raise BadPayload(f"the header row names {len(first)} columns, and a row below it has another number of values")
+    return lines[1:], [first.index(name) for name in shape.names]
+
+
+def _number(cell: str, row: int, column: int, shape: RowShape) -> Any:
+    if not cell:
+        return NAN
+    try:
+        if "_" in cell:
+            raise ValueError
+        return float(cell)
+    except ValueError:
+        if shape.strings:
+            return cell
+        hint = "; header rows are read only where the model knows its columns' names" if row == 0 else ""
+        raise BadPayload(f"row {row + 1}, column {column + 1}: {_show(cell)} is not a number{hint}") from None
+
+
+# --------------------------------------------------------------------------------------------------------------- JSON
+def _load_json(body: bytes) -> Any:
+    try:
+        return json.loads(_utf8(body, "JSON"))
+    except ValueError as error:
+        raise BadPayload(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise BadPayload("the JSON is nested too deeply") from None
+
+
+def _json_rows(value: Any, shape: RowShape) -> Rows:
+    """Rows of a JSON document: a row, a list of rows, {"instances": [...]}, {"inputs"|"data": ...} or {"columns",
+    "data"}.
+    """
+    if isinstance(value, dict):
+        value = _unwrapped(value, shape)
+    if not isinstance(value, list):
+        raise BadPayload(f"the JSON holds {_kind(value)} where a row or a list of rows is wanted")
+    if not value:
+        raise BadPayload("the body holds no rows")
+    if not isinstance(value[0], list | dict):
+        value = [value]
+    return [_json_row(row, r, shape) for r, row in enumerate(value)]
+
+
+def _unwrapped(value: dict[str, Any], shape: RowShape) -> Any:
+    if "columns" in value and "data" in value:
+        names = value["columns"]
+        if not isinstance(names, list) or not isinstance(value["data"], list):
+            raise BadPayload('"columns" and "data" must be lists')
+        return [_zipped(names, row) for row in value["data"]] if shape.names else value["data"]
+    for key in ("instances", "inputs", "data", "features"):
+        if key in value:
+            inner = value[key]
+            return _unwrapped(inner, shape) if isinstance(inner, dict) and key != "features" else inner
+    if "values" in value:
+        return value["values"]
+    if shape.names and set(shape.names) <= value.keys():
+        return [value]
+    raise BadPayload('the JSON object has none of "instances", "inputs", "data", "features"' + _names_hint(shape))
+
+
+def _zipped(names: list[Any], row: Any) -> dict[str, Any]:
+    if not isinstance(row, list) or len(row) != len(names):
+        raise BadPayload('a row of "data" does not have as many values as there are "columns"')
+    return {str(name): value for name, value in zip(names, row, strict=True)}
+
+
+def _json_row(row: Any, number: int, shape: RowShape) -> list[Any]:
+    if isinstance(row, dict):
+        if shape.names and set(shape.names) <= row.keys():
+            row = [row[name] for name in shape.names]
+        elif shape.names and not row.keys() & {"features", "data", "values", "inputs"}:
+            missing = sorted(set(shape.names) - row.keys())
+            raise BadPayload(f"row {number + 1} lacks the column {_show(missing[0])}")
+        else:
+            row = _unwrapped(row, shape)
+    if not isinstance(row, list):
+        raise BadPayload(f"row {number + 1} is {_kind(row)}, not a list of numbers")
+    return [_json_cell(cell, number, c, shape) for c, cell in enumerate(row)]
+
+
+def _json_cell(cell: Any, row: int, column: int, shape: RowShape) -> Any:
+    if isinstance(cell, float):
+        return cell
+    if isinstance(cell, int):  # and bool
+        return _finite(cell, row, column)
+    if cell is None:
+        return NAN
+    if isinstance(cell, str):
+        return _number(cell.strip(), row, column, shape)
+    raise BadPayload(f"row {row + 1}, column {column + 1} is {_kind(cell)}, not a number")
+
+
+def _finite(cell: int, row: int, column: int) -> float:
+    try:
+        return float(cell)
+    except OverflowError:
+        raise BadPayload(f"row {row + 1}, column {column + 1} is too large a number") from None
+
+
+def _json_lines(body: bytes, shape: RowShape) -> Rows:
+    rows: list[list[Any]] = []
+    for line in body.splitlines():
+        if not line.strip():
+            continue
+        value = _load_json(line)
+        value = _unwrapped_line(value, shape)
+        rows.append(_json_row(value, len(rows), shape))
+    if not rows:
+        raise BadPayload("the body holds no rows")
+    return rows
+
+
+def _unwrapped_line(value: Any, shape: RowShape) -> Any:
+    """The row of one line; `{"instances": [row]}` on a line of its own is one row too."""
+    if isinstance(value, dict) and not (shape.names and set(shape.names) <= value.keys()) and "instances" in value:
+        value = value["instances"]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list | dict):
+        return value[0]
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------- npy, libsvm
+def _npy(body: bytes, shape: RowShape) -> Array:
+    """An array in NumPy's format: numbers only, never pickles. One dimension is taken for one row."""
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dims, fortran, dtype = read(stream)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError, TypeError, KeyError) as error:
+        raise BadPayload(f"the body is not an .npy array: {_show(str(error))}") from None
+    if dtype.kind not in ("biufUS" if shape.strings else "biuf"):
+        raise BadPayload(f"an array of {_show(str(dtype))} is not accepted, only numbers")
+    count = 1
+    for size in dims:
+        count *= size
+    if count <= 0 or len(dims) not in (1, 2):
+        raise BadPayload(f"an array of shape {_show(str(dims))} is not a list of rows")
+    offset = stream.tell()
+    if count * dtype.itemsize != len(body) - offset:  # before anything of the claimed size is reserved
+        raise BadPayload("the array is not as long as its header says")
+    flat = np.frombuffer(body, dtype=dtype, count=count, offset=offset)
+    array = flat.reshape(dims, order="F" if fortran else "C")
+    return array.reshape(1, -1) if len(dims) == 1 else array
+
+
+def _libsvm(body: bytes, shape: RowShape) -> Rows:
+    """`[label] index:value ...` a line, indexes as the model was trained on; what is left out is absent."""
+    rows = [pairs for line in _utf8(body, "libsvm").splitlines() if (pairs := _pairs(line)) is not None]
+    if not rows:
+        raise BadPayload("the body holds no rows")
+    width = shape.width
+    if width is None:
+        width = 1 + max((index for pairs in rows for index, _ in pairs), default=0)
+        if width * len(rows) > 64 * max(len(body), 1024):
+            raise BadPayload("the rows are too sparse for a model that does not say how wide they are")
+    filled = np.full((len(rows), width), shape.absent)
+    for r, pairs in enumerate(rows):
+        for index, value in pairs:
+            if index >= width:
+                raise BadPayload(
+                    f"Feature size of libsvm inference data {index + 1} is larger than "
+                    f"feature size of trained model {width}."
+                )
+            filled[r, index] = value
+    return filled
+
+
+def _pairs(line: str) -> list[tuple[int, float]] | None:
+    """Index and value pairs of one line; None for an empty line or a comment."""
+    words = line.partition("#")[0].split()
+    if not words:
+        return None
+    pairs = []
+    for position, word in enumerate(words):
+        index, colon, value = word.partition(":")
+        if not colon and position == 0:
+            continue  # the label
+        if index == "qid":
+            continue
+        if not (colon and index.isascii() and index.isdigit() and len(index) < 10):
+            raise BadPayload(f"{_show(word)} is not of the form index:value")
+        pairs.append((int(index), _value(word, value)))
+    return pairs
+
+
+def _value(word: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise BadPayload(f"{_show(word)} is not of the form index:value") from None
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+def _checked(rows: Rows, shape: RowShape) -> Rows:
+    """The rows, all of one width and that of the model. Raises BadPayload."""
+    if not isinstance(rows, np.ndarray):
+        _same_width(rows)
+    width = len(rows[0])
+    if shape.width is not None and width != shape.width:
+        raise BadPayload(
+            f"Feature size of inference data {width} is not consistent with "
+            f"feature size of trained model {shape.width}."
+        )
+    if width == 0:
+        raise BadPayload("row 1 holds no values")
+    return rows
+
+
+def _same_width(rows: Sequence[Sequence[Any]]) -> None:
+    width = len(rows[0])
+    for number, row in enumerate(rows):
+        if len(row) != width:
+            raise BadPayload(f"row {number + 1} has {len(row)} values where row 1 has {width}")
+
+
+def _names_hint(shape: RowShape) -> str:
+    return f", nor every column of the model ({_show(', '.join(shape.names))})" if shape.names else ""
+
+
+def _utf8(body: bytes, what: str) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadPayload(f"the body is not {what}: it is not UTF-8 text") from None
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _show(text: str) -> str:
+    return ascii(text if len(text) <= SHOWN_CHARS_MAX else text[:SHOWN_CHARS_MAX] + "...")
+
+
+# ------------------------------------------------------------------------------------------------------------- Accept
+@lru_cache(maxsize=256)
+def negotiate(accept: str, offers: tuple[str, ...], default: str) -> str:
+    """The type to answer with: the client's best that is offered, the default for none or */*. Raises NotAcceptable."""
+    best, best_rank = "", (0.0, 0, 0.0)
+    for position, part in enumerate(accept.split(",")):
+        wanted, _, parameters = part.partition(";")
+        wanted = wanted.strip().lower()
+        quality = _quality(parameters)
+        match = _match(wanted, offers, default)
+        rank = (quality, -wanted.count("*"), -float(position))
+        if match and quality > 0 and (not best or rank > best_rank):
+            best, best_rank = match, rank
+    if best:
+        return best
+    if not accept.strip():
+        return default
+    raise NotAcceptable(
+        f"Accept type {_show(accept)} is not supported. Supported accept types are {', '.join(offers)}."
+    )
+
+
+def _match(wanted: str, offers: tuple[str, ...], default: str) -> str:
+    if wanted in ("*/*", "*"):
+        return default
+    if wanted.endswith("/*"):
+        family = wanted[:-1]
+        return default if default.startswith(family) else next((o for o in offers if o.startswith(family)), "")
+    return wanted if wanted in offers else ""
+
+
+def _quality(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+# ----------------------------------------------------------------------------------------------------------- encoding
+def encode_plain(values: Array, kind: str) -> bytes:
+    """Predictions as the serving toolkits write them: a JSON list, a CSV line a row, a JSON value a line, or .npy."""
+    if kind == JSON:
+        return json.dumps(values.tolist(), default=str).encode()
+    if kind == JSONLINES:
+        return "".join(json.dumps(value, default=str) + "\n" for value in values.tolist()).encode()
+    if kind == CSV:
+        return _csv_lines(values.tolist() if values.ndim > 1 else ([value] for value in values.tolist()))
+    if kind == NPY:
+        return encode_npy(values)
+    raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")
+
+
+def _csv_lines(rows: Iterable[list[Any]]) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().encode()
+
+
+def encode_npy(values: Array) -> bytes:
+    """An .npy file of an array of numbers or text. Raises NotAcceptable for one of objects, which only a pickle could
+    hold.
+    """
+    if values.dtype.kind not in "biufcUS":
+        values = np.array([str(value) for value in values.ravel().tolist()]).reshape(values.shape)
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
+
+
+def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
+    """Predictions as the XGBoost container writes them; `lines` is its batch transform form (one a line, for CSV)."""
+    if kind == CSV:
+        texts = map(str, values.tolist())
+        return ("\n".join(texts) + "\n" if lines else ",".join(texts)).encode()
+    if kind == JSON:
+        return json.dumps({"predictions": [{"score": value} for value in values.tolist()]}).encode()
+    if kind == JSONLINES:
+        return "".join(json.dumps({"score": value}) + "\n" for value in values.tolist()).encode()
+    if kind == NPY:
+        return encode_npy(values)
+    raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")
+
+
+def encode_selected(records: list[dict[str, Any]], kind: str) -> bytes:
+    """Chosen outputs (SAGEMAKER_INFERENCE_OUTPUT), one record a row, in the XGBoost container's three text forms."""
+    if kind == JSON:
+        return json.dumps({"predictions": records}).encode()
+    if kind == JSONLINES:
+        return "".join(json.dumps(record) + "\n" for record in records).encode()
+    if kind == CSV:
+        return _csv_lines(list(record.values()) for record in records).rstrip(b"\n")
+    raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")

@@ -1,0 +1,156 @@
+"""scikit-learn: any estimator or pipeline with `predict`, answered as the scikit-learn container's default handlers
+would.
+
+Reached from `loader`; `predict` is on the path of every invocation of such a model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from eyrie.modelserver import codecs
+from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
+from eyrie.modelserver.frameworks.interface import LoadError
+from eyrie.modelserver.frameworks.selection import records, selected_keys
+
+# Steps that make numbers of text. A model without one never sees text, so that a bad row is refused by its place.
+TEXT_STEPS = (
+    "OneHotEncoder",
+    "OrdinalEncoder",
+    "TargetEncoder",
+    "FunctionTransformer",
+    "FeatureHasher",
+)
+
+
+class SklearnModel:
+    """One fitted estimator behind the RowModel interface."""
+
+    empty_status = 400
+
+    def __init__(self, estimator: Any, env: Mapping[str, str]) -> None:
+        """Raises LoadError for something that cannot predict rows."""
+        if not callable(getattr(estimator, "predict", None)):
+            raise LoadError(f"the model is a {type(estimator).__name__}, which has no predict method")
+        self._estimator = estimator
+        self._keys = selected_keys(env)
+        self.offers = (CSV, JSON, JSONLINES) if self._keys else (JSON, CSV, JSONLINES, NPY)
+        self.default_accept = default_accept(env, self.offers)
+        names = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+        width = getattr(estimator, "n_features_in_", None)
+        steps = list(_steps(estimator))
+        self._frame = _frame_type(names) if any(_selects_by_name(step) for step in steps) else None
+        self.shape = RowShape(
+            width=int(width) if width is not None else None,
+            names=names,
+            absent=0.0,
+            strings=any(type(step).__name__ in TEXT_STEPS or not _is_sklearn(step) for step in steps),
+        )
+        _use_one_job(estimator)
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        kind = " > ".join(type(step).__name__ for step in getattr(estimator, "named_steps", {}).values())
+        self.title = f"scikit-learn {_version()}, {kind or type(estimator).__name__}, {width or '?'} features"
+
+    def predict(self, rows: Array) -> Array:
+        """`estimator.predict(rows)`, or the chosen outputs."""
+        given = rows if self._frame is None else self._frame(rows, columns=list(self.shape.names)).infer_objects()
+        try:
+            if self._keys:
+                return self._selected(given, len(rows))
+            return np.asarray(self._estimator.predict(given))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise BadPayload(f"Unable to evaluate payload provided: {error}") from error
+
+    def encode(self, values: Array, kind: str) -> bytes:
+        """JSON, CSV, JSON lines or .npy as the serving toolkit writes them."""
+        if self._keys:
+            return codecs.encode_selected(values.tolist(), kind)
+        return codecs.encode_plain(values, kind)
+
+    def _selected(self, rows: Any, count: int) -> Array:
+        labels = np.asarray(self._estimator.predict(rows))
+        known: dict[str, list[Any]] = {"predicted_label": labels.tolist()}
+        classes = getattr(self._estimator, "classes_", None)
+        if classes is None:
+            known = {"predicted_score": labels.tolist()}
+        else:
+            known["labels"] = [np.asarray(classes).tolist()] * count
+        if hasattr(self._estimator, "predict_proba"):
+            chances = np.asarray(self._estimator.predict_proba(rows))
+            best = chances[:, 1] if chances.shape[1] == 2 else chances.max(axis=1)
+            known |= {"probability": best.tolist(), "probabilities": chances.tolist()}
+        return records(self._keys, known, count)
+
+
+def default_accept(env: Mapping[str, str], offers: tuple[str, ...]) -> str:
+    """The toolkit's default type of answers: SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT, else JSON. Raises LoadError."""
+    wanted = codecs.media_type(env.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")) or JSON
+    if wanted not in offers:
+        raise LoadError(
+            f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT is {wanted!r}; this model answers in {', '.join(offers)}"
+        )
+    return wanted
+
+
+def _steps(estimator: Any) -> Iterator[Any]:
+    """An estimator and everything that pipelines, unions and column transformers hold."""
+    yield estimator
+    for attribute in ("steps", "transformer_list", "transformers_", "estimators"):
+        for part in getattr(estimator, attribute, None) or ():
+            inner = part[1] if isinstance(part, tuple) else part
+            if inner is not None and not isinstance(inner, str):
+                yield from _steps(inner)
+
+
+def _is_sklearn(step: Any) -> bool:
+    return type(step).__module__.partition(".")[0] in ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
+
+
+def _selects_by_name(step: Any) -> bool:
+    """True for a column transformer that picks its columns by name, which works on data frames only."""
+    for _, _, columns in getattr(step, "transformers", ()) if type(step).__name__ == "ColumnTransformer" else ():
+        if isinstance(columns, str) or callable(columns):
+            return True
+        if isinstance(columns, list) and columns and isinstance(columns[0], str):
+            return True
+    return False
+
+
+def _frame_type(names: tuple[str, ...]) -> Any:
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        raise LoadError(
+            "the model picks its columns by name, which needs pandas: name it in code/requirements.txt"
+        ) from None
+    if not names:
+        raise LoadError(
+            "the model picks its columns by name but was not trained on a data frame, so its columns have no names"
+        )
+    return pandas.DataFrame
+
+
+def _use_one_job(estimator: Any) -> None:
+    """Predict in one thread: starting a pool for a row costs more than it gains, and requests come in parallel."""
+    try:
+        parameters = estimator.get_params(deep=True)
+        jobs = {
+            name: 1
+            for name, value in parameters.items()
+            if name.rpartition("__")[2] == "n_jobs" and value not in (None, 1)
+        }
+        if jobs:
+            estimator.set_params(**jobs)
+    except (AttributeError, TypeError, ValueError):
+        return  # an estimator with ways of its own keeps them
+
+
+def _version() -> str:
+    import sklearn
+
+    return str(sklearn.__version__)

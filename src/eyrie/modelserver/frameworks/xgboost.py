@@ -1,0 +1,173 @@
+"""XGBoost as its own container serves it in algorithm mode: boosters from model files, several of them as an
+ensemble.
+
+Scores leave as the container writes them (`encode_scores`), or chosen by SAGEMAKER_INFERENCE_OUTPUT. Reached from
+`loader`; `predict` is on the path of every invocation of such a model.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eyrie.modelserver import codecs
+from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
+from eyrie.modelserver.frameworks.interface import LoadError
+from eyrie.modelserver.frameworks.selection import records, selected_keys
+
+VOTING = (
+    "multi:softmax",
+    "binary:hinge",
+)  # their scores are classes: an ensemble takes the most frequent one, not the mean
+MESSAGE_CHARS_MAX = 400
+
+
+def read_booster(path: Path) -> Any:
+    """The booster of a model file in XGBoost's JSON or UBJSON form. Raises LoadError."""
+    import xgboost
+
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(path)
+    except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
+        raise LoadError(f"XGBoost {xgboost.__version__} cannot read {path.name}: {plain(error)}") from error
+    return booster
+
+
+def plain(error: Exception) -> str:
+    """XGBoost's message without its time stamp, source line and native stack."""
+    text = str(error).partition("Stack trace:")[0].strip()
+    head, _, tail = text.partition(": ")
+    if head.startswith("[") and tail:
+        text = tail
+    return " ".join(text.split())[:MESSAGE_CHARS_MAX]
+
+
+class XGBoostModel:
+    """One booster or an ensemble of several, behind the RowModel interface."""
+
+    empty_status = 204
+
+    def __init__(self, boosters: Sequence[Any], env: Mapping[str, str], threads: int = 1) -> None:
+        """Boosters must agree on their number of features. Raises LoadError."""
+        import xgboost
+
+        self._boosters = list(boosters)
+        self._native_error = xgboost.core.XGBoostError
+        self._matrix = xgboost.DMatrix
+        self._lock = threading.Lock()  # predict() through a DMatrix is not documented as thread-safe for linear models
+        for booster in self._boosters:
+            booster.set_param({"nthread": threads})
+        config = json.loads(self._boosters[0].save_config())["learner"]
+        self.objective = str(config["objective"]["name"])
+        self._inplace = config["gradient_booster"]["name"] != "gblinear"
+        self._classes = int(config["learner_model_param"].get("num_class", "0"))
+        self._ranges = [_trees(booster) for booster in self._boosters]
+        self._keys = selected_keys(env)
+        self._batch = env.get("SAGEMAKER_BATCH", "").lower() == "true"
+        self.offers = (CSV, JSON, JSONLINES) if self._keys else (CSV, JSON, JSONLINES, NPY)
+        self.default_accept = _default_accept(env, self.offers)
+        self.shape = RowShape(
+            width=_width(self._boosters), names=tuple(self._boosters[0].feature_names or ()), dtype="float32"
+        )
+        several = f"{len(self._boosters)} models as an ensemble, " if len(self._boosters) > 1 else ""
+        self.title = f"xgboost {xgboost.__version__}, {several}{self.objective}, {self.shape.width} features"
+
+    def predict(self, rows: Array) -> Array:
+        """Scores of the rows: `Booster.predict` of the same trees; of an ensemble their mean, or their vote where they
+        are classes.
+        """
+        try:
+            scores = [
+                self._score(booster, trees, rows) for booster, trees in zip(self._boosters, self._ranges, strict=True)
+            ]
+        except (self._native_error, ValueError) as error:
+            raise BadPayload(f"Unable to evaluate payload provided: {plain(error)}") from error
+        raw = scores[0] if len(scores) == 1 else self._ensemble(np.array(scores))
+        return self._select(raw) if self._keys else raw
+
+    def encode(self, values: Array, kind: str) -> bytes:
+        """The container's CSV, JSON or JSON lines."""
+        if self._keys:
+            return codecs.encode_selected(values.tolist(), kind)
+        return codecs.encode_scores(values, kind, self._batch)
+
+    def _score(self, booster: Any, trees: tuple[int, int], rows: Array) -> Array:
+        scores: Array
+        if self._inplace:
+            scores = booster.inplace_predict(rows, iteration_range=trees, validate_features=False)
+        else:
+            with self._lock:
+                scores = booster.predict(self._matrix(rows), iteration_range=trees, validate_features=False)
+        return scores
+
+    def _ensemble(self, scores: Array) -> Array:
+        if self.objective not in VOTING:
+            return np.asarray(scores.mean(axis=0), dtype=scores.dtype)
+        return np.array([_most_frequent(votes) for votes in scores.T])
+
+    def _select(self, raw: Array) -> Array:
+        return records(self._keys, _known(self.objective, self._classes, raw), len(raw))
+
+
+def _trees(booster: Any) -> tuple[int, int]:
+    """The boosting rounds to predict with: up to the best one where early stopping noted it, else all."""
+    best = booster.attr("best_iteration")
+    return (0, int(best) + 1) if best is not None else (0, 0)
+
+
+def _width(boosters: Sequence[Any]) -> int:
+    widths = sorted({int(booster.num_features()) for booster in boosters})
+    if len(widths) > 1:
+        raise LoadError(f"the models of this ensemble were trained on different numbers of features: {widths}")
+    return widths[0]
+
+
+def _default_accept(env: Mapping[str, str], offers: tuple[str, ...]) -> str:
+    wanted = codecs.media_type(env.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")) or CSV
+    if wanted not in offers:
+        raise LoadError(
+            f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT is {wanted!r}; this model answers in {', '.join(offers)}"
+        )
+    return wanted
+
+
+def _most_frequent(votes: Array) -> float:
+    values, counts = np.unique(votes, return_counts=True)
+    return float(values[counts.argmax()])
+
+
+def _known(objective: str, classes: int, raw: Array) -> dict[str, list[Any]]:
+    """What an objective's raw scores tell, by key of SAGEMAKER_INFERENCE_OUTPUT."""
+    count = len(raw)
+    if objective == "multi:softprob":
+        best = raw.max(axis=1).tolist()
+        known = {"predicted_label": raw.argmax(axis=1).tolist(), "probability": best, "raw_score": best}
+        return {
+            **known,
+            "probabilities": raw.tolist(),
+            "raw_scores": raw.tolist(),
+            "labels": [list(range(classes))] * count,
+        }
+    scores = raw.tolist()
+    if objective == "multi:softmax":
+        return {"predicted_label": scores, "raw_score": scores, "labels": [list(range(classes))] * count}
+    if objective.startswith("binary:"):
+        pairs = [[1.0 - score, score] for score in scores]
+        known = {"raw_score": scores, "raw_scores": pairs, "labels": [[0, 1]] * count}
+        if objective == "binary:logistic":
+            return {
+                **known,
+                "predicted_label": (raw > 0.5).astype(int).tolist(),
+                "probability": scores,
+                "probabilities": pairs,
+            }
+        return {**known, "predicted_label": (raw > 0).astype(int).tolist()}
+    return (
+        {"predicted_score": scores} if objective.startswith(("reg:", "count:", "survival:")) else {"raw_score": scores}
+    )

@@ -1,0 +1,55 @@
+"""How long a model takes for a batch, measured once at load, to choose between the event loop and worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from eyrie.modelserver.codecs import RowShape
+
+ROWS = 32
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds for one row and for a batch of 32, the best of a few; None when the model refused made-up rows."""
+
+    one_s: float | None
+    batch_s: float | None
+
+    def quick(self, limit_s: float) -> bool:
+        """True when a batch is known to stay within the limit, so that the event loop may run it."""
+        return self.batch_s is not None and self.batch_s <= limit_s
+
+    def __str__(self) -> str:
+        if self.one_s is None or self.batch_s is None:
+            return "not measured: it refuses rows of zeros"
+        return f"{self.one_s * 1e6:.0f} us for 1 row, {self.batch_s * 1e6:.0f} us for {ROWS}"
+
+
+def pace(predict: Callable[[np.ndarray], object], shape: RowShape, clock: Callable[[], float]) -> Pace:
+    """Measure a model on rows of zeros. It also warms up what libraries build at their first prediction."""
+    if shape.width is None:
+        return Pace(None, None)
+    return Pace(_best(predict, shape, 1, clock), _best(predict, shape, ROWS, clock))
+
+
+def _best(
+    predict: Callable[[np.ndarray], object], shape: RowShape, rows: int, clock: Callable[[], float]
+) -> float | None:
+    zeros = np.zeros((rows, shape.width or 0), dtype=shape.dtype)
+    best: float | None = None
+    for _ in range(ROUNDS):
+        before = clock()
+        try:
+            predict(zeros)
+        except Exception:  # the boundary to foreign code: a model may refuse zeros and be a good one
+            return None
+        taken = clock() - before
+        best = taken if best is None else min(best, taken)
+        if taken > 0.05:
+            break  # slow enough to know
+    return best
