@@ -2,8 +2,8 @@
 
     pool = Pool(loop, path); channel = pool.send(sink, head, body)      # raises ConnectFailed
 
-The sink hears reply_head, reply_data ..., reply_end; or reply_failed(failure, began). `channel.complete` is already true
-when the piece that reply_data brings is the last one, so that a whole reply can go out in one write. `channel.cancel()`
+The sink hears reply_head, reply_data ..., reply_end; or reply_failed(failure, began). `channel.complete` is already
+true when the piece of reply_data is the last one, so that a whole reply can go out in one write. `channel.cancel()`
 ends an exchange whose client has left; nothing is heard of it afterwards. `channel.write(piece)` sends more of a
 request's body (with `replay=False`); `sink.writable(False)` asks to wait.
 
