@@ -64,7 +64,7 @@ class Request:
         self.content_length = connection.content_length
         self.peer = connection.peer
         self.request_id = str(uuid.uuid4())
-        self._fields = connection.fields
+        self.fields = connection.fields
         self._connection = connection
         self._pieces: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -74,7 +74,7 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """A header by its lower-case name, repeated ones joined by ','; None where it is missing."""
-        return self._fields.get(name)
+        return self.fields.get(name)
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge, before reading it where its length was announced, and ClientGone."""
