@@ -80,7 +80,7 @@ def supervise(
     command: Command = eyrie_command,
     end: Callable[[Settings], None] = end_instances,
 ) -> None:
-    """The life of one `eyrie up`: `tell` is called once, with the ready line; `command` starts a part, `end` all instances."""
+    """The life of one `eyrie up`: `tell` gets the ready line; `command` starts a part, `end` ends all instances."""
     began = time.monotonic()
     data = settings.data
     datadir.check_ours(data)
