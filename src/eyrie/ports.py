@@ -5,7 +5,7 @@ Adapters keep them (one technology a file); `tests/contract/` runs one suite ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,6 +144,30 @@ class Compute(Protocol):
         ...
 
 
+class Blobs(Protocol):
+    """Bytes under opaque names (32 hex digits), each written once. Failures of the store are OSErrors."""
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store a blob durably, streaming; its size in bytes. What `chunks` raises is raised, and nothing is stored."""
+        ...
+
+    def read(self, name: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `end`, in pieces."""
+        ...
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Remove blobs; those that are not there are no error."""
+        ...
+
+    def list(self) -> AsyncIterator[Sequence[str]]:
+        """The names of all blobs, in pages, in no order: for sweeping."""
+        ...
+
+    async def tidy(self) -> int:
+        """Remove what interrupted puts of a process that is gone left behind; how many. Before the first put only."""
+        ...
+
+
 class ArtifactError(Exception):
     """A model archive that cannot be had or read; the message is the reason for people."""
 
@@ -181,4 +205,8 @@ class Routes(Protocol):
 
     def idle(self, instance_id: str) -> bool:
         """True when no live worker has a request outstanding on an instance that left its table."""
+        ...
+
+    def published(self) -> dict[EndpointKey, int]:
+        """Every table that is published, with its generation: what a start finds."""
         ...

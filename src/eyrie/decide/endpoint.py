@@ -53,6 +53,7 @@ def create(
         modified_ms=now_ms,
         generation=1,
         fleet=_fleet(wish, 1, now_ms, [_initial(v) for v in wish.variants]),
+        route_generation=now_ms,  # above that of an earlier endpoint of this name
         data_capture=data_capture,
         last_deployment_config=deployment_config,
         options=options or {},

@@ -78,7 +78,7 @@ class CapacityChange:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint and all beneath it. `generation` rises with every command, `route.generation` with every table."""
+    """An endpoint and all beneath it. `generation` rises with every command, `route_generation` with every table."""
 
     key: EndpointKey
     uid: str  # tells it from an earlier endpoint of its name
@@ -95,6 +95,7 @@ class Endpoint:
     instances: tuple[Instance, ...] = ()
     backoffs: tuple[Backoff, ...] = ()
     route: EndpointRoute | None = None  # what is published, or owed to be
+    route_generation: int = 0  # of the newest table, or of the withdrawal
     failure_reason: str | None = None  # of the creation or the last change
     data_capture: dict[str, Any] | None = None
     last_deployment_config: dict[str, Any] | None = None
@@ -117,7 +118,7 @@ class Endpoint:
         """Why the endpoint is not whole, for people: the failure, else a crash loop that is being backed off."""
         if self.failure_reason:
             return self.failure_reason
-        loops = [b.reason for b in self.backoffs if b.crashes >= 2]
+        loops = [b.reason for b in self.backoffs if b.crashes >= 2 or b.fatal]
         return loops[-1] if loops else None
 
     def members(self, fleet: Fleet, variant: str) -> Iterator[Instance]:

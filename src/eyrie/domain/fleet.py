@@ -43,7 +43,7 @@ GIVEN_UP = frozenset({_S.LOST, _S.FAILED})  # not counted any more, though a pro
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What one container runs, resolved at CreateEndpoint: it can be rebuilt after model, config and bucket are gone."""
+    """What one container runs, resolved at CreateEndpoint: rebuilt from when model, config and bucket are gone."""
 
     hostname: str  # "primary" unless the model's ContainerHostname says otherwise
     image: str  # as the user named it
@@ -162,7 +162,8 @@ class Backoff:
     crashes: int
     last_ms: int
     next_ms: int
-    reason: str
+    reason: str  # of the last one, for people
+    fatal: bool = False  # a change need not wait for more: refused by compute, or past the start-up limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,193 @@
+"""The hands of control: does what commits owe the world. Every effect may be done twice; one that is of an older
+generation, or that the lint calls unsafe, is refused and counts as ended.
+
+`Hands` is one effect, plain and synchronous. `Executor` is many: a bounded thread pool, order kept among the effects
+of one subject, retries with back-off. How an effect ended goes to the loop; the commit that takes the outcome in is the
+one that finishes it, so after a crash it is owed still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from eyrie.control.endpoints import Endpoints
+from eyrie.decide.check import refusal
+from eyrie.decide.fleet import spec_of
+from eyrie.domain.endpoint import Endpoint
+from eyrie.domain.names import EndpointKey
+from eyrie.domain.plan import Effect, Outcome, Verb
+from eyrie.ports import Action, ArtifactError, Artifacts, Compute, Routes, StartRefused
+
+LOG = logging.getLogger(__name__)
+THREADS = 16
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+TRIES_MAX = 5  # of an effect that may fail for good; the others are tried for ever
+
+
+class NotYet(Exception):
+    """An effect that has to wait its turn; it is tried again, and that is no failure."""
+
+
+def effect_of(action: Action) -> Effect:
+    """The effect that a row of the outbox stands for."""
+    arguments = {k: v for k, v in action.arguments.items() if k != "subject"}
+    return Effect(action.action_id, Verb(action.verb), str(action.arguments["subject"]), arguments)
+
+
+class Hands:
+    """Does one effect. Safe to use from many threads."""
+
+    def __init__(self, endpoints: Endpoints, compute: Compute, artifacts: Artifacts, routes: Routes) -> None:
+        self._endpoints = endpoints
+        self._compute = compute
+        self._artifacts = artifacts
+        self._routes = routes
+        self._archives = threading.Lock()  # guards the two below
+        self._fetching = 0
+        self._fetched: set[str] = set()  # digests that no stored endpoint may name yet
+
+    def perform(self, key: EndpointKey, effect: Effect) -> Outcome:
+        """Do it. The outcome holds the reason where it cannot be done for good; anything that raises may be retried."""
+        endpoint = self._endpoints.get(key)
+        refused = refusal(endpoint, effect)
+        if refused is not None:
+            LOG.info("%s refused: %s", effect.effect_id, refused)
+            return Outcome(effect.effect_id, effect.verb, effect.subject, value=f"refused: {refused}")
+        try:
+            value = self._do(key, endpoint, effect)
+        except (StartRefused, ArtifactError) as error:
+            return Outcome(effect.effect_id, effect.verb, effect.subject, error=str(error))
+        return Outcome(effect.effect_id, effect.verb, effect.subject, value=value)
+
+    def _do(self, key: EndpointKey, endpoint: Endpoint | None, effect: Effect) -> str | None:
+        if effect.verb is Verb.KEEP_ARTIFACTS:
+            self._keep()
+            return None
+        assert endpoint is not None  # the lint has seen to that
+        if effect.verb is Verb.FETCH_ARTIFACT:
+            return self._fetch(key, str(effect.arguments["url"]))
+        if effect.verb is Verb.ENSURE_INSTANCE:
+            self._ensure(endpoint, effect.subject)
+        elif effect.verb is Verb.STOP_INSTANCE:
+            self._compute.stop(effect.subject, int(effect.arguments["grace_ms"]))
+        elif effect.verb is Verb.FORGET_INSTANCE:
+            self._compute.forget(effect.subject)
+        elif effect.verb is Verb.PUBLISH_ROUTE and endpoint.route is not None:
+            self._routes.publish(endpoint.route)
+        elif effect.verb is Verb.WITHDRAW_ROUTE:
+            self._routes.withdraw(key, endpoint.route_generation)
+        return None
+
+    def _ensure(self, endpoint: Endpoint, instance_id: str) -> None:
+        instance = next(i for i in endpoint.instances if i.instance_id == instance_id)
+        spec = spec_of(endpoint, instance)
+        if spec is None:
+            raise StartRefused(f"the fleet of instance {instance_id} is no more")
+        self._compute.ensure(spec)
+
+    def _fetch(self, key: EndpointKey, url: str) -> str:
+        with self._archives:
+            self._fetching += 1
+        try:
+            digest = self._artifacts.fetch(key.scope, url)
+            with self._archives:
+                self._fetched.add(digest)
+            return digest
+        finally:
+            with self._archives:
+                self._fetching -= 1
+
+    def _keep(self) -> None:
+        """Remove archives that no endpoint names; never one that was fetched and is only about to be named."""
+        with self._archives:
+            if self._fetching:
+                raise NotYet("an archive is being fetched")
+            named = {
+                v.spec.model.container.artifact
+                for e in self._endpoints.list()
+                for f in e.fleets
+                for v in f.variants
+                if v.spec.model.container.artifact is not None
+            }
+            self._artifacts.keep(named | self._fetched)
+            self._fetched -= named
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    key: EndpointKey
+    effect: Effect
+
+
+class Executor:
+    """Does effects concurrently, within its event loop. `report` hears how each ended."""
+
+    def __init__(self, hands: Hands, report: Callable[[EndpointKey, Outcome], None], threads: int = THREADS) -> None:
+        self._hands = hands
+        self._report = report
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="act")
+        self._turns: dict[str, deque[_Owed]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, key: EndpointKey, effects: Iterable[Effect]) -> None:
+        """Do these, after whatever is owed to the same subjects already. Call it on the event loop."""
+        for effect in effects:
+            subject = _turn(key, effect)
+            waiting = self._turns.get(subject)
+            if waiting is not None:
+                waiting.append(_Owed(key, effect))
+                continue
+            self._turns[subject] = deque([_Owed(key, effect)])
+            task = asyncio.get_running_loop().create_task(self._serve(subject))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop. What is not done stays owed, in the store."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self, subject: str) -> None:
+        waiting = self._turns[subject]
+        while waiting:
+            owed = waiting[0]
+            outcome = await self._until_done(owed)
+            waiting.popleft()
+            self._report(owed.key, outcome)
+        del self._turns[subject]
+
+    async def _until_done(self, owed: _Owed) -> Outcome:
+        tries, wait_s = 0, RETRY_FIRST_S
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._pool, self._hands.perform, owed.key, owed.effect
+                )
+            except NotYet:
+                pass
+            except Exception as error:  # the boundary of an effect: whatever the world threw, it is owed still
+                tries += 1
+                LOG.exception("%s failed, try %d", owed.effect.effect_id, tries)
+                if tries >= TRIES_MAX and owed.effect.verb in (Verb.ENSURE_INSTANCE, Verb.FETCH_ARTIFACT):
+                    reason = f"{type(error).__name__}: {error}"
+                    return Outcome(owed.effect.effect_id, owed.effect.verb, owed.effect.subject, error=reason)
+            await asyncio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+
+
+def _turn(key: EndpointKey, effect: Effect) -> str:
+    """What effects must keep their order among: an instance, an endpoint's route, an archive, all archives."""
+    if effect.verb in (Verb.PUBLISH_ROUTE, Verb.WITHDRAW_ROUTE):
+        return f"route {key.slug}"
+    if effect.verb is Verb.KEEP_ARTIFACTS:
+        return "archives"
+    return f"{key.slug} {effect.subject}"

@@ -1,0 +1,244 @@
+"""How an endpoint's status moves: artifacts, then instances, then traffic, then the old fleet's end; or back.
+
+Step of decide/reconcile between decide/fleet (what each instance is) and decide/capacity (which start and stop). One
+phase a step: the loop looks again at once after each commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from eyrie.decide.capacity import artifacts_present
+from eyrie.decide.draft import Draft
+from eyrie.decide.fleet import REASON_CHARS_MAX
+from eyrie.decide.policy import Policy
+from eyrie.decide.publication import in_route
+from eyrie.domain.deployment import PHASE_MOVES, Deployment, DeploymentPhase
+from eyrie.domain.endpoint import Endpoint, EndpointStatus
+from eyrie.domain.fleet import Fleet, InstanceState, Variant
+from eyrie.domain.plan import Verb
+from eyrie.domain.transition import moved
+
+_Phase = DeploymentPhase
+
+
+def progress(draft: Draft, policy: Policy) -> None:
+    """Take the endpoint one step further on its way to InService, Failed or gone."""
+    status = draft.endpoint.status
+    if status is EndpointStatus.CREATING:
+        _create(draft, policy)
+    elif status is EndpointStatus.UPDATING and draft.endpoint.deployment is not None:
+        _PHASES[draft.endpoint.deployment.phase](draft, policy, draft.endpoint.deployment)
+    elif status is EndpointStatus.UPDATING:
+        _resize(draft, policy)
+    elif status is EndpointStatus.DELETING:
+        _delete(draft)
+
+
+def whole(draft: Draft, fleet: Fleet) -> bool:
+    """Every instance of a fleet is READY and in the published table, and every live gateway acknowledged that."""
+    endpoint = draft.endpoint
+    if endpoint.route is None or draft.owed(Verb.PUBLISH_ROUTE, str(endpoint.route.generation)):
+        return False
+    if draft.seen.served < endpoint.route.generation:
+        return False
+    routed = in_route(endpoint)
+    for variant in fleet.variants:
+        ready = [i for i in endpoint.members(fleet, variant.name) if i.state is InstanceState.READY]
+        if len(ready) < variant.desired_count or any(i.instance_id not in routed for i in ready):
+            return False
+        weights = [v.weight for v in endpoint.route.variants if v.name == variant.name]
+        if weights != [variant.desired_weight]:
+            return False
+    return True
+
+
+def _create(draft: Draft, policy: Policy) -> None:
+    endpoint = draft.endpoint
+    failure = _fetch(draft, endpoint.fleet) or _start_failure(endpoint, endpoint.fleet, policy)
+    if failure is not None:
+        draft.change(failure_reason=failure[:REASON_CHARS_MAX])
+        draft.status(EndpointStatus.FAILED, failure)
+    elif whole(draft, endpoint.fleet):
+        took_ms = draft.now_ms - endpoint.created_ms
+        draft.status(
+            EndpointStatus.IN_SERVICE, f"every instance is READY and in the route, {took_ms} ms after creation"
+        )
+
+
+def _fetch(draft: Draft, fleet: Fleet) -> str | None:
+    """Owe or take in the fleet's model archives; the reason when one cannot be had."""
+    for index, variant in enumerate(fleet.variants):
+        container = variant.spec.model.container
+        if artifacts_present(variant):
+            continue
+        subject = f"{fleet.generation}-{index}"
+        outcome = next((o for o in draft.seen.outcomes if (o.verb, o.subject) == (Verb.FETCH_ARTIFACT, subject)), None)
+        if outcome is None:
+            if not draft.owed(Verb.FETCH_ARTIFACT, subject):
+                draft.owe(Verb.FETCH_ARTIFACT, subject, url=container.model_data_url)
+        elif outcome.error is not None:
+            return (
+                f'Failed to download model data for container "{container.hostname}" of production variant '
+                f'{variant.name} from URL: "{container.model_data_url}": {outcome.error}'
+            )
+        else:
+            draft.note(f"artifact {outcome.value}", f"model data of variant {variant.name}: {container.model_data_url}")
+            _set_artifact(draft, fleet.generation, variant.name, outcome.value)
+    return None
+
+
+def _set_artifact(draft: Draft, fleet: int, variant: str, digest: str | None) -> None:
+    def with_digest(f: Fleet) -> Fleet:
+        if f.generation != fleet:
+            return f
+        return replace(f, variants=tuple(_with_artifact(v, digest) if v.name == variant else v for v in f.variants))
+
+    draft.change(fleet=with_digest(draft.endpoint.fleet))
+    deployment = draft.endpoint.deployment
+    if deployment is not None:
+        draft.change(deployment=replace(deployment, green=with_digest(deployment.green)))
+
+
+def _with_artifact(variant: Variant, digest: str | None) -> Variant:
+    container = replace(variant.spec.model.container, artifact=digest)
+    return replace(variant, spec=replace(variant.spec, model=replace(variant.spec.model, container=container)))
+
+
+def _start_failure(endpoint: Endpoint, fleet: Fleet, policy: Policy, since_ms: int = 0) -> str | None:
+    """Why a fleet will not come up: a start that was refused or took too long, or too many crashes in a row."""
+    for backoff in endpoint.backoffs:
+        if backoff.fleet == fleet.generation and backoff.last_ms >= since_ms:
+            if backoff.fatal:
+                return backoff.reason
+            if backoff.crashes >= policy.crashes_max:
+                return f"{backoff.reason} ({backoff.crashes} starts in a row ended like this.)"
+    return None
+
+
+def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
+    return all(endpoint.ready_count(fleet, v.name) >= v.desired_count for v in fleet.variants)
+
+
+def _enter(draft: Draft, deployment: Deployment, phase: DeploymentPhase, why: str) -> None:
+    moved(PHASE_MOVES, f"deployment of {draft.endpoint.arn}", deployment.phase, phase)
+    current = draft.endpoint.deployment or deployment
+    draft.change(deployment=replace(current, phase=phase, phase_ms=draft.now_ms))
+    draft.note(f"deployment {phase}", why)
+
+
+def _pending(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    failure = _fetch(draft, deployment.green)
+    if failure is not None:
+        _roll_back(draft, deployment, failure)
+        return
+    now = draft.endpoint.deployment
+    if now is not None and all(artifacts_present(v) for v in now.green.variants):
+        _enter(draft, now, _Phase.PROVISIONING, "model data is here: green's instances start")
+
+
+def _provisioning(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    failure = _start_failure(draft.endpoint, deployment.green, policy)
+    if failure is not None:
+        _roll_back(draft, deployment, failure)
+    elif _complete(draft.endpoint, deployment.green):
+        _enter(draft, deployment, _Phase.SHIFTING, "every green instance is READY: all traffic moves to green")
+
+
+def _shifting(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    if whole(draft, deployment.green):
+        _enter(draft, deployment, _Phase.BAKING, f"every gateway serves green; bake {deployment.bake_ms} ms")
+
+
+def _baking(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    if _waited(draft, deployment.phase_ms + deployment.bake_ms):
+        why = f"baked {deployment.bake_ms} ms; blue waits {deployment.termination_wait_ms} ms"
+        _enter(draft, deployment, _Phase.TERMINATION_WAIT, why)
+
+
+def _termination_wait(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    if _waited(draft, deployment.phase_ms + deployment.termination_wait_ms):
+        _enter(draft, deployment, _Phase.RETIRING, "blue drains")
+
+
+def _retiring(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    if any(i.fleet != deployment.green.generation for i in draft.endpoint.instances):
+        return
+    green = deployment.green
+    _enter(draft, deployment, _Phase.SUCCEEDED, f"blue is gone after {draft.now_ms - deployment.started_ms} ms")
+    draft.change(
+        fleet=green,
+        deployment=None,
+        config_name=green.config_name,
+        config_arn=green.config_arn,
+        data_capture=deployment.data_capture,
+        backoffs=tuple(b for b in draft.endpoint.backoffs if b.fleet == green.generation),
+    )
+    draft.status(EndpointStatus.IN_SERVICE, f"deployment of config {green.config_name} succeeded")
+    draft.owe(Verb.KEEP_ARTIFACTS, str(green.generation))
+
+
+def _roll_back(draft: Draft, deployment: Deployment, failure: str) -> None:
+    reason = failure[:REASON_CHARS_MAX]
+    current = draft.endpoint.deployment or deployment
+    draft.change(deployment=replace(current, failure=reason), failure_reason=reason)
+    _enter(draft, current, _Phase.ROLLING_BACK, failure)
+
+
+def _rolling_back(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    green = deployment.green.generation
+    if any(i.fleet == green for i in draft.endpoint.instances):
+        return
+    _enter(draft, deployment, _Phase.ROLLED_BACK, "green is gone, blue serves")
+    draft.change(deployment=None, backoffs=tuple(b for b in draft.endpoint.backoffs if b.fleet != green))
+    draft.status(EndpointStatus.IN_SERVICE, f"back on config {draft.endpoint.config_name}: {deployment.failure}")
+    draft.owe(Verb.KEEP_ARTIFACTS, str(green))
+
+
+_PHASES: Mapping[DeploymentPhase, Callable[[Draft, Policy, Deployment], None]] = {
+    _Phase.PENDING: _pending,
+    _Phase.PROVISIONING: _provisioning,
+    _Phase.SHIFTING: _shifting,
+    _Phase.BAKING: _baking,
+    _Phase.TERMINATION_WAIT: _termination_wait,
+    _Phase.RETIRING: _retiring,
+    _Phase.ROLLING_BACK: _rolling_back,
+}
+
+
+def _waited(draft: Draft, until_ms: int) -> bool:
+    if draft.now_ms < until_ms:
+        draft.wake_at(until_ms)
+        return False
+    return True
+
+
+def _resize(draft: Draft, policy: Policy) -> None:
+    """Counts and weights as wanted: InService. A start that fails: the counts before, InService, and the reason."""
+    endpoint, resize = draft.endpoint, draft.endpoint.resize
+    if resize is None:
+        return
+    failure = _start_failure(endpoint, endpoint.fleet, policy, resize.started_ms)
+    if failure is not None:
+        variants = tuple(
+            replace(v, desired_count=resize.counts_before.get(v.name, v.desired_count)) for v in endpoint.fleet.variants
+        )
+        draft.change(
+            fleet=replace(endpoint.fleet, variants=variants), resize=None, failure_reason=failure[:REASON_CHARS_MAX]
+        )
+        draft.status(EndpointStatus.IN_SERVICE, f"back to the counts before: {failure}")
+    elif whole(draft, endpoint.fleet) and not any(i.state is InstanceState.DRAINING for i in endpoint.instances):
+        draft.change(resize=None)
+        draft.status(EndpointStatus.IN_SERVICE, "counts and weights are as wanted")
+
+
+def _delete(draft: Draft) -> None:
+    if draft.endpoint.instances or draft.endpoint.route is not None:
+        return
+    generation = str(draft.endpoint.route_generation)
+    if draft.owed(Verb.WITHDRAW_ROUTE, generation):
+        return
+    draft.note("endpoint gone", "every instance has stopped and is forgotten")
+    draft.owe(Verb.KEEP_ARTIFACTS, "all")
+    draft.gone = True

@@ -1,0 +1,101 @@
+"""Which route table an endpoint has: the serving fleet's instances, weights as desired. Step of decide/reconcile.
+
+A table is published when it differs from the last one, at a higher generation; whoever leaves it is remembered with
+the generation of the first table without it, so that decide/retire can wait until every gateway has that one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from eyrie.decide.draft import Draft
+from eyrie.decide.fleet import members, renewed, suspect
+from eyrie.decide.policy import Policy
+from eyrie.domain.endpoint import Endpoint, EndpointStatus
+from eyrie.domain.fleet import Fleet, Instance, InstanceState, Variant
+from eyrie.domain.plan import Verb
+from eyrie.domain.routing import EndpointRoute, Target, VariantRoute
+
+
+def publish(draft: Draft, policy: Policy) -> None:
+    """Publish a new table, or withdraw it, where what should be served has changed."""
+    endpoint = draft.endpoint
+    if endpoint.status in (EndpointStatus.FAILED, EndpointStatus.DELETING):
+        if endpoint.route is not None:
+            _withdraw(draft)
+        return
+    if (
+        endpoint.status is EndpointStatus.CREATING
+        and endpoint.route is None
+        and not _complete(endpoint, endpoint.fleet)
+    ):
+        return
+    variants = tuple(_variant_route(endpoint, endpoint.serving, v) for v in endpoint.serving.variants)
+    if endpoint.route is None or endpoint.route.variants != variants:
+        _renew(draft, policy, variants)
+
+
+def in_route(endpoint: Endpoint) -> frozenset[str]:
+    """Ids of the instances in the endpoint's newest table."""
+    if endpoint.route is None:
+        return frozenset()
+    return frozenset(t.instance_id for v in endpoint.route.variants for t in v.targets)
+
+
+def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
+    return all(endpoint.ready_count(fleet, v.name) >= v.desired_count for v in fleet.variants)
+
+
+def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> VariantRoute:
+    ready = members(endpoint, fleet, variant.name, InstanceState.READY)
+    silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
+    routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
+    return VariantRoute(
+        name=variant.name,
+        weight=variant.desired_weight,
+        strategy=variant.spec.strategy,
+        container=variant.spec.model.container.hostname,
+        targets=tuple(
+            Target(i.instance_id, i.socket, i.zone)
+            for i in sorted(routed, key=lambda i: (i.requested_ms, i.instance_id))
+        ),
+    )
+
+
+def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> None:
+    before = in_route(draft.endpoint)
+    route = EndpointRoute(
+        key=draft.endpoint.key,
+        generation=draft.endpoint.route_generation + 1,
+        variants=variants,
+        timeout_ms=policy.invoke_timeout_ms,
+        body_bytes_max=policy.body_bytes_max,
+    )
+    draft.change(route=route, route_generation=route.generation)
+    _remember(draft, before)
+    shares = ", ".join(f"{v.name} weight {v.weight:g} x {len(v.targets)}" for v in variants)
+    draft.note(f"route {route.generation}", shares)
+    draft.owe(Verb.PUBLISH_ROUTE, str(route.generation), generation=route.generation)
+
+
+def _withdraw(draft: Draft) -> None:
+    before = in_route(draft.endpoint)
+    generation = draft.endpoint.route_generation + 1
+    draft.change(route=None, route_generation=generation)
+    _remember(draft, before)
+    draft.note("route withdrawn", f"endpoint {draft.endpoint.status}")
+    draft.owe(Verb.WITHDRAW_ROUTE, str(generation), generation=generation)
+
+
+def _remember(draft: Draft, before: frozenset[str]) -> None:
+    """Note who left the table with it, and who is back."""
+    now = in_route(draft.endpoint)
+    for instance in draft.endpoint.instances:
+        if instance.instance_id in before - now:
+            draft.put(_left(instance, draft.endpoint.route_generation, draft.now_ms))
+        elif instance.instance_id in now and instance.left_generation:
+            draft.put(renewed(instance))
+
+
+def _left(instance: Instance, generation: int, now_ms: int) -> Instance:
+    return replace(instance, left_generation=generation, left_ms=now_ms)

@@ -1,0 +1,33 @@
+"""What was seen of the world before a decision: facts with their times, no judgement. It may be stale and partial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from eyrie.domain.fleet import ObservedInstance
+from eyrie.domain.plan import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What pinging one instance has shown. A ping that was not answered with 200 in time is a miss."""
+
+    misses: int = 0  # in a row
+    answers: bool = False  # the last ping was answered with 200
+    at_ms: int = 0  # of the last ping's end
+    detail: str = ""  # of the last miss: "no answer in 1000 ms", "status 503"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at an endpoint's world."""
+
+    seen: Mapping[str, ObservedInstance]  # compute's inventory, by instance id
+    seen_ms: int  # when that inventory was begun: nothing may be concluded from it about anything later
+    health: Mapping[str, Health] = field(default_factory=dict)
+    served: int = 0  # lowest route generation that any live gateway still serves
+    idle: frozenset[str] = frozenset()  # instances out of the route with no request left anywhere
+    outcomes: tuple[Outcome, ...] = ()
+    pending: frozenset[str] = frozenset()  # ids of effects that are owed, without those of `outcomes`
+    tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last log lines of some instances
