@@ -1,0 +1,206 @@
+"""CPU, memory and process limits of instances by control groups, version 1 or 2, where this process may write them.
+
+A group an instance, made before its server starts and limited when it is claimed. What is usable is found by trying,
+once: `detect` makes a group and looks for the files that limits need. Counters of the group tell afterwards whether
+the kernel killed for memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+PIDS_MAX = 2048  # threads count, and OpenMP starts one a core
+_PERIOD_US = 100_000
+_V1_FILES = {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes", "pids": "pids.max"}
+_V2_FILES = {"cpu": "cpu.max", "memory": "memory.max", "pids": "pids.max"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """What can be limited here. `parents` holds our own folder in each usable hierarchy (one for version 2)."""
+
+    version: int  # 1, 2, or 0: none can be written
+    parents: tuple[Path, ...]
+    controllers: frozenset[str]  # of "cpu", "memory", "pids"
+    detail: str  # for people
+
+    def create(self, name: str) -> tuple[str, ...]:
+        """Make an instance's groups; their folders. A hierarchy that fails is left out: limits are then not had."""
+        made = []
+        for parent in self.parents:
+            with contextlib.suppress(OSError):
+                (parent / name).mkdir(parents=True, exist_ok=True)
+                _put(parent / name / "pids.max", PIDS_MAX)
+                made.append(str(parent / name))
+        return tuple(made)
+
+
+def limit(groups: Sequence[str], vcpu_milli: int, memory_mb: int) -> list[str]:
+    """Set the caps of an instance; returns what could not be set, for people."""
+    quota, memory = vcpu_milli * _PERIOD_US // 1000, memory_mb * 1_048_576
+    failed = []
+    for group in map(Path, groups):
+        for name, value in (
+            ("cpu.cfs_period_us", _PERIOD_US),
+            ("cpu.cfs_quota_us", quota),
+            ("cpu.max", f"{quota} {_PERIOD_US}"),
+            ("memory.limit_in_bytes", memory),
+            ("memory.max", memory),
+            ("memory.oom.group", 1),
+        ):
+            if not _put(group / name, value):
+                failed.append(f"{name} could not be set to {value}")
+    return failed
+
+
+def limits_memory(groups: Sequence[str]) -> bool:
+    """Whether one of the groups can cap memory."""
+    return any((Path(g) / name).exists() for g in groups for name in ("memory.max", "memory.limit_in_bytes"))
+
+
+def oom_kills(groups: Sequence[str]) -> int:
+    """How often the kernel killed a process of the groups because their memory limit was reached."""
+    found = 0
+    for group in map(Path, groups):
+        for name in ("memory.events", "memory.oom_control"):
+            for line in _lines(group / name):
+                key, _, count = line.partition(" ")
+                if key == "oom_kill" and count.isdigit():
+                    found = max(found, int(count))
+    return found
+
+
+def members(groups: Sequence[str]) -> set[int]:
+    """The processes in the groups."""
+    return {int(line) for g in groups for line in _lines(Path(g) / "cgroup.procs") if line.isdigit() and line != "0"}
+
+
+def kill(groups: Sequence[str]) -> None:
+    """SIGKILL to every process in the groups, again for those that were forked meanwhile."""
+    for _ in range(5):
+        left = members(groups)
+        if not left:
+            return
+        for group in groups:
+            _put(Path(group) / "cgroup.kill", 1)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def remove(groups: Sequence[str]) -> bool:
+    """Remove empty groups; False when one is still there (its processes are not gone yet: try again)."""
+    for group in groups:
+        with contextlib.suppress(OSError):
+            os.rmdir(group)
+    return not any(os.path.isdir(group) for group in groups)
+
+
+def detect(name: str, root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> Cgroups:
+    """The control groups that can be written here; `name` is the folder that ours go below."""
+    places = _own_places(own)
+    found = _version_1(name, root, places)
+    if found.version == 0 and (root / "cgroup.controllers").exists():
+        found = _version_2(name, root, places.get("", "/"))
+    return found
+
+
+def _own_places(own: Path) -> dict[str, str]:
+    """Controller -> this process's own group; the empty name is version 2."""
+    places = {}
+    for line in _lines(own):
+        _, controllers, place = line.split(":", 2)
+        for controller in controllers.split(","):
+            places[controller] = place
+    return places
+
+
+def _version_1(name: str, root: Path, places: dict[str, str]) -> Cgroups:
+    parents, had, refused = [], set(), []
+    for controller, file in _V1_FILES.items():
+        folder = root / controller
+        if not (folder / "cgroup.procs").exists():
+            continue
+        for parent in _candidates(folder, places.get(controller, "/"), name):
+            if _usable(parent, file):
+                parents.append(parent)
+                had.add(controller)
+                break
+        else:
+            refused.append(controller)
+    if parents:
+        return Cgroups(1, tuple(dict.fromkeys(parents)), frozenset(had), f"version 1: {_names(had)}")
+    why = f"version 1 is mounted, but {_names(refused)} cannot be written" if refused else "none is mounted"
+    return Cgroups(0, (), frozenset(), why)
+
+
+def _version_2(name: str, root: Path, place: str) -> Cgroups:
+    for parent in _candidates(root, place, name):
+        if not _delegate(parent.parent):
+            continue
+        with contextlib.suppress(OSError):
+            parent.mkdir(exist_ok=True)
+            _delegate(parent)
+            had = {c for c, file in _V2_FILES.items() if _usable(parent, file)}
+            if had & {"cpu", "memory"}:
+                return Cgroups(2, (parent,), frozenset(had), f"version 2: {_names(had)}")
+            parent.rmdir()
+    return Cgroups(0, (), frozenset(), "version 2 is mounted, but cpu and memory cannot be handed to a group of ours")
+
+
+def _candidates(folder: Path, place: str, name: str) -> Iterator[Path]:
+    """Below our own group first, so that limits above us hold; else beside it; else at the top."""
+    own = folder / place.lstrip("/")
+    for parent in dict.fromkeys((own, own.parent, folder)):
+        if parent.is_dir() and parent.is_relative_to(folder):
+            yield parent / name
+
+
+def _delegate(folder: Path) -> bool:
+    """Let groups below a folder have controllers; False where the kernel or its rights refuse."""
+    offered = (_lines(folder / "cgroup.controllers") or [""])[0].split()
+    wanted = [c for c in _V2_FILES if c in offered]
+    given = (_lines(folder / "cgroup.subtree_control") or [""])[0].split()
+    missing = [c for c in wanted if c not in given]
+    return bool(wanted) and (not missing or _put(folder / "cgroup.subtree_control", " ".join(f"+{c}" for c in missing)))
+
+
+def _usable(parent: Path, file: str) -> bool:
+    """Whether a group below `parent` can be made and has the limit's file, and a process may join it."""
+    probe = parent / "probe"
+    try:
+        probe.mkdir(parents=True, exist_ok=True)
+        return os.access(probe / file, os.W_OK) and os.access(probe / "cgroup.procs", os.W_OK)
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.rmdir()
+
+
+def _put(path: Path, value: int | str) -> bool:
+    """Write a control file; True also where the file does not exist (another version's, or a controller not had)."""
+    if not path.exists():
+        return True
+    try:
+        path.write_text(str(value))
+    except OSError:
+        return False
+    return True
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _names(controllers: set[str] | list[str]) -> str:
+    return ", ".join(sorted(controllers))
