@@ -40,6 +40,7 @@ log = logging.getLogger("eyrie.modelserver")
 
 INLINE_BYTES_MAX = 32_768  # a longer body is decoded in a thread: reading it would hold up everybody else
 QUEUE_MAX = 1024
+TYPES_REMEMBERED_MAX = 64
 CLAIM_BYTES_MAX = 1_048_576
 MESSAGE_CHARS_MAX = 2_000
 FAILED = 1  # exit code of a model that does not load
@@ -74,6 +75,7 @@ class ModelServer:
         self._batcher: Batcher[Connection] | None = None
         self._workers = Workers(1, QUEUE_MAX, loop.call_soon_threadsafe)
         self._loader = Workers(1, 1, loop.call_soon_threadsafe, "loader")
+        self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
         self._lines: dict[str, bytes] = {}  # header lines of a reply by content type; bounded by what models offer
 
     # ------------------------------------------------------------------------------------------------- requests come in
@@ -239,22 +241,27 @@ class ModelServer:
     # ------------------------------------------------------------------------------------------------------- row models
     def _invoke_rows(self, connection: Connection, body: bytes, model: RowModel) -> None:
         fields = connection.fields
-        if not body:
-            connection.reply(model.empty_status, TEXT_LINES, b"" if model.empty_status == 204 else b"the body is empty")
-            return
+        asked = (fields.get(b"content-type"), fields.get(b"accept"))
         try:
-            kind = negotiate(_header(fields, b"accept"), model.offers, model.default_accept)
-            content_type = _header(fields, b"content-type") or guess_type(body)
-            if len(body) > INLINE_BYTES_MAX:
-                self._invoke_large(connection, body, content_type, kind, model)
+            content_type, kind = self._types.get(asked) or self._negotiate(asked, model)
+            if not 0 < len(body) <= INLINE_BYTES_MAX:
+                self._invoke_unusual(connection, body, content_type, kind, model)
                 return
-            rows = decode(body, content_type, model.shape)
+            rows = decode(body, content_type or guess_type(body), model.shape)
         except Refused as refused:
             self._refuse(connection, refused)
             return
         connection.context = kind
         if self._batcher is None or not self._batcher.submit(connection, rows):
             _busy(connection)
+
+    def _negotiate(self, asked: tuple[bytes | None, bytes | None], model: RowModel) -> tuple[str, str]:
+        """The content types of a request ("" where it says none) and of its reply; remembered. Raises NotAcceptable."""
+        content_type, accept = ((header or b"").decode("latin-1").strip() for header in asked)
+        types = (content_type, negotiate(accept, model.offers, model.default_accept))
+        if len(self._types) < TYPES_REMEMBERED_MAX:
+            self._types[asked] = types
+        return types
 
     def _deliver(self, connection: Connection, outcome: Outcome) -> None:
         """A request's predictions, or its own error."""
@@ -277,9 +284,17 @@ class ModelServer:
         self._lines[kind] = line = f"content-type: {kind}{suffix}\r\n".encode()
         return line
 
-    def _invoke_large(self, connection: Connection, body: bytes, content_type: str, kind: str, model: RowModel) -> None:
+    def _invoke_unusual(
+        self, connection: Connection, body: bytes, content_type: str, kind: str, model: RowModel
+    ) -> None:
+        """An empty body is answered at once, a large one is worked off in a thread from reading to writing."""
+        if not body:
+            connection.reply(model.empty_status, TEXT_LINES, b"" if model.empty_status == 204 else b"the body is empty")
+            return
+
         def work() -> bytes:
-            (outcome,) = predict_each(model.predict, model.shape, [decode(body, content_type, model.shape)])
+            rows = decode(body, content_type or guess_type(body), model.shape)
+            (outcome,) = predict_each(model.predict, model.shape, [rows])
             if isinstance(outcome, Exception):
                 raise outcome
             return model.encode(outcome, kind)

@@ -74,7 +74,7 @@ def media_type(header: str) -> str:
 
 def decode(body: bytes, content_type: str, shape: RowShape) -> Rows:
     """Rows of a request body, all of one width. Raises UnsupportedType or BadPayload."""
-    kind = media_type(content_type)
+    kind = content_type if content_type == CSV else media_type(content_type)
     if kind == CSV:
         rows = _fast_csv(body)
         return rows if rows is not None and _fits(rows, shape) else _csv(body, content_type, shape)
@@ -478,6 +478,8 @@ def encode_npy(values: Array) -> bytes:
 def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
     """Predictions as the XGBoost container writes them; `lines` is its batch transform form (one a line, for CSV)."""
     if kind == CSV:
+        if values.size == 1 and values.ndim == 1 and not lines:
+            return b"%a" % values.item()
         texts = map(str, values.tolist())
         return ("\n".join(texts) + "\n" if lines else ",".join(texts)).encode()
     if kind == JSON:

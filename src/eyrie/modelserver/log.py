@@ -81,7 +81,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class StampedStream(io.TextIOBase):
-    """A text stream that stamps lines. Newlines inside one write belong to one event, whose first line has the stamp."""
+    """A text stream that stamps lines. Newlines inside one write belong to one event: only its first line has it."""
 
     def __init__(self, file: LogFile) -> None:
         self._file = file

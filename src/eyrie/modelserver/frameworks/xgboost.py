@@ -19,6 +19,7 @@ from eyrie.modelserver import codecs
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.frameworks.selection import records, selected_keys
+from eyrie.modelserver.frameworks.xgboost_direct import Predict, direct
 
 VOTING = (
     "multi:softmax",
@@ -65,9 +66,7 @@ class XGBoostModel:
             booster.set_param({"nthread": threads})
         config = json.loads(self._boosters[0].save_config())["learner"]
         self.objective = str(config["objective"]["name"])
-        self._inplace = config["gradient_booster"]["name"] != "gblinear"
         self._classes = int(config["learner_model_param"].get("num_class", "0"))
-        self._ranges = [_trees(booster) for booster in self._boosters]
         self._keys = selected_keys(env)
         self._batch = env.get("SAGEMAKER_BATCH", "").lower() == "true"
         self.offers = (CSV, JSON, JSONLINES) if self._keys else (CSV, JSON, JSONLINES, NPY)
@@ -75,6 +74,8 @@ class XGBoostModel:
         self.shape = RowShape(
             width=_width(self._boosters), names=tuple(self._boosters[0].feature_names or ()), dtype="float32"
         )
+        linear = config["gradient_booster"]["name"] == "gblinear"
+        self._predictors = [self._predictor(booster, linear) for booster in self._boosters]
         several = f"{len(self._boosters)} models as an ensemble, " if len(self._boosters) > 1 else ""
         self.title = f"xgboost {xgboost.__version__}, {several}{self.objective}, {self.shape.width} features"
 
@@ -83,9 +84,7 @@ class XGBoostModel:
         are classes.
         """
         try:
-            scores = [
-                self._score(booster, trees, rows) for booster, trees in zip(self._boosters, self._ranges, strict=True)
-            ]
+            scores = [predict(rows) for predict in self._predictors]
         except (self._native_error, ValueError) as error:
             raise BadPayload(f"Unable to evaluate payload provided: {plain(error)}") from error
         raw = scores[0] if len(scores) == 1 else self._ensemble(np.array(scores))
@@ -97,14 +96,20 @@ class XGBoostModel:
             return codecs.encode_selected(values.tolist(), kind)
         return codecs.encode_scores(values, kind, self._batch)
 
-    def _score(self, booster: Any, trees: tuple[int, int], rows: Array) -> Array:
-        scores: Array
-        if self._inplace:
-            scores = booster.inplace_predict(rows, iteration_range=trees, validate_features=False)
-        else:
+    def _predictor(self, booster: Any, linear: bool) -> Predict:
+        """How this booster predicts: directly where possible, else in place; linear ones through a DMatrix."""
+        trees = _trees(booster)
+
+        def through_matrix(rows: Array) -> Array:
             with self._lock:
-                scores = booster.predict(self._matrix(rows), iteration_range=trees, validate_features=False)
-        return scores
+                scores: Array = booster.predict(self._matrix(rows), iteration_range=trees, validate_features=False)
+            return scores
+
+        def in_place(rows: Array) -> Array:
+            scores: Array = booster.inplace_predict(rows, iteration_range=trees, validate_features=False)
+            return scores
+
+        return through_matrix if linear else direct(booster, trees, self.shape.width or 0, in_place) or in_place
 
     def _ensemble(self, scores: Array) -> Array:
         if self.objective not in VOTING:
