@@ -1,0 +1,164 @@
+"""What instances print, read from their files: of those that live (`slots/ID/box/log`, `log.1`) and of those that are
+gone.
+
+The logs API, `eyrie logs` and failure reasons read through it; it writes nothing. The instance itself writes and
+bounds its files (docs/concepts/processes.md), so a file may be renamed or gone at any moment: that reads as empty.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from eyrie.domain.names import EndpointKey
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ?(.*)")
+READ_BYTES_MAX = 67_108_864  # of one file; the writer's own bound is lower
+SPEC_BYTES_MAX = 1_048_576
+EDGE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One log event: a stamped line with the unstamped ones that follow it."""
+
+    at_ms: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The log of one instance, over its files, oldest file first."""
+
+    variant: str
+    instance_id: str
+    files: tuple[Path, ...]
+    alive: bool
+
+    @property
+    def name(self) -> str:
+        """The stream's name in the logs API."""
+        return f"{self.variant}/{self.instance_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """First and last time in a stream (0: none), and how many bytes it has."""
+
+    first_ms: int = 0
+    last_ms: int = 0
+    size_bytes: int = 0
+
+
+class InstanceLogs:
+    """The logs under one data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self._slots = data / "slots"
+        self._gone = data / "logs" / "endpoints"
+
+    def endpoints(self) -> set[EndpointKey]:
+        """Every endpoint that has a log."""
+        living = {key for key, _ in self._living()}
+        gone = {_key(folder.name) for folder in _folders(self._gone)}
+        return living | {key for key in gone if key is not None}
+
+    def streams(self, key: EndpointKey) -> list[Stream]:
+        """The streams of an endpoint by name."""
+        found = {stream.name: stream for stream in self._archived(key)}
+        found.update({stream.name: stream for at, stream in self._living() if at == key})
+        return [found[name] for name in sorted(found)]
+
+    def lines(self, stream: Stream) -> list[Line]:
+        """All lines of a stream, oldest first."""
+        return [line for path in stream.files for line in _parse(_read(path))]
+
+    def span(self, stream: Stream) -> Span:
+        """From when to when a stream reaches, from the ends of its files."""
+        files = [path for path in stream.files if _size(path)]
+        if not files:
+            return Span()
+        first, last = _parse(_read(files[0], EDGE_BYTES)), _parse(_tail(files[-1], EDGE_BYTES))
+        stamps = [line.at_ms for line in (*first, *last) if line.at_ms]
+        return Span(min(stamps, default=0), max(stamps, default=0), sum(_size(path) for path in files))
+
+    def _living(self) -> Iterator[tuple[EndpointKey, Stream]]:
+        for slot in _folders(self._slots):
+            spec = _spec(slot / "spec.json")
+            if spec is not None:
+                key, variant, instance_id = spec
+                yield key, Stream(variant, instance_id, (slot / "box" / "log.1", slot / "box" / "log"), alive=True)
+
+    def _archived(self, key: EndpointKey) -> Iterator[Stream]:
+        for variant in _folders(self._gone / key.slug):
+            for path in sorted(variant.glob("*.log")):
+                yield Stream(variant.name, path.stem, (path,), alive=False)
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return sorted(path for path in parent.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _key(slug: str) -> EndpointKey | None:
+    try:
+        return EndpointKey.from_slug(slug)
+    except ValueError:
+        return None
+
+
+def _spec(path: Path) -> tuple[EndpointKey, str, str] | None:
+    """Whose instance a slot is, as its spec says; None for a slot that nobody claimed."""
+    try:
+        spec: Any = json.loads(_read(path, SPEC_BYTES_MAX))
+        endpoint = spec["endpoint"]
+        key = EndpointKey(endpoint["account"], endpoint["region"], endpoint["name"])
+        return key, str(spec["variant"]), str(spec["instance_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(path: Path, bytes_max: int = READ_BYTES_MAX) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(bytes_max).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _tail(path: Path, size: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _parse(text: str) -> list[Line]:
+    found: list[Line] = []
+    for raw in text.splitlines():
+        stamped = _STAMP.match(raw)
+        if stamped is not None:
+            moment = datetime.fromisoformat(stamped[1]).replace(tzinfo=UTC)
+            found.append(Line(round(moment.timestamp() * 1000), stamped[2]))
+        elif found:
+            found[-1] = Line(found[-1].at_ms, f"{found[-1].text}\n{raw}")
+        elif raw:
+            found.append(Line(0, raw))
+    return found

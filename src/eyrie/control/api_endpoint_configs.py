@@ -1,0 +1,127 @@
+"""SageMaker's EndpointConfig: the variants that an endpoint is to have. An immutable record; endpoints copy it whole.
+
+A config in use may be deleted: an endpoint holds its whole specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eyrie.control.api_models import find_model
+from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
+from eyrie.control.listing import Row, page
+from eyrie.control.records import delete_with_tags, put_new
+from eyrie.control.unsupported import CONFIG, VARIANT, refuse_unsupported, unsupported
+from eyrie.domain.instance_types import UnknownInstanceType
+from eyrie.ports import Document
+from eyrie.wire.errors import could_not_find, validation
+
+KIND = "EndpointConfig"
+NOUN = "endpoint configuration"
+ARN_TYPE = "endpoint-config"
+STRATEGIES = frozenset({"RANDOM", "LEAST_OUTSTANDING_REQUESTS"})
+
+
+def operations() -> Mapping[str, Operation]:
+    """The operations on endpoint configs."""
+    return {
+        "CreateEndpointConfig": create_endpoint_config,
+        "DescribeEndpointConfig": describe_endpoint_config,
+        "ListEndpointConfigs": list_endpoint_configs,
+        "DeleteEndpointConfig": delete_endpoint_config,
+    }
+
+
+def config_arn(context: Context, name: str) -> str:
+    """A config's ARN."""
+    return context.arn(ARN_TYPE, name)
+
+
+def find_config(context: Context, name: str) -> Document:
+    """The config, or ValidationException `Could not find endpoint configuration "arn".`"""
+    found = context.get(KIND, name)
+    if found is None:
+        raise could_not_find(NOUN, config_arn(context, name))
+    return found
+
+
+def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
+    """Store a config whose models exist and which asks for nothing that this Eyrie cannot do."""
+    refuse_unsupported(params, CONFIG)
+    _check_capture(params.get("DataCaptureConfig"))
+    body = without(params, "Tags")
+    body["ProductionVariants"] = [_checked(context, variant) for variant in params["ProductionVariants"]]
+    _check_together(body["ProductionVariants"])
+    document = context.new(KIND, params["EndpointConfigName"], body)
+    return {"EndpointConfigArn": put_new(context, ARN_TYPE, NOUN, document, params)}
+
+
+def describe_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
+    """A config as it was created."""
+    found = find_config(context, params["EndpointConfigName"])
+    return {
+        "EnableNetworkIsolation": False,
+        **found.body,
+        "EndpointConfigArn": config_arn(context, found.name),
+        "CreationTime": seconds(found.created_ms),
+    }
+
+
+def list_endpoint_configs(context: Context, params: Params) -> dict[str, Any]:
+    """Configs, newest first."""
+    rows = [_row(context, d) for d in context.store.scan(KIND, context.scope)]
+    return page("ListEndpointConfigs", params, rows).reply("EndpointConfigs")
+
+
+def delete_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
+    """Forget a config; endpoints made from it go on."""
+    delete_with_tags(context, ARN_TYPE, find_config(context, params["EndpointConfigName"]))
+    return {}
+
+
+def _row(context: Context, d: Document) -> Row:
+    arn = config_arn(context, d.name)
+    summary = {"EndpointConfigName": d.name, "EndpointConfigArn": arn, "CreationTime": seconds(d.created_ms)}
+    return Row(d.name, d.created_ms, d.modified_ms, summary)
+
+
+def _checked(context: Context, variant: Mapping[str, Any]) -> dict[str, Any]:
+    """The variant with its defaults, once everything in it is known to be possible."""
+    name = variant["VariantName"]
+    refuse_unsupported(variant, VARIANT, f'variant "{name}": ')
+    strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy")
+    if strategy is not None and strategy not in STRATEGIES:
+        raise unsupported(f'variant "{name}": RoutingStrategy {strategy}', "it is not there yet")
+    for needed in ("ModelName", "InstanceType", "InitialInstanceCount"):
+        if needed not in variant:
+            raise validation(f'The production variant "{name}" needs {_article(needed)} {needed}.')
+    _check_instance_type(context, name, variant["InstanceType"])
+    find_model(context, variant["ModelName"])
+    return {"InitialVariantWeight": 1.0, **variant}
+
+
+def _check_instance_type(context: Context, variant: str, name: str) -> None:
+    try:
+        why = context.instance_types.get(name).refusal()
+    except UnknownInstanceType as error:
+        why = str(error)
+    if why is not None:
+        raise unsupported(f'variant "{variant}": InstanceType {name}', why)
+
+
+def _article(member: str) -> str:
+    return "an" if member[0] in "AEIOU" else "a"
+
+
+def _check_together(variants: list[dict[str, Any]]) -> None:
+    twice = first_duplicate([variant["VariantName"] for variant in variants])
+    if twice is not None:
+        raise validation(f'Variant names must be unique within an endpoint configuration: "{twice}" occurs twice.')
+    if sum(variant["InitialVariantWeight"] for variant in variants) <= 0:
+        raise validation("The weights of the production variants add up to 0: no request could be routed.")
+
+
+def _check_capture(capture: Mapping[str, Any] | None) -> None:
+    if capture is not None and capture.get("EnableCapture", True):
+        raise unsupported("DataCaptureConfig", "requests are not captured yet")

@@ -1,0 +1,213 @@
+"""SageMaker's Endpoint: resolves what a call names (config, models, images, instance types) into a whole specification
+and hands it to `control/endpoints`; what comes back is shown as DescribeEndpoint shows it (`endpoint_view`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eyrie.control import images
+from eyrie.control.api_endpoint_configs import config_arn, find_config
+from eyrie.control.api_models import container_of, find_model, model_arn, model_data_url
+from eyrie.control.context import Context, Operation, Params, seconds
+from eyrie.control.deployment_config import check_deployment_config, termination_wait_ms
+from eyrie.control.endpoint_view import describe
+from eyrie.control.listing import Row, page
+from eyrie.control.records import new_tags, tags_document
+from eyrie.control.unsupported import unsupported
+from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
+from eyrie.domain.errors import Refused
+from eyrie.domain.fleet import ContainerSpec, ModelSpec, VariantSpec
+from eyrie.domain.names import EndpointKey
+from eyrie.domain.routing import RoutingStrategy
+from eyrie.ports import Commit, Document
+from eyrie.wire.errors import already_exists, could_not_find, resource_limit_exceeded, validation
+
+NOUN = "endpoint"
+INSTANCES_MAX = 500  # of all endpoints in one account and region
+STARTUP_TIMEOUT_S = 240
+INSTANCES_QUOTA = "Number of instances across active endpoints"
+
+
+def operations() -> Mapping[str, Operation]:
+    """The operations on endpoints."""
+    return {
+        "CreateEndpoint": create_endpoint,
+        "DescribeEndpoint": describe_endpoint,
+        "ListEndpoints": list_endpoints,
+        "UpdateEndpoint": update_endpoint,
+        "UpdateEndpointWeightsAndCapacities": update_endpoint_weights_and_capacities,
+        "DeleteEndpoint": delete_endpoint,
+    }
+
+
+def create_endpoint(context: Context, params: Params) -> dict[str, Any]:
+    """Start an endpoint from a config."""
+    name = params["EndpointName"]
+    config = find_config(context, params["EndpointConfigName"])
+    check_deployment_config(params.get("DeploymentConfig"))
+    every = context.endpoints.list(context.scope)
+    twin = next((e for e in every if e.key.name.lower() == name.lower()), None)
+    if twin is not None:
+        raise already_exists(NOUN, twin.arn)
+    wish = fleet_of(context, config)
+    _check_quota(every, sum(v.initial_count for v in wish.variants))
+    try:
+        made = context.endpoints.create(
+            _key(context, name),
+            wish,
+            data_capture=config.body.get("DataCaptureConfig"),
+            deployment_config=params.get("DeploymentConfig"),
+            also=new_tags(context, "endpoint", name, params),
+        )
+    except Refused as error:
+        raise validation(str(error)) from None
+    return {"EndpointArn": made.arn}
+
+
+def describe_endpoint(context: Context, params: Params) -> dict[str, Any]:
+    """An endpoint as it is now."""
+    return describe(_find(context, params["EndpointName"]))
+
+
+def list_endpoints(context: Context, params: Params) -> dict[str, Any]:
+    """Endpoints, newest first."""
+    return page("ListEndpoints", params, [_row(e) for e in context.endpoints.list(context.scope)]).reply("Endpoints")
+
+
+def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
+    """Start a deployment of another config."""
+    now = _find(context, params["EndpointName"])
+    config = find_config(context, params["EndpointConfigName"])
+    given = params.get("DeploymentConfig")
+    retain = bool(params.get("RetainDeploymentConfig"))
+    if retain and given is not None:
+        raise validation("You can either give a DeploymentConfig or set RetainDeploymentConfig, not both.")
+    check_deployment_config(given)
+    excluded = [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])]
+    wish = fleet_of(context, config)
+    others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
+    _check_quota(others, sum(v.initial_count for v in wish.variants))
+    try:
+        changed = context.endpoints.update(
+            now.key,
+            wish,
+            retain_all=bool(params.get("RetainAllVariantProperties")),
+            exclude_retained=excluded,
+            data_capture=config.body.get("DataCaptureConfig"),
+            deployment_config=given,
+            retain_deployment_config=retain,
+            termination_wait_ms=termination_wait_ms(now.last_deployment_config if retain else given),
+        )
+    except Refused as error:
+        raise validation(str(error)) from None
+    return {"EndpointArn": changed.arn}
+
+
+def update_endpoint_weights_and_capacities(context: Context, params: Params) -> dict[str, Any]:
+    """Change weights and instance counts of the fleet that serves."""
+    now = _find(context, params["EndpointName"])
+    changes = [_change(given) for given in params["DesiredWeightsAndCapacities"]]
+    _check_changes(context, now, changes)
+    try:
+        changed = context.endpoints.update_weights(now.key, changes)
+    except Refused as error:
+        raise validation(str(error)) from None
+    return {"EndpointArn": changed.arn}
+
+
+def delete_endpoint(context: Context, params: Params) -> dict[str, Any]:
+    """Start to delete; its tags go at once."""
+    now = _find(context, params["EndpointName"])
+    try:
+        context.endpoints.delete(now.key)
+    except Refused as error:
+        raise validation(str(error)) from None
+    tags = tags_document(context, "endpoint", now.key.name)
+    if tags is not None:
+        context.store.commit(Commit(deletes=[tags]))
+    return {}
+
+
+def fleet_of(context: Context, config: Document) -> FleetSpec:
+    """What a config resolves to: every variant with its whole model. Raises ValidationException for what is missing."""
+    variants = tuple(_variant(context, given) for given in config.body["ProductionVariants"])
+    return FleetSpec(config.name, config_arn(context, config.name), variants)
+
+
+def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
+    model = find_model(context, given["ModelName"])
+    size = context.instance_types.get(given["InstanceType"])
+    container = container_of(model)
+    image = images.resolve(container["Image"])
+    strategy = given.get("RoutingConfig", {}).get("RoutingStrategy")
+    return VariantSpec(
+        name=given["VariantName"],
+        model=_model(context, model, container),
+        instance_type=size.name,
+        vcpu_milli=size.vcpu_milli,
+        memory_mb=size.memory_mb,
+        initial_count=given["InitialInstanceCount"],
+        initial_weight=given["InitialVariantWeight"],
+        strategy=RoutingStrategy(strategy) if strategy else RoutingStrategy.LEAST_OUTSTANDING_REQUESTS,
+        startup_timeout_s=given.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
+        foreign=image is not None and image.foreign,
+    )
+
+
+def _model(context: Context, model: Document, container: Mapping[str, Any]) -> ModelSpec:
+    spec = ContainerSpec(
+        hostname=container.get("ContainerHostname", "primary"),
+        image=container["Image"],
+        artifact=None,
+        model_data_url=model_data_url(container),
+        environment=dict(container.get("Environment", {})),
+    )
+    return ModelSpec(model.name, model_arn(context, model.name), spec, model.body.get("ExecutionRoleArn"))
+
+
+def _change(given: Mapping[str, Any]) -> CapacityChange:
+    if "ServerlessUpdateConfig" in given:
+        raise unsupported("ServerlessUpdateConfig", "there are no serverless endpoints yet")
+    return CapacityChange(given["VariantName"], given.get("DesiredWeight"), given.get("DesiredInstanceCount"))
+
+
+def _check_changes(context: Context, now: Endpoint, changes: Sequence[CapacityChange]) -> None:
+    wanted = {c.variant: c for c in changes}
+    counts, weights = 0, 0.0
+    for variant in now.fleet.variants:
+        change = wanted.get(variant.name)
+        counts += change.count if change and change.count is not None else variant.desired_count
+        weights += change.weight if change and change.weight is not None else variant.desired_weight
+    if weights <= 0:
+        raise validation("The weights of the production variants would add up to 0: no request could be routed.")
+    _check_quota([e for e in context.endpoints.list(context.scope) if e.key != now.key], counts)
+
+
+def _check_quota(others: Sequence[Endpoint], wanted: int) -> None:
+    used = sum(v.desired_count for e in others for f in e.fleets for v in f.variants)
+    if used + wanted > INSTANCES_MAX:
+        raise resource_limit_exceeded(INSTANCES_QUOTA, INSTANCES_MAX, used, wanted)
+
+
+def _find(context: Context, name: str) -> Endpoint:
+    found = context.endpoints.get(_key(context, name))
+    if found is None:
+        raise could_not_find(NOUN, context.arn("endpoint", name))
+    return found
+
+
+def _key(context: Context, name: str) -> EndpointKey:
+    return EndpointKey(context.scope.account, context.scope.region, name)
+
+
+def _row(endpoint: Endpoint) -> Row:
+    summary = {
+        "EndpointName": endpoint.key.name,
+        "EndpointArn": endpoint.arn,
+        "CreationTime": seconds(endpoint.created_ms),
+        "LastModifiedTime": seconds(endpoint.modified_ms),
+        "EndpointStatus": str(endpoint.status),
+    }
+    return Row(endpoint.key.name, endpoint.created_ms, endpoint.modified_ms, summary, str(endpoint.status))

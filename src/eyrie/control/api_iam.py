@@ -1,0 +1,167 @@
+"""IAM, as much as the SDKs ask for: roles are records, and every principal may do everything.
+
+The role "Eyrie" exists in every account without being created. Roles are of the account, not of a region, so they are
+kept in one region's scope.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from eyrie.control.context import DEFAULT_ROLE, DEFAULT_ROLE_ID, Context, Operation, Params, seconds
+from eyrie.control.records import TAGS_MAX
+from eyrie.domain.names import Scope
+from eyrie.ports import Commit, Document
+from eyrie.wire.errors import ApiError
+
+KIND = "IamRole"
+GLOBAL = "aws-global"
+SESSION_SECONDS = 3600
+TRUST_SAGEMAKER = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+
+
+def operations() -> Mapping[str, Operation]:
+    """The operations of IAM."""
+    return {
+        "CreateRole": create_role,
+        "GetRole": get_role,
+        "ListRoles": list_roles,
+        "DeleteRole": delete_role,
+        "GetUser": get_user,
+        "SimulatePrincipalPolicy": simulate_principal_policy,
+    }
+
+
+def create_role(context: Context, params: Params) -> dict[str, Any]:
+    """Store a role. Its policies are not evaluated."""
+    name = params["RoleName"]
+    if name == DEFAULT_ROLE or _find(context, name) is not None:
+        raise ApiError("EntityAlreadyExists", f"Role with name {name} already exists.", 409)
+    _check_document(params["AssumeRolePolicyDocument"])
+    if len(params.get("Tags", [])) > TAGS_MAX:
+        raise ApiError("LimitExceeded", f"A role has at most {TAGS_MAX} tags.", 409)
+    document = Document(KIND, _account(context), name, 0, context.now_ms, context.now_ms, dict(params))
+    context.store.commit(Commit(puts=[document]))
+    return {"Role": _role(context, document)}
+
+
+def get_role(context: Context, params: Params) -> dict[str, Any]:
+    """A role as it was created, or the one that is always there."""
+    return {"Role": _role(context, _existing(context, params["RoleName"]))}
+
+
+def list_roles(context: Context, params: Params) -> dict[str, Any]:
+    """All roles, by name, in pages."""
+    prefix = params.get("PathPrefix", "/")
+    found = sorted([_default(context), *context.store.scan(KIND, _account(context))], key=lambda d: d.name)
+    found = [d for d in found if d.body.get("Path", "/").startswith(prefix) and d.name > params.get("Marker", "")]
+    size = int(params.get("MaxItems", 100))
+    reply: dict[str, Any] = {"Roles": [_role(context, d) for d in found[:size]], "IsTruncated": len(found) > size}
+    if reply["IsTruncated"]:
+        reply["Marker"] = found[size - 1].name
+    return reply
+
+
+def delete_role(context: Context, params: Params) -> dict[str, Any]:
+    """Forget a role. Models and endpoints that name it go on: nothing looks at it."""
+    name = params["RoleName"]
+    if name == DEFAULT_ROLE:
+        raise ApiError("DeleteConflict", f"The role {DEFAULT_ROLE} belongs to Eyrie and cannot be deleted.", 409)
+    context.store.commit(Commit(deletes=[_existing(context, name)]))
+    return {}
+
+
+def get_user(context: Context, params: Params) -> dict[str, Any]:
+    """Callers are assumed roles, which are no users: the answer that AWS gives them too."""
+    if "UserName" in params:
+        name = params["UserName"]
+        raise ApiError("NoSuchEntity", f"The user with name {name} cannot be found.", 404)
+    raise ApiError("ValidationError", "Must specify userName when calling with non-User credentials")
+
+
+def simulate_principal_policy(context: Context, params: Params) -> dict[str, Any]:
+    """Allowed, each action on each resource: every principal is root until there are policies."""
+    actions, resources = params["ActionNames"], params.get("ResourceArns") or ["*"]
+    size = int(params.get("MaxItems", 1000))
+    start = int(params["Marker"]) if str(params.get("Marker", "")).isdecimal() else 0
+    total = len(actions) * len(resources)  # the product is never built: both lists may be long
+    stop = min(start + size, total)
+    results = [_allowed(actions[n // len(resources)], resources[n % len(resources)]) for n in range(start, stop)]
+    reply: dict[str, Any] = {"EvaluationResults": results, "IsTruncated": stop < total}
+    if stop < total:
+        reply["Marker"] = str(stop)
+    return reply
+
+
+def _allowed(action: str, resource: str) -> dict[str, Any]:
+    return {
+        "EvalActionName": action,
+        "EvalResourceName": resource,
+        "EvalDecision": "allowed",
+        "MatchedStatements": [],
+        "MissingContextValues": [],
+    }
+
+
+def _account(context: Context) -> Scope:
+    return Scope(context.scope.account, GLOBAL)
+
+
+def _find(context: Context, name: str) -> Document | None:
+    return context.store.get(KIND, _account(context), name)
+
+
+def _existing(context: Context, name: str) -> Document:
+    found = _default(context) if name == DEFAULT_ROLE else _find(context, name)
+    if found is None:
+        raise ApiError("NoSuchEntity", f"The role with name {name} cannot be found.", 404)
+    return found
+
+
+def _default(context: Context) -> Document:
+    body = {
+        "Path": "/",
+        "RoleName": DEFAULT_ROLE,
+        "AssumeRolePolicyDocument": json.dumps(TRUST_SAGEMAKER),
+        "Description": "The role that exists in every account of an Eyrie.",
+    }
+    return Document(KIND, _account(context), DEFAULT_ROLE, 0, 0, 0, body)
+
+
+def _role(context: Context, d: Document) -> dict[str, Any]:
+    path = d.body.get("Path", "/")
+    role = {
+        "Path": path,
+        "RoleName": d.name,
+        "RoleId": DEFAULT_ROLE_ID if d.version == 0 and d.name == DEFAULT_ROLE else _role_id(d),
+        "Arn": f"arn:aws:iam::{context.scope.account}:role{path}{d.name}",
+        "CreateDate": seconds(d.created_ms),
+        "AssumeRolePolicyDocument": quote(d.body["AssumeRolePolicyDocument"], safe=""),
+        "MaxSessionDuration": d.body.get("MaxSessionDuration", SESSION_SECONDS),
+    }
+    for member in ("Description", "Tags"):
+        if member in d.body:
+            role[member] = d.body[member]
+    return role
+
+
+def _role_id(d: Document) -> str:
+    """AROA and 17 letters, drawn from what tells this role from any other."""
+    digest = hashlib.sha256(f"{d.scope.account}/{d.name}/{d.created_ms}".encode()).hexdigest()
+    return "AROA" + digest[:17].upper()
+
+
+def _check_document(text: str) -> None:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict) or "Statement" not in parsed:
+        raise ApiError("MalformedPolicyDocument", "This policy contains invalid Json or no Statement.")

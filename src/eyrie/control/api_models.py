@@ -1,0 +1,129 @@
+"""SageMaker's Model: what an image, an archive and an environment are together. A record; endpoints copy it whole.
+
+A model in use may be deleted: an endpoint holds its whole specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eyrie.control import images
+from eyrie.control.context import Context, Operation, Params, seconds, without
+from eyrie.control.listing import Row, page
+from eyrie.control.records import delete_with_tags, put_new
+from eyrie.control.unsupported import CONTAINER, MODEL, refuse_unsupported, unsupported
+from eyrie.ports import Document
+from eyrie.wire.errors import could_not_find, validation
+
+KIND = "Model"
+NOUN = "model"
+
+
+def operations() -> Mapping[str, Operation]:
+    """The operations on models."""
+    return {
+        "CreateModel": create_model,
+        "DescribeModel": describe_model,
+        "ListModels": list_models,
+        "DeleteModel": delete_model,
+    }
+
+
+def model_arn(context: Context, name: str) -> str:
+    """A model's ARN."""
+    return context.arn("model", name)
+
+
+def find_model(context: Context, name: str) -> Document:
+    """The model, or ValidationException `Could not find model "arn".`"""
+    found = context.get(KIND, name)
+    if found is None:
+        raise could_not_find(NOUN, model_arn(context, name))
+    return found
+
+
+def container_of(model: Document) -> dict[str, Any]:
+    """The one container of a model."""
+    container: dict[str, Any] = model.body.get("PrimaryContainer") or model.body["Containers"][0]
+    return container
+
+
+def model_data_url(container: Mapping[str, Any]) -> str | None:
+    """Where a container's model archive, or the prefix of its files, is: an s3:// URL; None: it has no model data."""
+    source = container.get("ModelDataSource", {}).get("S3DataSource")
+    return source["S3Uri"] if source else container.get("ModelDataUrl")
+
+
+def create_model(context: Context, params: Params) -> dict[str, Any]:
+    """Store a model whose image there is and whose archive could be one."""
+    name = params["ModelName"]
+    refuse_unsupported(params, MODEL)
+    _check_container(_only_container(params))
+    return {"ModelArn": put_new(context, "model", NOUN, context.new(KIND, name, without(params, "Tags")), params)}
+
+
+def describe_model(context: Context, params: Params) -> dict[str, Any]:
+    """A model as it was created."""
+    found = find_model(context, params["ModelName"])
+    return {
+        "EnableNetworkIsolation": False,
+        **found.body,
+        "ModelArn": model_arn(context, found.name),
+        "CreationTime": seconds(found.created_ms),
+    }
+
+
+def list_models(context: Context, params: Params) -> dict[str, Any]:
+    """Models, newest first."""
+    return page("ListModels", params, [_row(context, d) for d in context.store.scan(KIND, context.scope)]).reply(
+        "Models"
+    )
+
+
+def delete_model(context: Context, params: Params) -> dict[str, Any]:
+    """Forget a model; endpoints that run it go on."""
+    delete_with_tags(context, "model", find_model(context, params["ModelName"]))
+    return {}
+
+
+def _row(context: Context, d: Document) -> Row:
+    summary = {"ModelName": d.name, "ModelArn": model_arn(context, d.name), "CreationTime": seconds(d.created_ms)}
+    return Row(d.name, d.created_ms, d.modified_ms, summary)
+
+
+def _only_container(params: Params) -> dict[str, Any]:
+    primary, several = params.get("PrimaryContainer"), params.get("Containers")
+    if primary is not None and several:
+        raise validation("A model has either a PrimaryContainer or Containers, not both.")
+    if several and len(several) > 1:
+        raise unsupported("A model of several Containers", "inference pipelines are not there yet")
+    container = several[0] if several else primary
+    if container is None:
+        raise validation("A model needs a PrimaryContainer or Containers.")
+    checked: dict[str, Any] = container
+    return checked
+
+
+def _check_container(container: Mapping[str, Any]) -> None:
+    if container.get("Mode") == "MultiModel":
+        raise unsupported("Mode MultiModel", "there are no multi-model endpoints yet")
+    refuse_unsupported(container, CONTAINER, "the container's ")
+    if container.get("ImageConfig", {}).get("RepositoryAccessMode") == "Vpc":
+        raise unsupported("ImageConfig.RepositoryAccessMode Vpc", "there are no registries in a VPC here")
+    image = container.get("Image")
+    if not image:
+        raise validation("A container needs an Image.")
+    if images.resolve(image) is None:
+        raise validation(images.refusal(image))
+    _check_model_data(container)
+
+
+def _check_model_data(container: Mapping[str, Any]) -> None:
+    if "ModelDataUrl" in container and "ModelDataSource" in container:
+        raise validation("A container has either a ModelDataUrl or a ModelDataSource, not both.")
+    if "ModelDataSource" in container and "S3DataSource" not in container["ModelDataSource"]:
+        raise validation("ModelDataSource needs an S3DataSource.")
+    url = model_data_url(container)
+    if url is not None and not url.startswith("s3://"):
+        raise validation(f'Could not read the model data URL "{url}": it must be an s3:// URL.')

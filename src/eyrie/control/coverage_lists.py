@@ -1,0 +1,262 @@
+"""Data: what this Eyrie does with each SageMaker operation. Each is in exactly one list; a test holds them to botocore.
+botocore's.
+
+*acts*: it does what it says. *stored*: the noun is a mere record, kept and given back. *refused*: answered with a 400
+that says so, always where Create would have to start work that Eyrie cannot do yet, and then the noun's other operations
+too: there is nothing to describe, list or delete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAGE = "docs/reference/coverage.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Operations that are refused for one reason. `why` completes the sentence "not supported by this Eyrie: ..."."""
+
+    title: str
+    why: str
+    operations: frozenset[str]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ACTS = _names(
+    """
+    CreateModel DescribeModel ListModels DeleteModel CreateEndpointConfig DescribeEndpointConfig
+    ListEndpointConfigs DeleteEndpointConfig CreateEndpoint DescribeEndpoint ListEndpoints UpdateEndpoint
+    UpdateEndpointWeightsAndCapacities DeleteEndpoint AddTags ListTags DeleteTags
+    """
+)
+
+STORED = _names(
+    """
+    AssociateTrialComponent CreateAIWorkloadConfig CreateAction CreateAppImageConfig CreateArtifact
+    CreateCodeRepository CreateContext CreateDataQualityJobDefinition CreateExperiment
+    CreateModelBiasJobDefinition CreateModelExplainabilityJobDefinition CreateModelPackageGroup
+    CreateModelQualityJobDefinition CreateNotebookInstanceLifecycleConfig CreateStudioLifecycleConfig CreateTrial
+    CreateTrialComponent DeleteAIWorkloadConfig DeleteAction DeleteAppImageConfig DeleteArtifact
+    DeleteCodeRepository DeleteContext DeleteDataQualityJobDefinition DeleteExperiment
+    DeleteModelBiasJobDefinition DeleteModelExplainabilityJobDefinition DeleteModelPackageGroup
+    DeleteModelQualityJobDefinition DeleteNotebookInstanceLifecycleConfig DeleteStudioLifecycleConfig DeleteTrial
+    DeleteTrialComponent DescribeAIWorkloadConfig DescribeAction DescribeAppImageConfig DescribeArtifact
+    DescribeCodeRepository DescribeContext DescribeDataQualityJobDefinition DescribeExperiment
+    DescribeModelBiasJobDefinition DescribeModelExplainabilityJobDefinition DescribeModelPackageGroup
+    DescribeModelQualityJobDefinition DescribeNotebookInstanceLifecycleConfig DescribeStudioLifecycleConfig
+    DescribeTrial DescribeTrialComponent DisassociateTrialComponent ListAIWorkloadConfigs ListActions
+    ListAppImageConfigs ListArtifacts ListCodeRepositories ListContexts ListDataQualityJobDefinitions
+    ListExperiments ListModelBiasJobDefinitions ListModelExplainabilityJobDefinitions ListModelPackageGroups
+    ListModelQualityJobDefinitions ListNotebookInstanceLifecycleConfigs ListStudioLifecycleConfigs
+    ListTrialComponents ListTrials UpdateAction UpdateAppImageConfig UpdateArtifact UpdateCodeRepository
+    UpdateContext UpdateExperiment UpdateNotebookInstanceLifecycleConfig UpdateTrial UpdateTrialComponent
+    """
+)
+
+REFUSED: tuple[Area, ...] = (
+    Area(
+        "Training and tuning",
+        "it trains no models yet",
+        _names(
+            """
+            CreateAutoMLJob CreateAutoMLJobV2 CreateHyperParameterTuningJob CreateJob CreateTrainingJob
+            CreateTrainingPlan CreateTrainingSession DeleteHyperParameterTuningJob DeleteJob
+            DeleteTrainingJob DeleteTrainingSession DescribeAutoMLJob DescribeAutoMLJobV2
+            DescribeHyperParameterTuningJob DescribeJob DescribeJobSchemaVersion DescribeReservedCapacity
+            DescribeTrainingJob DescribeTrainingPlan DescribeTrainingPlanExtensionHistory
+            DescribeTrainingSession ExtendTrainingPlan ListAutoMLJobs ListCandidatesForAutoMLJob
+            ListHyperParameterTuningJobs ListJobSchemaVersions ListJobs ListTrainingJobs
+            ListTrainingJobsForHyperParameterTuningJob ListTrainingPlans ListTrainingSessions
+            ListUltraServersByReservedCapacity SearchTrainingPlanOfferings StartSession StopAutoMLJob
+            StopHyperParameterTuningJob StopJob StopTrainingJob StopTrainingSession UpdateTrainingJob
+            """
+        ),
+    ),
+    Area(
+        "Processing and batch transform",
+        "it runs no batch jobs yet",
+        _names(
+            """
+            CreateProcessingJob CreateTransformJob DeleteProcessingJob DescribeProcessingJob
+            DescribeTransformJob ListProcessingJobs ListTransformJobs StopProcessingJob StopTransformJob
+            """
+        ),
+    ),
+    Area(
+        "Compilation, optimization, recommendation, benchmarks",
+        "it measures and compiles no models yet",
+        _names(
+            """
+            CreateAIBenchmarkJob CreateAIRecommendationJob CreateCompilationJob
+            CreateInferenceRecommendationsJob CreateOptimizationJob DeleteAIBenchmarkJob
+            DeleteAIRecommendationJob DeleteCompilationJob DeleteOptimizationJob DescribeAIBenchmarkJob
+            DescribeAIRecommendationJob DescribeCompilationJob DescribeInferenceRecommendationsJob
+            DescribeOptimizationJob GetScalingConfigurationRecommendation ListAIBenchmarkJobs
+            ListAIRecommendationJobs ListCompilationJobs ListInferenceRecommendationsJobSteps
+            ListInferenceRecommendationsJobs ListOptimizationJobs StopAIBenchmarkJob
+            StopAIRecommendationJob StopCompilationJob StopInferenceRecommendationsJob StopOptimizationJob
+            """
+        ),
+    ),
+    Area(
+        "Model monitoring",
+        "it runs no monitors yet",
+        _names(
+            """
+            CreateMonitoringSchedule DeleteMonitoringSchedule DescribeMonitoringSchedule
+            ListMonitoringAlertHistory ListMonitoringAlerts ListMonitoringExecutions
+            ListMonitoringSchedules StartMonitoringSchedule StopMonitoringSchedule UpdateMonitoringAlert
+            UpdateMonitoringSchedule
+            """
+        ),
+    ),
+    Area(
+        "Pipelines and projects",
+        "it runs no pipelines yet",
+        _names(
+            """
+            CreatePipeline CreateProject DeletePipeline DeleteProject DescribePipeline
+            DescribePipelineDefinitionForExecution DescribePipelineExecution DescribeProject
+            DisableSagemakerServicecatalogPortfolio EnableSagemakerServicecatalogPortfolio
+            GetSagemakerServicecatalogPortfolioStatus ListPipelineExecutionSteps ListPipelineExecutions
+            ListPipelineParametersForExecution ListPipelineVersions ListPipelines ListProjects
+            RetryPipelineExecution SendPipelineExecutionStepFailure SendPipelineExecutionStepSuccess
+            StartPipelineExecution StopPipelineExecution UpdatePipeline UpdatePipelineExecution
+            UpdatePipelineVersion UpdateProject
+            """
+        ),
+    ),
+    Area(
+        "Inference components, experiments and routers",
+        "its endpoints have whole instances, one model each, for now",
+        _names(
+            """
+            CreateInferenceComponent CreateInferenceExperiment CreateInferenceRouter DeleteEndpointPolicy
+            DeleteInferenceComponent DeleteInferenceExperiment DeleteInferenceRouter
+            DescribeInferenceComponent DescribeInferenceExperiment DescribeInferenceRouter
+            GetEndpointPolicy ListInferenceComponents ListInferenceExperiments ListInferenceRouters
+            PutEndpointPolicy StartInferenceExperiment StopInferenceExperiment UpdateInferenceComponent
+            UpdateInferenceComponentRuntimeConfig UpdateInferenceExperiment UpdateInferenceRouter
+            """
+        ),
+    ),
+    Area(
+        "Model registry and model cards",
+        "it has no model registry yet",
+        _names(
+            """
+            BatchDescribeModelPackage CreateAlgorithm CreateModelCard CreateModelCardExportJob
+            CreateModelPackage DeleteAlgorithm DeleteModelCard DeleteModelPackage
+            DeleteModelPackageGroupPolicy DescribeAlgorithm DescribeModelCard DescribeModelCardExportJob
+            DescribeModelPackage GetModelPackageGroupPolicy ListAlgorithms ListModelCardExportJobs
+            ListModelCardVersions ListModelCards ListModelMetadata ListModelPackages
+            PutModelPackageGroupPolicy UpdateModelCard UpdateModelPackage
+            """
+        ),
+    ),
+    Area(
+        "Lineage and search",
+        "it keeps lineage nouns as records, but no graph of them and no index",
+        _names(
+            """
+            AddAssociation DeleteAssociation DescribeLineageGroup GetLineageGroupPolicy
+            GetSearchSuggestions ListAssociations ListLineageGroups ListResourceCatalogs QueryLineage
+            Search
+            """
+        ),
+    ),
+    Area(
+        "Feature store",
+        "it has no feature store",
+        _names(
+            """
+            CreateFeatureGroup DeleteFeatureGroup DescribeFeatureGroup DescribeFeatureMetadata
+            ListFeatureGroups UpdateFeatureGroup UpdateFeatureMetadata
+            """
+        ),
+    ),
+    Area(
+        "Clusters and quotas",
+        "it manages no clusters",
+        _names(
+            """
+            AttachClusterNodeNetworkInterface AttachClusterNodeVolume BatchAddClusterNodes
+            BatchDeleteClusterNodes BatchRebootClusterNodes BatchReplaceClusterNodes CreateCluster
+            CreateClusterExtension CreateClusterSchedulerConfig CreateComputeQuota DeleteCluster
+            DeleteClusterExtension DeleteClusterSchedulerConfig DeleteComputeQuota DescribeCluster
+            DescribeClusterEvent DescribeClusterExtension DescribeClusterNode DescribeClusterOperation
+            DescribeClusterSchedulerConfig DescribeComputeQuota DetachClusterNodeVolume ListClusterEvents
+            ListClusterExtensionVersions ListClusterExtensions ListClusterNodes ListClusterOperations
+            ListClusterSchedulerConfigs ListClusters ListComputeQuotas StartClusterHealthCheck
+            UpdateCluster UpdateClusterExtension UpdateClusterSchedulerConfig UpdateClusterSoftware
+            UpdateComputeQuota
+            """
+        ),
+    ),
+    Area(
+        "Notebooks, Studio, images, MLflow, partner apps",
+        "it hosts no notebooks or apps",
+        _names(
+            """
+            CreateApp CreateDomain CreateImage CreateImageVersion CreateMlflowApp
+            CreateMlflowTrackingServer CreateNotebookInstance CreatePartnerApp
+            CreatePartnerAppPresignedUrl CreatePresignedDomainUrl CreatePresignedMlflowAppUrl
+            CreatePresignedMlflowTrackingServerUrl CreatePresignedNotebookInstanceUrl CreateSpace
+            CreateUserProfile DeleteApp DeleteDomain DeleteImage DeleteImageVersion DeleteMlflowApp
+            DeleteMlflowTrackingServer DeleteNotebookInstance DeletePartnerApp DeleteSpace
+            DeleteUserProfile DescribeApp DescribeDomain DescribeImage DescribeImageVersion
+            DescribeMlflowApp DescribeMlflowTrackingServer DescribeNotebookInstance DescribePartnerApp
+            DescribeSpace DescribeUserProfile ListAliases ListApps ListDomains ListImageVersions
+            ListImages ListMlflowApps ListMlflowTrackingServers ListNotebookInstances ListPartnerApps
+            ListSpaces ListUserProfiles StartMlflowTrackingServer StartNotebookInstance
+            StopMlflowTrackingServer StopNotebookInstance UpdateDomain UpdateImage UpdateImageVersion
+            UpdateMlflowApp UpdateMlflowTrackingServer UpdateNotebookInstance UpdatePartnerApp UpdateSpace
+            UpdateUserProfile
+            """
+        ),
+    ),
+    Area(
+        "Hubs",
+        "it has no model hub",
+        _names(
+            """
+            CreateHub CreateHubContentPresignedUrls CreateHubContentReference DeleteHub DeleteHubContent
+            DeleteHubContentReference DescribeHub DescribeHubContent ImportHubContent
+            ListHubContentVersions ListHubContents ListHubs UpdateHub UpdateHubContent
+            UpdateHubContentReference
+            """
+        ),
+    ),
+    Area(
+        "Labelling and human review",
+        "it employs no people",
+        _names(
+            """
+            CreateFlowDefinition CreateHumanTaskUi CreateLabelingJob CreateWorkforce CreateWorkteam
+            DeleteFlowDefinition DeleteHumanTaskUi DeleteWorkforce DeleteWorkteam DescribeFlowDefinition
+            DescribeHumanTaskUi DescribeLabelingJob DescribeSubscribedWorkteam DescribeWorkforce
+            DescribeWorkteam ListFlowDefinitions ListHumanTaskUis ListLabelingJobs
+            ListLabelingJobsForWorkteam ListSubscribedWorkteams ListWorkforces ListWorkteams
+            RenderUiTemplate StopLabelingJob UpdateWorkforce UpdateWorkteam
+            """
+        ),
+    ),
+    Area(
+        "Edge devices",
+        "it reaches no devices",
+        _names(
+            """
+            CreateDeviceFleet CreateEdgeDeploymentPlan CreateEdgeDeploymentStage CreateEdgePackagingJob
+            DeleteDeviceFleet DeleteEdgeDeploymentPlan DeleteEdgeDeploymentStage DeregisterDevices
+            DescribeDevice DescribeDeviceFleet DescribeEdgeDeploymentPlan DescribeEdgePackagingJob
+            GetDeviceFleetReport ListDeviceFleets ListDevices ListEdgeDeploymentPlans
+            ListEdgePackagingJobs ListStageDevices RegisterDevices StartEdgeDeploymentStage
+            StopEdgeDeploymentStage StopEdgePackagingJob UpdateDeviceFleet UpdateDevices
+            """
+        ),
+    ),
+)

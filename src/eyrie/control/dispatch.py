@@ -1,0 +1,72 @@
+"""The dispatch table: (service, operation) -> the function that does it. Built once, when control starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eyrie.control import (
+    api_endpoint_configs,
+    api_endpoints,
+    api_experiments,
+    api_iam,
+    api_logs,
+    api_models,
+    api_sts,
+    api_tags,
+    family,
+)
+from eyrie.control.context import Context, Operation, Params
+from eyrie.control.coverage_lists import PAGE, REFUSED
+from eyrie.control.family_table import FAMILY
+from eyrie.wire.errors import ApiError, validation
+from eyrie.wire.model import Models, Service
+
+TAGGABLE = {
+    "model": (api_models.KIND, api_models.NOUN),
+    "endpoint-config": (api_endpoint_configs.KIND, api_endpoint_configs.NOUN),
+    "endpoint": ("Endpoint", api_endpoints.NOUN),
+    **{noun.arn_type: (noun.kind, noun.words) for noun in FAMILY},
+}
+
+Table = Mapping[tuple[str, str], Operation]
+
+
+def table(models: Models) -> Table:
+    """Every operation that this Eyrie answers otherwise than "unknown"."""
+    found: dict[tuple[str, str], Operation] = {}
+    for service, operations in (
+        ("sagemaker", sagemaker(models.service("sagemaker"))),
+        ("sts", api_sts.operations()),
+        ("iam", api_iam.operations()),
+        ("logs", api_logs.operations()),
+    ):
+        found.update({(service, name): operation for name, operation in operations.items()})
+    return found
+
+
+def sagemaker(service: Service) -> Mapping[str, Operation]:
+    """All operations of SageMaker: those that act, those that store, and those that are refused."""
+    refused = {name: _refusal(name, area.why) for area in REFUSED for name in area.operations}
+    return {
+        **refused,
+        **family.operations(service),
+        **api_experiments.operations(service),
+        **api_models.operations(),
+        **api_endpoint_configs.operations(),
+        **api_endpoints.operations(),
+        **api_tags.operations(TAGGABLE),
+    }
+
+
+def not_here(service: str, operation: str) -> ApiError:
+    """The refusal of an operation that AWS has and this Eyrie has nothing for."""
+    text = f"{operation} of {service} is not supported by this Eyrie. What it does is listed in {PAGE}."
+    return ApiError("UnknownOperationException", text)
+
+
+def _refusal(name: str, why: str) -> Operation:
+    def refuse(context: Context, params: Params) -> dict[str, Any]:
+        raise validation(f"{name} is not supported by this Eyrie: {why}. What it does is listed in {PAGE}.")
+
+    return refuse

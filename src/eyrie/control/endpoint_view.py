@@ -1,0 +1,103 @@
+"""An endpoint as DescribeEndpoint shows it: the noun of `domain/endpoint` in SageMaker's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eyrie.control import images
+from eyrie.control.context import seconds
+from eyrie.domain.deployment import DeploymentPhase
+from eyrie.domain.endpoint import Endpoint, EndpointStatus
+from eyrie.domain.fleet import Fleet, Variant
+
+REASON_CHARS_MAX = 1024
+
+_P = DeploymentPhase
+STATUS_OF_GREEN: Mapping[DeploymentPhase, str] = {
+    _P.PENDING: "Creating",
+    _P.PROVISIONING: "Creating",
+    _P.SHIFTING: "ActivatingTraffic",
+    _P.BAKING: "Baking",
+    _P.TERMINATION_WAIT: "Baking",
+    _P.ROLLING_BACK: "Deleting",
+    _P.ROLLBACK_FAILED: "Deleting",
+}
+STATUS_OF_FLEET: Mapping[EndpointStatus, str] = {
+    EndpointStatus.CREATING: "Creating",
+    EndpointStatus.UPDATING: "Updating",
+    EndpointStatus.DELETING: "Deleting",
+}
+
+
+def describe(endpoint: Endpoint) -> dict[str, Any]:
+    """The reply of DescribeEndpoint."""
+    status = STATUS_OF_FLEET.get(endpoint.status)
+    if endpoint.deployment is not None:
+        status = "Deleting" if endpoint.deployment.phase is _P.RETIRING else None
+    shown: dict[str, Any] = {
+        "EndpointName": endpoint.key.name,
+        "EndpointArn": endpoint.arn,
+        "EndpointConfigName": endpoint.config_name,
+        "ProductionVariants": [_variant(endpoint, endpoint.fleet, v, status) for v in endpoint.fleet.variants],
+        "EndpointStatus": str(endpoint.status),
+        "CreationTime": seconds(endpoint.created_ms),
+        "LastModifiedTime": seconds(endpoint.modified_ms),
+    }
+    if endpoint.trouble:
+        shown["FailureReason"] = endpoint.trouble[:REASON_CHARS_MAX]
+    if endpoint.deployment is not None:
+        shown["PendingDeploymentSummary"] = _pending(endpoint, endpoint.deployment.green)
+    if endpoint.last_deployment_config:
+        shown["LastDeploymentConfig"] = endpoint.last_deployment_config
+    if endpoint.data_capture:
+        shown["DataCaptureConfig"] = _capture(endpoint.data_capture)
+    return shown
+
+
+def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | None) -> dict[str, Any]:
+    serves = endpoint.route is not None and fleet.generation == endpoint.serving.generation
+    shown: dict[str, Any] = {
+        "VariantName": variant.name,
+        "DeployedImages": [_image(fleet, variant)],
+        "CurrentWeight": variant.desired_weight if serves else 0.0,
+        "DesiredWeight": variant.desired_weight,
+        "CurrentInstanceCount": endpoint.ready_count(fleet, variant.name),
+        "DesiredInstanceCount": variant.desired_count,
+        "RoutingConfig": {"RoutingStrategy": str(variant.spec.strategy)},
+    }
+    if status is not None:
+        since_ms = endpoint.deployment.phase_ms if endpoint.deployment else endpoint.modified_ms
+        shown["VariantStatus"] = [{"Status": status, "StartTime": seconds(since_ms)}]
+    return shown
+
+
+def _image(fleet: Fleet, variant: Variant) -> dict[str, Any]:
+    name = variant.spec.model.container.image
+    image = images.resolve(name)
+    return {
+        "SpecifiedImage": name,
+        "ResolvedImage": image.resolved if image else name,
+        "ResolutionTime": seconds(fleet.created_ms),
+    }
+
+
+def _pending(endpoint: Endpoint, green: Fleet) -> dict[str, Any]:
+    assert endpoint.deployment is not None
+    status = STATUS_OF_GREEN.get(endpoint.deployment.phase)
+    variants = [{**_variant(endpoint, green, v, status), "InstanceType": v.spec.instance_type} for v in green.variants]
+    return {
+        "EndpointConfigName": green.config_name,
+        "ProductionVariants": variants,
+        "StartTime": seconds(endpoint.deployment.started_ms),
+    }
+
+
+def _capture(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "EnableCapture": False,
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": config.get("InitialSamplingPercentage", 0),
+        "DestinationS3Uri": config.get("DestinationS3Uri", ""),
+        "KmsKeyId": config.get("KmsKeyId", ""),
+    }
