@@ -51,7 +51,7 @@ class Hands:
         self._routes = routes
         self._archives = threading.Lock()  # guards the two below
         self._fetching = 0
-        self._fetched: set[str] = set()  # digests that no stored endpoint may name yet
+        self._fetched: dict[str, str] = {}  # effect -> digest: fetched, and maybe not named by an endpoint yet
 
     def perform(self, key: EndpointKey, effect: Effect) -> Outcome:
         """Do it. The outcome holds the reason where it cannot be done for good; anything that raises may be retried."""
@@ -72,7 +72,7 @@ class Hands:
             return None
         assert endpoint is not None  # the lint has seen to that
         if effect.verb is Verb.FETCH_ARTIFACT:
-            return self._fetch(key, str(effect.arguments["url"]))
+            return self._fetch(key, effect)
         if effect.verb is Verb.ENSURE_INSTANCE:
             self._ensure(endpoint, effect.subject)
         elif effect.verb is Verb.STOP_INSTANCE:
@@ -92,13 +92,13 @@ class Hands:
             raise StartRefused(f"the fleet of instance {instance_id} is no more")
         self._compute.ensure(spec)
 
-    def _fetch(self, key: EndpointKey, url: str) -> str:
+    def _fetch(self, key: EndpointKey, effect: Effect) -> str:
         with self._archives:
             self._fetching += 1
         try:
-            digest = self._artifacts.fetch(key.scope, url)
+            digest = self._artifacts.fetch(key.scope, str(effect.arguments["url"]))
             with self._archives:
-                self._fetched.add(digest)
+                self._fetched[effect.effect_id] = digest
             return digest
         finally:
             with self._archives:
@@ -109,6 +109,8 @@ class Hands:
         with self._archives:
             if self._fetching:
                 raise NotYet("an archive is being fetched")
+            owed = self._endpoints.owed()  # before the endpoints: what is owed no more, they name
+            self._fetched = {effect_id: digest for effect_id, digest in self._fetched.items() if effect_id in owed}
             named = {
                 v.spec.model.container.artifact
                 for e in self._endpoints.list()
@@ -116,8 +118,7 @@ class Hands:
                 for v in f.variants
                 if v.spec.model.container.artifact is not None
             }
-            self._artifacts.keep(named | self._fetched)
-            self._fetched -= named
+            self._artifacts.keep(named | set(self._fetched.values()))
 
 
 @dataclass(frozen=True, slots=True)

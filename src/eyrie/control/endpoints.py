@@ -52,6 +52,10 @@ class Endpoints:
         """Every endpoint of a scope, or of all."""
         return [decode(d.body) for d in self._store.scan(KIND, scope)]
 
+    def owed(self) -> set[str]:
+        """Ids of all effects that are owed to the world."""
+        return {action.action_id for action in self._store.outbox()}
+
     def create(
         self,
         key: EndpointKey,

@@ -71,7 +71,8 @@ class Reconciler:
         now_ms = self._clock.now_ms()
         observation = self._observe(endpoint, seen, outcomes, pending, now_ms)
         decision = plan(endpoint, observation, now_ms, self._identity.token, self._policy)
-        if wrong := check.problems(endpoint, decision, self._policy):
+        alive = {i for i, o in observation.seen.items() if o.alive}
+        if wrong := check.problems(endpoint, decision, self._policy, alive):
             raise UnsafePlan(f"{key.slug}: " + "; ".join(wrong))
         changed = decision.endpoint != endpoint or bool(decision.effects) or bool(decision.finished)
         if changed:

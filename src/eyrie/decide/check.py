@@ -7,7 +7,7 @@ returns sentences; none means that all is well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from eyrie.decide.policy import Policy
 from eyrie.domain.deployment import PHASE_MOVES
@@ -19,10 +19,14 @@ _ROUTABLE = frozenset({InstanceState.READY, InstanceState.UNKNOWN})
 _STOPPABLE = GIVEN_UP | {InstanceState.DRAINING, InstanceState.STOPPED}
 
 
-def problems(before: Endpoint, decision: Decision, policy: Policy) -> list[str]:
-    """Everything wrong with a decision that was made from `before`."""
+def problems(before: Endpoint, decision: Decision, policy: Policy, alive: Collection[str] = ()) -> list[str]:
+    """Everything wrong with a decision that was made from `before` while the instances of `alive` ran."""
     after = decision.endpoint
     found = list(_removal(before)) if after is None else [*state_problems(after), *_step(before, after, policy)]
+    kept = {i.instance_id for i in after.instances} if after is not None else frozenset[str]()
+    for instance in before.instances:
+        if instance.instance_id in alive and instance.instance_id not in kept:
+            found.append(f"{instance.instance_id} is dropped while it runs")
     ids = [e.effect_id for e in decision.effects]
     if len(ids) != len(set(ids)):
         found.append("an effect is owed twice")
@@ -87,9 +91,8 @@ def _instance_steps(before: Endpoint, after: Endpoint) -> Iterator[str]:
     for old in before.instances:
         new = now.get(old.instance_id)
         if new is None:
-            if old.state in COUNTED:
-                yield f"{old.instance_id} is dropped while {old.state}"
-        elif new.state is not old.state and not _reachable(old.state, new.state):
+            continue
+        if new.state is not old.state and not _reachable(old.state, new.state):
             yield f"{old.instance_id} {old.state} -> {new.state}"
         elif new.generation < old.generation or new.zone != old.zone or new.fleet != old.fleet:
             yield f"{old.instance_id} became another"

@@ -46,7 +46,7 @@ def whole(draft: Draft, fleet: Fleet) -> bool:
     routed = in_route(endpoint)
     for variant in fleet.variants:
         ready = [i for i in endpoint.members(fleet, variant.name) if i.state is InstanceState.READY]
-        if len(ready) < variant.desired_count or any(i.instance_id not in routed for i in ready):
+        if len(ready) != variant.desired_count or any(i.instance_id not in routed for i in ready):
             return False
         weights = [v.weight for v in endpoint.route.variants if v.name == variant.name]
         if weights != [variant.desired_weight]:

@@ -1,0 +1,167 @@
+"""Random lives of an endpoint: commands, faults, crashes of control and late gateways in any order, from a seed.
+
+Safety while faults happen: the lint accepts every decision (the reconciler raises otherwise), the world never sees a
+second start or an early stop, no variant runs more than its bound, and one that has a healthy READY instance has it in
+the route. Liveness when they stop: the endpoint comes to rest, whole or Failed or gone, and nothing else is left.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from toyworld import KEY, Rig, fresh, wish
+
+from eyrie.domain.endpoint import CapacityChange, EndpointStatus
+from eyrie.domain.errors import Refused
+from eyrie.domain.fleet import COUNTED, InstanceState
+
+STEPS = 150
+SEEDS = 60
+RESTING = {EndpointStatus.IN_SERVICE, EndpointStatus.FAILED}
+
+
+class Life:
+    """One seed's interleaving."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.rig = fresh(seed)
+        self.seed = seed
+        self.configs = 0
+
+    def step(self) -> None:
+        self.rig.clock.ms += self.chance.choice([1, 20, 200, 1_000, 7_000])
+        self.chance.choice(
+            [self.command, self.kill, self.hang, self.wake, self.crash, self.gateways, self.image, self.capacity]
+            + [self.look] * 12
+            + [self.act] * 12
+            + [self.rig.ping] * 6
+        )()
+        self.judge()
+
+    def command(self) -> None:
+        self.configs += 1
+        variants = [("A", self.chance.randint(1, 4))] + ([("B", self.chance.randint(1, 2))] * self.chance.randint(0, 1))
+        new = wish(*variants, config=f"config-{self.configs}", image=self.chance.choice(["eyrie/xgboost", "other"]))
+        change = CapacityChange("A", weight=self.chance.random(), count=self.chance.randint(1, 4))
+        try:
+            self.chance.choice(
+                [
+                    lambda: self.rig.endpoints.create(KEY, new),
+                    lambda: self.rig.endpoints.update(KEY, new, retain_all=self.chance.random() < 0.3),
+                    lambda: self.rig.endpoints.update_weights(KEY, [change]),
+                    lambda: self.chance.random() < 0.2 and self.rig.endpoints.delete(KEY),
+                ]
+            )()
+        except Refused:
+            pass
+
+    def some(self) -> str | None:
+        alive = self.rig.world.alive()
+        return self.chance.choice(alive) if alive else None
+
+    def kill(self) -> None:
+        if victim := self.some():
+            self.rig.world.kill(victim)
+
+    def hang(self) -> None:
+        if victim := self.some():
+            self.rig.world.instances[victim].hung = True
+
+    def wake(self) -> None:
+        for instance in self.rig.world.instances.values():
+            instance.hung = False
+
+    def crash(self) -> None:
+        self.rig = Rig(self.rig.store, self.rig.world, self.rig.clock, self.chance.getrandbits(32))
+
+    def gateways(self) -> None:
+        world = self.rig.world
+        gateway = self.chance.choice(world.gateways)
+        gateway.live = self.chance.random() < 0.7
+        world.lazy_gateways = self.chance.random() < 0.3
+        gateway.busy = set(world.alive()) if self.chance.random() < 0.3 else set()
+        world.read_tables(g for g in world.gateways if g.live)
+
+    def image(self) -> None:
+        for group in (self.rig.world.crashing_images, self.rig.world.silent_images):
+            (group.add if self.chance.random() < 0.2 else group.discard)("other")
+
+    def capacity(self) -> None:
+        self.rig.world.capacity = self.chance.choice([4, 8, 1_000])
+
+    def look(self) -> None:
+        for key in sorted(self.rig.keys()):
+            self.rig.look(key)
+
+    def act(self) -> None:
+        if self.rig.queue:
+            self.rig.act(self.chance.randrange(self.rig.choices()))
+
+    def judge(self) -> None:
+        world = self.rig.world
+        assert world.wrongs == [], world.wrongs
+        assert all(n == 1 for n in world.starts.values())
+        endpoint = self.rig.endpoints.get(KEY)
+        if endpoint is None:
+            return
+        alive = set(world.alive())
+        for fleet in endpoint.fleets:
+            for variant in fleet.variants:
+                running = [i for i in endpoint.members(fleet, variant.name) if i.instance_id in alive]
+                # a count that was just lowered is reached by the next look; it never exceeds what was asked for
+                assert len(running) <= 4 + 1, self.rig.told()
+        if endpoint.route is not None and endpoint.status is not EndpointStatus.DELETING:
+            routed = {t.instance_id for v in endpoint.route.variants for t in v.targets}
+            for variant in endpoint.serving.variants:
+                ready = [i for i in endpoint.members(endpoint.serving, variant.name) if i.state is InstanceState.READY]
+                assert not ready or any(i.instance_id in routed for i in ready), self.rig.told()[-5:]
+
+    def calm(self) -> None:
+        """The faults stop."""
+        world = self.rig.world
+        world.crashing_images.clear()
+        world.silent_images.clear()
+        world.capacity = 10_000
+        world.lazy_gateways = False
+        self.wake()
+        for gateway in world.gateways:
+            gateway.live = True
+            gateway.busy = set()
+        world.read_tables(world.gateways)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_any_life_is_safe_and_comes_to_rest(seed: int) -> None:
+    life = Life(seed)
+    life.rig.endpoints.create(KEY, wish(("A", 2)))
+    for _ in range(STEPS):
+        life.step()
+    life.calm()
+
+    def at_rest() -> bool:
+        endpoint = life.rig.endpoints.get(KEY)
+        if endpoint is None:
+            return not life.rig.world.instances
+        if endpoint.status is EndpointStatus.FAILED:
+            return not endpoint.instances
+        return endpoint.status is EndpointStatus.IN_SERVICE and life.rig.whole()
+
+    life.rig.run_until(at_rest, limit_ms=700_000, step_ms=1_000)
+    life.rig.run(10_000, step_ms=1_000)
+    life.judge()
+    assert life.rig.store.outbox() == []
+    endpoint = life.rig.endpoints.get(KEY)
+    counted = [i.instance_id for i in endpoint.instances if i.state in COUNTED] if endpoint else []
+    assert sorted(life.rig.world.instances) == sorted(counted)  # no orphan, nothing forgotten half
+
+
+def test_deciding_again_without_news_changes_nothing() -> None:
+    life = Life(1)
+    life.rig.endpoints.create(KEY, wish(("A", 2), ("B", 1)))
+    life.rig.run_until(life.rig.whole)
+    life.rig.run(10_000)
+    version = life.rig.store.get("Endpoint", KEY.scope, KEY.name)
+    life.rig.run(60_000)
+    assert life.rig.store.get("Endpoint", KEY.scope, KEY.name) == version
