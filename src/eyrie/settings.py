@@ -42,6 +42,9 @@ class Settings:
     body_bytes_max: int = 26_214_400
     bodies_in_flight_bytes_max: int = 536_870_912
     hold_ms: int = 10_000  # how long a request waits when its endpoint has no instance at all, within its deadline
+    silence_ms: int = 1_000  # an instance that answers nothing for so long (slow models: longer) is asked for a pong
+    forward_wait_ms: int = 10_000  # how long a request waits for control or objects while they restart
+    gateway_connections_max: int = 8_192  # client connections, a gateway worker
     drain_ms: int = 30_000  # SIGTERM to SIGKILL, and the limit of waiting for requests in flight
     ping_period_ms: int = 1_000
     ping_timeout_ms: int = 1_000

@@ -75,7 +75,6 @@ class Channel(asyncio.Protocol):
         "_head_done",
         "_head_told",
         "_headers",
-        "_keep",
         "_parser",
         "_pieces",
         "_pool",
@@ -87,6 +86,8 @@ class Channel(asyncio.Protocol):
         "_unsent",
         "began",
         "complete",
+        "keep_alive",
+        "own",
         "transport",
     )
 
@@ -101,6 +102,7 @@ class Channel(asyncio.Protocol):
         self._reused = False
         self._raw = False
         self._bodiless = False
+        self.own = False  # asked for afresh, and not to be kept
         self._reset()
 
     def _reset(self) -> None:
@@ -110,7 +112,7 @@ class Channel(asyncio.Protocol):
         self._head_bytes = 0
         self._head_done = False
         self._head_told = False
-        self._keep = False
+        self.keep_alive = False
         self.began = False
         self.complete = False
 
@@ -185,7 +187,7 @@ class Channel(asyncio.Protocol):
             if not self.complete:
                 self._fail(Failure.GARBAGE)
                 return
-            self._keep = False
+            self.keep_alive = False
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > self._pool.head_bytes_max:
@@ -218,7 +220,7 @@ class Channel(asyncio.Protocol):
             return
         if exc is None and self._until_eof():
             self.complete = True
-            self._keep = False
+            self.keep_alive = False
             self._end(sink)
         elif self._reused and not self.began and self._request is not None:
             self._sink = None
@@ -254,7 +256,7 @@ class Channel(asyncio.Protocol):
         if self._status >= 200:
             self._head_done = True
             if self._bodiless:
-                self._keep = self._parser.should_keep_alive()
+                self.keep_alive = self._parser.should_keep_alive()
                 self.complete = True
 
     def on_body(self, data: bytes) -> None:
@@ -267,7 +269,7 @@ class Channel(asyncio.Protocol):
             self._headers = []
             return
         if not self.complete:
-            self._keep = self._parser.should_keep_alive()
+            self.keep_alive = self._parser.should_keep_alive()
             self.complete = True
 
     # --- endings ----------------------------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ class Channel(asyncio.Protocol):
         self._request = None
         if self._bodiless:
             self._parser = httptools.HttpResponseParser(self)
-        if self._keep and self.transport is not None:
+        if self.keep_alive and not self.own and self.transport is not None:
             self._pool.put_back(self)
         else:
             self._drop()
@@ -333,7 +335,8 @@ class Pool:
         replay: bool = True,
         fresh: bool = False,
     ) -> Channel:
-        """Send a request on an idle connection, else on a new one (`fresh`: always). `bodiless`: the reply has no
+        """Send a request on an idle connection, else on a new one (`fresh`: always, and it is not kept). `bodiless`:
+        the reply has no
         body whatever its
         head says (HEAD); `replay`: head and body are the whole request, and it may go again where the connection was
         stale.
@@ -345,6 +348,7 @@ class Pool:
             channel.begin(sink, head, body, True, raw, bodiless, replay)
             return channel
         channel = self._connect()
+        channel.own = fresh
         channel.begin(sink, head, body, False, raw, bodiless, replay)
         return channel
 

@@ -1,0 +1,203 @@
+"""A gateway worker, wired: the chain that a request passes, and the life of the process.
+
+    head -> a path of InvokeEndpoint? -> Invoker (signature, room, variant, instance, reply)
+         -> a runtime feature that is not built? -> a modelled refusal
+         -> anything else -> Forwarder (control or objects)
+
+N workers accept from one inherited listening socket. One sweep keeps every deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+from eyrie.gateway import errors
+from eyrie.gateway.door import Door
+from eyrie.gateway.feed import Feed
+from eyrie.gateway.forward import Forwarder
+from eyrie.gateway.health import Health
+from eyrie.gateway.invoke import Invoker
+from eyrie.gateway.meter import Meter
+from eyrie.gateway.routes import RouteBook
+from eyrie.http1.limits import Limits
+from eyrie.http1.server import Connection, Server, listen
+from eyrie.http1.sweep import Sweep
+from eyrie.settings import Settings
+from eyrie.wire.auth import Verifier
+from eyrie.wire.credentials import Credentials
+from eyrie.wire.dispatch import Kind, destination
+
+log = logging.getLogger(__name__)
+
+_NAMES_MAX = 4_096  # paths whose endpoint name is remembered
+_SCOPE = b"/sagemaker/aws4_request"
+
+
+class Gateway:
+    """The application of a worker's server."""
+
+    def __init__(self, settings: Settings, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.name = name
+        self.sweep = Sweep(loop)
+        self.meter = Meter()
+        run = settings.data / "run"
+        credentials = Credentials.load(settings.data / "credentials.json")
+        verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
+        self.book = RouteBook(settings.data / "routes", loop)
+        self.feed = Feed(run / "feed.sock", name, self.book, self.meter)
+        self.invoker = Invoker(settings, verifier, self.book, self.meter, self.sweep)
+        self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
+        self.invoker.health = self.health
+        self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
+        self._names: dict[bytes, str] = {}
+        self._second = 0
+
+    # --- the server's application -----------------------------------------------------------------------------------
+
+    def head(self, connection: Connection) -> None:
+        """Where does this request go?"""
+        target = connection.target
+        name = self._names.get(target)
+        if name is not None and connection.method == b"POST" and _SCOPE in connection.fields.get(b"authorization", b""):
+            self.invoker.head(connection, name, target, b"")
+            return
+        path, _, query = target.partition(b"?")
+        found = destination(connection.method, path, query, connection.fields.get)
+        if found.kind is not Kind.INVOKE:
+            if found.service == "sagemaker-runtime" and found.endpoint:
+                self._not_built(connection, found.action)
+            else:
+                self.forwarder.head(connection, found)
+            return
+        if found.action != "invocations":
+            self._not_built(connection, found.action)
+            return
+        if not query and b"%" not in path:
+            if len(self._names) >= _NAMES_MAX:
+                self._names.clear()
+            self._names[target] = found.endpoint
+        self.invoker.head(connection, found.endpoint, path, query)
+
+    def _not_built(self, connection: Connection, action: str) -> None:
+        what = {
+            "async-invocations": "InvokeEndpointAsync",
+            "invocations-response-stream": "InvokeEndpointWithResponseStream",
+            "invocations-bidirectional-stream": "InvokeEndpointWithBidirectionalStream",
+        }.get(action)
+        said = f"{what} is not supported: not built yet." if what else f"The runtime has no operation {action[:64]!r}."
+        self.invoker.answer(connection, errors.validation(said))
+
+    def body(self, connection: Connection, data: bytes) -> None:
+        """A collected body."""
+        connection.context.body(data)
+
+    def data(self, connection: Connection, piece: bytes) -> None:
+        """A piece of a streamed body."""
+        connection.context.data(piece)
+
+    def end(self, connection: Connection) -> None:
+        """The end of a streamed body."""
+        connection.context.end()
+
+    def too_large(self, connection: Connection) -> None:
+        """A collected body passed its limit."""
+        connection.context.too_large()
+
+    def gone(self, connection: Connection) -> None:
+        """The client left."""
+        connection.context.gone()
+
+    def paused(self, connection: Connection) -> None:
+        """The client does not keep up."""
+        connection.context.paused()
+
+    def resumed(self, connection: Connection) -> None:
+        """The client has caught up."""
+        connection.context.resumed()
+
+    # --- the process ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Read the tables and begin to keep deadlines."""
+        self.invoker.now_ms = time.time_ns() // 1_000_000
+        self.book.read_all()
+        self.sweep.add(self._turn)
+
+    def _turn(self, now: float) -> None:
+        self.invoker.now_ms = time.time_ns() // 1_000_000
+        self.health.turn(now)
+        self.invoker.turn(now)
+        self.forwarder.turn(now)
+        self.feed.tell_idle()
+        if int(now) != self._second:
+            self._second = int(now)
+            self.feed.tell_meter()
+
+    def stats(self, server: Server) -> dict[str, Any]:
+        """What `run/gateway-N.sock` answers to `stats`."""
+        return {
+            "worker": self.name,
+            "pid": os.getpid(),
+            "control": self.feed.connected,
+            "connections": len(server.connections),
+            "refused_connections": server.refused_connections,
+            "active": len(self.invoker.active),
+            "reserved_bytes": self.invoker.reserved_bytes,
+            "forwards": len(self.forwarder.active),
+            "counters": self.meter.counters,
+            "endpoints": {
+                endpoint.slug: {
+                    "generation": endpoint.generation,
+                    "held": len(endpoint.held),
+                    "instances": {
+                        i.instance_id: {"variant": v.name, "outstanding": len(i.invocations), "ejected": i.ejected}
+                        for v in endpoint.variants.values()
+                        for i in v.instances
+                    },
+                }
+                for endpoint in self.book.endpoints.values()
+            },
+        }
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The server's bounds."""
+    return Limits(
+        body_bytes=settings.body_bytes_max,
+        connections=settings.gateway_connections_max,
+        linger_bytes=max(67_108_864, 2 * settings.body_bytes_max),
+    )
+
+
+async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
+    """Run worker `index` on an inherited listening socket until SIGTERM; what was begun is answered within drain_ms."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    name = f"gateway-{index}"
+    gateway = Gateway(settings, name, loop)
+    gateway.start()
+    kept = sock.dup()  # the server closes the one that it accepts on
+    server = await listen(gateway, sock, limits_of(settings), gateway.sweep)
+    door = Door(settings.data / "run" / f"{name}.sock", kept, lambda: gateway.stats(server))
+    feeding = loop.create_task(gateway.feed.run())
+    gc.collect()
+    gc.freeze()
+    door.open()
+    log.info("%s serves %d endpoints", name, len(gateway.book.endpoints))
+    await stop.wait()
+    log.info("%s stops", name)
+    await server.close(settings.drain_ms)
+    feeding.cancel()
+    await asyncio.gather(feeding, return_exceptions=True)
+    await door.close()
+    kept.close()

@@ -1,0 +1,526 @@
+"""InvokeEndpoint: one object a request, from its head to the last byte of its reply; callbacks only, no task.
+
+On the path: the head's signature is checked and the body's room reserved; the body is collected and proves the
+signature;
+the route table chooses an instance; the reply goes back with what SageMaker lets through. An instance that ends or goes
+silent before the first byte of its reply costs the client nothing: its requests move to another, once each, within a
+budget (`health` tells them to). The deadline of all requests is kept by one sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from eyrie.decide.routing import PoisonMemory, RetryBudget
+from eyrie.gateway import errors
+from eyrie.gateway.errors import Reply
+from eyrie.gateway.meter import Meter
+from eyrie.gateway.routes import Endpoint, Instance, RouteBook
+from eyrie.http1.server import Connection
+from eyrie.http1.sweep import Sweep
+from eyrie.http1.upstream import Channel, ConnectFailed, Failure
+from eyrie.settings import Settings
+from eyrie.wire.auth import Claim, Verifier
+from eyrie.wire.errors import ApiError
+
+if TYPE_CHECKING:
+    from eyrie.gateway.health import Health
+
+log = logging.getLogger(__name__)
+
+HELD_MAX = 1_024  # requests an endpoint that wait for a target, a worker
+JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its head
+
+_SM = b"x-amzn-sagemaker-"
+_TARGET_VARIANT = _SM + b"target-variant"
+_FORWARDED = (b"content-type", b"accept", _SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")
+_REQUEST_LINES = tuple((name, name + b": ") for name in _FORWARDED)
+_RETURNED = {name: name + b": " for name in (b"content-type", _SM + b"custom-attributes")}
+_HEADER_BYTES_MAX = 1_024
+_NOT_BUILT = {
+    _SM + b"session-id": "sticky sessions (SessionId)",
+    _SM + b"target-model": "multi-model endpoints (TargetModel)",
+    _SM + b"target-container-hostname": "direct invocation of one container of several (TargetContainerHostname)",
+    _SM + b"inference-component": "inference components (InferenceComponentName)",
+    _SM + b"enable-explanations": "online explanations (EnableExplanations)",
+}
+
+
+class RequestIds:
+    """Request ids in the shape of a UUID, from one random draw and a count."""
+
+    def __init__(self) -> None:
+        self._prefix = str(uuid4())[:24].encode()
+        self._count = 0
+
+    def line(self) -> bytes:
+        """The header line of the next id."""
+        self._count += 1
+        return b"x-amzn-requestid: %b%012x\r\n" % (self._prefix, self._count)
+
+
+class Invoker:
+    """What all invocations of a worker share."""
+
+    def __init__(self, settings: Settings, verifier: Verifier, book: RouteBook, meter: Meter, sweep: Sweep) -> None:
+        self.settings = settings
+        self.verifier = verifier
+        self.book = book
+        self.meter = meter
+        self.sweep = sweep
+        self.health: Health
+        self.budget = RetryBudget(sweep.now)
+        self.poison = PoisonMemory()
+        self.ids = RequestIds()
+        self.active: set[Invocation] = set()  # their body is here, their reply is not complete
+        self.reserved_bytes = 0  # of bodies in flight
+        self.now_ms = 0  # wall clock, as of the last sweep
+        book.on_change = self.reconsider
+
+    def head(self, connection: Connection, name: str, path: bytes, query: bytes) -> None:
+        """A head of InvokeEndpoint was read: everything that can be refused without its body, is."""
+        fields = connection.fields
+        try:
+            claim = self.verifier.check_head(b"POST", path, query, fields, "sagemaker-runtime", self.now_ms)
+        except ApiError as refused:
+            self.answer(connection, errors.from_api_error(refused))
+            return
+        identity = claim.identity
+        endpoint = self.book.find(identity.account, identity.region, name)
+        limit = endpoint.body_bytes_max if endpoint is not None else self.settings.body_bytes_max
+        length = connection.content_length
+        if length is None:
+            length = limit
+        elif length > limit:
+            self.meter.count("bodies_too_large")
+            self.answer(connection, errors.body_too_large(limit))
+            return
+        if self.reserved_bytes + length > self.settings.bodies_in_flight_bytes_max:
+            self.meter.count("bodies_in_flight_limit")
+            self.answer(connection, errors.unavailable("Too many request bodies are in flight. Try again."))
+            return
+        self.reserved_bytes += length
+        connection.context = Invocation(self, connection, claim, endpoint, name, length)
+        connection.collect(limit)
+
+    def answer(self, connection: Connection, reply: Reply) -> None:
+        """Answer a request that never became an invocation."""
+        self.meter.count("refused")
+        status, lines, body = reply
+        connection.reply(status, self.ids.line() + lines, body)
+
+    def reconsider(self, endpoint: Endpoint) -> None:
+        """The endpoint's targets have changed: what waited for one may go on."""
+        waiting = list(endpoint.held)
+        endpoint.held.clear()
+        for invocation in waiting:
+            invocation.dispatch()
+
+    def turn(self, now: float) -> None:
+        """Called by the sweep: answer those whose time is up."""
+        for invocation in [i for i in self.active if now >= i.deadline_s or now >= i.hold_until_s]:
+            invocation.time_is_up(now)
+        if self.poison:
+            self.poison.forget(now)
+
+
+class Invocation:
+    """One InvokeEndpoint request. It hears from its client's connection and, as a sink, from its instance."""
+
+    __slots__ = (
+        "_avoid",
+        "_began_at",
+        "_body",
+        "_claim",
+        "_connection",
+        "_endpoint",
+        "_headers",
+        "_invoker",
+        "_moved",
+        "_name",
+        "_pieces",
+        "_reserved",
+        "_sent_at",
+        "_status",
+        "_streaming",
+        "_variant",
+        "_whole",
+        "channel",
+        "deadline_s",
+        "hold_until_s",
+        "instance",
+        "sent_at_s",
+    )
+
+    def __init__(
+        self,
+        invoker: Invoker,
+        connection: Connection,
+        claim: Claim,
+        endpoint: Endpoint | None,
+        name: str,
+        reserved: int,
+    ) -> None:
+        self._invoker = invoker
+        self._connection = connection
+        self._claim = claim
+        self._endpoint = endpoint
+        self._name = name
+        self._reserved = reserved
+        self._body = b""
+        self._variant = ""
+        self._avoid: Instance | None = None
+        self._moved = False
+        self._streaming = False
+        self._whole = b""
+        self._pieces: list[bytes] = []
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._began_at = 0.0
+        self._sent_at = 0.0
+        self.channel: Channel | None = None
+        self.instance: Instance | None = None
+        self.deadline_s = 0.0
+        self.hold_until_s = float("inf")
+        self.sent_at_s = 0.0  # by the sweep's clock
+
+    # --- the client's side ------------------------------------------------------------------------------------------
+
+    def body(self, data: bytes) -> None:
+        """The body is whole: prove the signature, check the rest, send it."""
+        invoker, endpoint = self._invoker, self._endpoint
+        self._began_at = perf_counter()
+        try:
+            identity = self._claim.check_body(data)
+        except ApiError as refused:
+            self._refuse(errors.from_api_error(refused))
+            return
+        if endpoint is None:
+            self._refuse(errors.unknown_endpoint(self._name, identity.account))
+            return
+        fields = self._connection.fields
+        if not _NOT_BUILT.keys().isdisjoint(fields) or _TARGET_VARIANT in fields:
+            reply = self._check_fields(endpoint)
+            if reply is not None:
+                self._refuse(reply)
+                return
+        self._body = data
+        invoker.budget.request()
+        now = invoker.sweep.now
+        if invoker.poison and invoker.poison.refused(self._hash(), now):
+            self._refuse(self._poisoned(endpoint))
+            return
+        self.deadline_s = now + endpoint.timeout_s
+        invoker.active.add(self)
+        self.dispatch()
+
+    def _check_fields(self, endpoint: Endpoint) -> Reply | None:
+        fields = self._connection.fields
+        for name, feature in _NOT_BUILT.items():
+            if name in fields:
+                return errors.validation(f"Endpoint {self._name} does not support {feature}: not built yet.")
+        self._variant = fields[_TARGET_VARIANT].decode("latin-1")
+        if self._variant not in endpoint.variants:
+            return errors.validation(
+                f"Variant {self._variant} not found for endpoint {self._name} of account {endpoint.key.account}."
+            )
+        return None
+
+    def too_large(self) -> None:
+        """The body passed the limit while it came in."""
+        self._invoker.meter.count("bodies_too_large")
+        endpoint = self._endpoint
+        limit = endpoint.body_bytes_max if endpoint is not None else self._invoker.settings.body_bytes_max
+        self._refuse(errors.body_too_large(limit))
+
+    def gone(self) -> None:
+        """The client left: its work is cancelled."""
+        self._invoker.meter.count("clients_gone")
+        self._leave()
+        self._release()
+
+    def paused(self) -> None:
+        """The client does not keep up."""
+        if self.channel is not None:
+            self.channel.pause_reading()
+
+    def resumed(self) -> None:
+        """The client has caught up."""
+        if self.channel is not None:
+            self.channel.resume_reading()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Send the request to an instance, or hold it until there is one."""
+        endpoint = self._endpoint
+        assert endpoint is not None
+        variant = None
+        self.hold_until_s = float("inf")
+        if self._variant:
+            variant = endpoint.variants.get(self._variant)
+            if variant is None:
+                self._finish(errors.unavailable(f"Variant {self._variant} is being withdrawn."))
+                return
+        full: Instance | None = None
+        while True:
+            instance = endpoint.choose(variant, self._avoid or full)
+            if instance is None or instance is full:
+                self._hold(endpoint)
+                return
+            failure = self._send(instance)
+            if failure is None:
+                return
+            if failure is Failure.FULL:
+                self._invoker.meter.count("instances_full")
+                self._invoker.health.suspect(instance)
+                if full is not None:
+                    self._finish(errors.unavailable(f"The instances of endpoint {self._name} take no more requests."))
+                    return
+                full = instance
+            else:
+                self._invoker.health.dead(instance, "nobody listens on its socket")
+
+    def _send(self, instance: Instance) -> Failure | None:
+        body = self._body
+        fields = self._connection.fields
+        lines = [instance.request_line]
+        for name, prefix in _REQUEST_LINES:
+            value = fields.get(name)
+            if value is not None:
+                lines += (prefix, value, b"\r\n")
+        lines.append(b"content-length: %d\r\n\r\n" % len(body))
+        if len(body) <= JOINED_BYTES_MAX:
+            lines.append(body)
+            body = b""
+        try:
+            instance.pool.send(self, b"".join(lines), body)
+        except ConnectFailed as error:
+            return error.failure
+        self.instance = instance
+        instance.invocations.add(self)
+        self.sent_at_s = self._invoker.sweep.now
+        self._sent_at = perf_counter()
+        return None
+
+    def _hold(self, endpoint: Endpoint) -> None:
+        """No instance can take the request now; one may come soon."""
+        invoker = self._invoker
+        if self._invoker.book.endpoints.get(endpoint.key) is not endpoint:
+            self._finish(errors.unknown_endpoint(self._name, endpoint.key.account))
+        elif len(endpoint.held) >= HELD_MAX:
+            invoker.meter.count("held_limit")
+            self._finish(errors.unavailable(f"Too many requests wait for an instance of endpoint {self._name}."))
+        else:
+            invoker.meter.count("held")
+            self.hold_until_s = invoker.sweep.now + invoker.settings.hold_ms / 1000
+            endpoint.held.append(self)
+
+    def move(self, why: str) -> None:
+        """The instance is lost to this request, of whose reply no byte has come: try another, once, within the
+        budget.
+        """
+        invoker, instance, endpoint = self._invoker, self.instance, self._endpoint
+        assert instance is not None
+        assert endpoint is not None
+        self._leave()
+        now = invoker.sweep.now
+        if invoker.poison.died(self._hash(), instance.instance_id, now):
+            invoker.meter.count("poison")
+            log.error("a request to %s ended two instances (%s): refused for a while", endpoint.slug, why)
+            self._finish(self._poisoned(endpoint))
+        elif self._moved:
+            self._finish(errors.unavailable(f"Two instances were lost to this request: {why}."))
+        elif not invoker.budget.withdraw(now):
+            invoker.meter.count("retry_budget_limit")
+            said = f"An instance was lost to this request, and the retry budget is spent: {why}."
+            self._finish(errors.unavailable(said))
+        else:
+            invoker.meter.count("retries")
+            self._moved = True
+            self._avoid = instance
+            self.dispatch()
+
+    @property
+    def movable(self) -> bool:
+        """Whether the reply has not begun."""
+        return self.channel is not None and not self.channel.began
+
+    # --- the instance's side ----------------------------------------------------------------------------------------
+
+    def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The head of the reply."""
+        self._status = status
+        self._headers = headers
+        instance = self.instance
+        if instance is not None:
+            instance.heard_at_s = self._invoker.sweep.now
+
+    def reply_data(self, piece: bytes) -> None:
+        """A piece of the reply: kept while it may still be whole or is an error, else passed on."""
+        channel = self.channel
+        assert channel is not None
+        if self._status >= 300:
+            if sum(map(len, self._pieces)) <= errors.MODEL_MESSAGE_BYTES_MAX:
+                self._pieces.append(piece)
+        elif channel.complete and not self._streaming:
+            self._whole = piece
+        else:
+            if not self._streaming:
+                self._streaming = True
+                self._connection.start(self._status, self._reply_lines(), self._reply_length())
+            self._connection.write(piece)
+            if self._connection.writing_paused:
+                channel.pause_reading()
+
+    def reply_end(self) -> None:
+        """The reply is whole."""
+        self.channel = None
+        if self._invoker.poison:
+            self._invoker.poison.answered(self._hash())
+        if self._status >= 300:
+            endpoint, instance = self._endpoint, self.instance
+            assert endpoint is not None
+            assert instance is not None
+            container = instance.variant.container
+            self._finish(errors.model_error(endpoint.key, container, self._status, b"".join(self._pieces)))
+            return
+        connection = self._connection
+        if self._streaming:
+            self._account(self._status)
+            connection.finish()
+        else:
+            lines = self._reply_lines()
+            self._account(self._status)
+            connection.reply(self._status, lines, self._whole)
+
+    def reply_failed(self, failure: Failure, began: bool) -> None:
+        """There is no (whole) reply."""
+        self.channel = None
+        instance, endpoint = self.instance, self._endpoint
+        assert instance is not None
+        assert endpoint is not None
+        if failure is Failure.GARBAGE:
+            self._invoker.meter.count("unreadable_replies")
+            said = b"The reply of the container is not HTTP."
+        elif began:
+            self._invoker.health.lost(instance)
+            said = b"".join(self._pieces)
+        else:
+            self._invoker.health.lost(instance)
+            if self.instance is instance:  # else the ejection has moved it already
+                self.move("its connection ended")
+            return
+        if self._connection.reply_started:
+            self._account(599)
+            self._connection.abort()
+        else:
+            self._finish(errors.model_error(endpoint.key, instance.variant.container, self._status, said, False))
+
+    def writable(self, writable: bool) -> None:
+        """The body is held whole in any case, and its size is bounded: nothing to pause."""
+
+    def time_is_up(self, now: float) -> None:
+        """The deadline, or the end of the hold, has come."""
+        endpoint = self._endpoint
+        assert endpoint is not None
+        if self.instance is None:
+            stop_waiting(endpoint, self)
+            self._invoker.meter.count("hold_timeouts")
+            self._finish(errors.unavailable(f"Endpoint {self._name} has no instance that can take the request now."))
+            return
+        container = self.instance.variant.container
+        self._invoker.meter.count("timeouts")
+        self._leave(keep_instance=True)
+        if self._connection.reply_started:
+            self._account(599)
+            self._connection.abort()
+        else:
+            self._finish(errors.timed_out(endpoint.key, container))
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def _reply_lines(self) -> bytes:
+        instance = self.instance
+        assert instance is not None
+        lines = [instance.variant.invoked_line, self._invoker.ids.line()]
+        for name, value in self._headers:
+            prefix = _RETURNED.get(name)
+            if prefix is not None and len(value) <= _HEADER_BYTES_MAX:
+                lines += (prefix, value, b"\r\n")
+        return b"".join(lines)
+
+    def _reply_length(self) -> int | None:
+        for name, value in self._headers:
+            if name == b"content-length":
+                return int(value)
+        return None
+
+    def _hash(self) -> int:
+        return hash((self._name, self._body))
+
+    def _poisoned(self, endpoint: Endpoint) -> Reply:
+        said = b"Two instances ended while they worked on this request; it is refused for a while."
+        container = next((v.container for v in endpoint.variants.values()), "primary")
+        return errors.model_error(endpoint.key, container, 0, said)
+
+    def _refuse(self, reply: Reply) -> None:
+        """Answer before anything was sent."""
+        self._release()
+        self._invoker.answer(self._connection, reply)
+
+    def _finish(self, reply: Reply) -> None:
+        """Answer with an error, and account for it."""
+        status, lines, body = reply
+        instance = self.instance
+        if instance is not None:
+            lines += instance.variant.invoked_line
+        lines += self._invoker.ids.line()
+        self._account(status)
+        self._connection.reply(status, lines, body)
+
+    def _account(self, status: int) -> None:
+        """Everything that ends with a request, before its reply goes out (which may begin the next one)."""
+        done_at = perf_counter()
+        instance, endpoint = self.instance, self._endpoint
+        assert endpoint is not None
+        meter = self._invoker.meter
+        if instance is None:
+            meter.rollup(endpoint.slug, self._variant, "").add(status, 0, int((done_at - self._began_at) * 1e6), 0)
+        else:
+            took = done_at - self._sent_at
+            variant = instance.variant
+            if took > variant.slowest_s:
+                variant.slowest_s = took
+            variant.answered += 1
+            waited_us = int((self._sent_at - self._began_at) * 1e6)
+            rollup = meter.rollup(endpoint.slug, variant.name, instance.target.instance_id)
+            rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations))
+            instance.invocations.discard(self)
+        self._release()
+
+    def _leave(self, keep_instance: bool = False) -> None:
+        """Let go of the instance."""
+        if self.channel is not None:
+            self.channel.cancel()
+            self.channel = None
+        if self.instance is not None:
+            self.instance.invocations.discard(self)
+            if not keep_instance:
+                self.instance = None
+        elif self._endpoint is not None:
+            stop_waiting(self._endpoint, self)
+
+    def _release(self) -> None:
+        self._invoker.active.discard(self)
+        self._invoker.reserved_bytes -= self._reserved
+        self._reserved = 0
+
+
+def stop_waiting(endpoint: Endpoint, invocation: Invocation) -> None:
+    """Take a request out of those that wait, if it is there."""
+    if invocation in endpoint.held:
+        endpoint.held.remove(invocation)

@@ -1,0 +1,295 @@
+"""The worker's snapshot of the route tables: endpoints, their variants, and the instances with what is outstanding on
+each.
+
+`RouteBook.read` takes `routes/*.json` in; a table of a lower generation than the one served is refused (law 3).
+Instances
+live on across tables, so what is outstanding and what was ejected stays known. The tables decide who belongs to an
+endpoint; `health` decides who is in the route right now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from eyrie.decide.routing import Wheel, at_random, least_outstanding
+from eyrie.domain.names import EndpointKey
+from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
+from eyrie.http1.upstream import Pool
+
+if TYPE_CHECKING:
+    from eyrie.gateway.invoke import Invocation
+
+log = logging.getLogger(__name__)
+
+_TABLE_BYTES_MAX = 4_194_304
+CONNECTIONS_MAX = 1_024  # to one instance, a worker
+
+
+class Instance:
+    """One instance as a worker sees it."""
+
+    __slots__ = (
+        "asked_at_s",
+        "ejected",
+        "endpoint",
+        "heard_at_s",
+        "invocations",
+        "pool",
+        "request_line",
+        "retired",
+        "target",
+        "told_idle",
+        "variant",
+    )
+
+    def __init__(self, target: Target, variant: Variant, pool: Pool) -> None:
+        self.target = target
+        self.variant = variant
+        self.endpoint = variant.endpoint
+        self.pool = pool
+        self.invocations: set[Invocation] = set()  # sent and not wholly answered
+        self.heard_at_s = 0.0  # when it last answered anything, by the loop's clock
+        self.asked_at_s = 0.0  # when it was last asked for a pong
+        self.ejected = ""  # why it is out of the route, by this worker's own judgement
+        self.retired = False  # left the tables
+        self.told_idle = False
+        self.request_line = b"POST /invocations HTTP/1.1\r\nhost: %b\r\n" % variant.container.encode()
+
+    @property
+    def instance_id(self) -> str:
+        """Its id."""
+        return self.target.instance_id
+
+
+class Variant:
+    """A production variant: its instances, and those of them in the route."""
+
+    __slots__ = (
+        "answered",
+        "container",
+        "endpoint",
+        "instances",
+        "invoked_line",
+        "name",
+        "route",
+        "routed",
+        "slowest_s",
+    )
+
+    def __init__(self, endpoint: Endpoint, route: VariantRoute) -> None:
+        self.endpoint = endpoint
+        self.name = route.name
+        self.route = route
+        self.container = route.container
+        self.instances: list[Instance] = []
+        self.routed: list[Instance] = []
+        self.slowest_s = 0.0  # slowest answer of late; decays
+        self.answered = 0  # how many answers that stands on
+        self.invoked_line = b"x-amzn-invoked-production-variant: %b\r\n" % route.name.encode()
+
+    def choose(self, avoid: Instance | None) -> Instance | None:
+        """An instance for a request, another than `avoid` where there is one."""
+        routed = self.routed
+        if avoid is not None:
+            routed = [instance for instance in routed if instance is not avoid]
+        if len(routed) < 2:
+            return routed[0] if routed else None
+        if self.route.strategy is RoutingStrategy.RANDOM:
+            return routed[at_random(len(routed), random.random())]
+        return routed[least_outstanding([len(i.invocations) for i in routed], random.random())]
+
+
+class Endpoint:
+    """One endpoint's table, as it is served."""
+
+    __slots__ = (
+        "_variants",
+        "_wheel",
+        "body_bytes_max",
+        "deadline_s",
+        "generation",
+        "held",
+        "key",
+        "slug",
+        "timeout_s",
+        "variants",
+    )
+
+    def __init__(self, key: EndpointKey) -> None:
+        self.key = key
+        self.slug = key.slug
+        self.generation = -1
+        self.timeout_s = 60.0
+        self.body_bytes_max = 0
+        self.variants: dict[str, Variant] = {}
+        self.held: deque[Invocation] = deque()  # waiting for a target to appear
+        self._wheel = Wheel({})
+        self._variants: list[Variant] = []
+
+    def reweigh(self) -> None:
+        """Who is in the route has changed: variants without an instance are left out, the others keep their place."""
+        for variant in self.variants.values():
+            variant.routed = [i for i in variant.instances if not i.ejected]
+        weights = {v.name: v.route.weight for v in self.variants.values() if v.routed}
+        self._wheel = Wheel(weights, self._wheel.place())
+        self._variants = [self.variants[name] for name in self._wheel.names]
+
+    def choose(self, variant: Variant | None, avoid: Instance | None) -> Instance | None:
+        """The instance for a request: of the named variant, else of the one whose turn it is. `avoid` is taken only by
+        nobody: a request never goes back to where it failed.
+        """
+        if variant is not None:
+            return variant.choose(avoid)
+        if not self._variants:
+            return None
+        chosen = self._variants[self._wheel.deal()]
+        instance = chosen.choose(avoid)
+        if instance is None:  # its only instance is the one to avoid
+            others = (other.choose(avoid) for other in self._variants if other is not chosen)
+            instance = next((other for other in others if other is not None), None)
+        return instance
+
+
+class RouteBook:
+    """Every endpoint that this worker serves."""
+
+    def __init__(
+        self, folder: Path, loop: asyncio.AbstractEventLoop, changed: Callable[[Endpoint], None] = lambda _: None
+    ) -> None:
+        self.folder = folder
+        self.endpoints: dict[EndpointKey, Endpoint] = {}
+        self.retired: dict[str, Instance] = {}  # left the tables, still answering
+        self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
+        self.on_change = changed
+        self._loop = loop
+        self._seen: dict[str, tuple[int, int, int]] = {}
+
+    def find(self, account: str, region: str, name: str) -> Endpoint | None:
+        """The endpoint of an account and region, or None."""
+        return self.endpoints.get(EndpointKey(account, region, name))
+
+    def read_all(self) -> tuple[dict[str, int], list[str]]:
+        """Read every table that is new or has changed; those whose file is gone are withdrawn.
+
+        Returns what to acknowledge: generations by slug, and slugs withdrawn.
+        """
+        found: dict[str, tuple[int, int, int]] = {}
+        for path in self._files():
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            found[path.stem] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        gone = [endpoint.slug for endpoint in self.endpoints.values() if endpoint.slug not in found]
+        changed = [slug for slug, stamp in found.items() if self._seen.get(slug) != stamp]
+        self._seen = found
+        return self.read(changed + gone)
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if path.suffix == ".json"]
+        except FileNotFoundError:
+            return []
+
+    def read(self, slugs: list[str]) -> tuple[dict[str, int], list[str]]:
+        """Read these tables again; a missing file means that the endpoint is withdrawn."""
+        served: dict[str, int] = {}
+        gone: list[str] = []
+        for slug in slugs:
+            try:
+                key = EndpointKey.from_slug(slug)
+                route = self._load(self.folder / f"{slug}.json")
+            except (OSError, ValueError, msgspec.MsgspecError) as error:
+                if not isinstance(error, FileNotFoundError):
+                    log.error("the route table of %s cannot be read: %s", slug, error)
+                    continue
+                self._withdraw(key)
+                gone.append(slug)
+                continue
+            if route.key != key:
+                log.error("the route table of %s names another endpoint", slug)
+                continue
+            served[slug] = self._take(route)
+        return served, gone
+
+    def _load(self, path: Path) -> EndpointRoute:
+        with open(path, "rb") as file:
+            data = file.read(_TABLE_BYTES_MAX + 1)
+        if len(data) > _TABLE_BYTES_MAX:
+            raise ValueError(f"longer than {_TABLE_BYTES_MAX} bytes")
+        return msgspec.json.decode(data, type=EndpointRoute)
+
+    def _take(self, route: EndpointRoute) -> int:
+        """Serve a table, unless it is older than the one served; the generation served now."""
+        endpoint = self.endpoints.get(route.key)
+        if endpoint is None:
+            endpoint = self.endpoints[route.key] = Endpoint(route.key)
+        if route.generation < endpoint.generation:
+            log.warning("generation %d of %s is older than %d", route.generation, endpoint.slug, endpoint.generation)
+            return endpoint.generation
+        endpoint.generation = route.generation
+        endpoint.timeout_s = route.timeout_ms / 1000
+        endpoint.body_bytes_max = route.body_bytes_max
+        known = {i.instance_id: i for v in endpoint.variants.values() for i in v.instances}
+        endpoint.variants = {v.name: self._variant(endpoint, v, known) for v in route.variants}
+        for instance in known.values():  # what is left of them is in no variant any more
+            self._retire(instance)
+        endpoint.reweigh()
+        self.on_change(endpoint)
+        return endpoint.generation
+
+    def _variant(self, endpoint: Endpoint, route: VariantRoute, known: dict[str, Instance]) -> Variant:
+        old = endpoint.variants.get(route.name)
+        variant = Variant(endpoint, route)
+        if old is not None:
+            variant.slowest_s, variant.answered = old.slowest_s, old.answered
+        for target in route.targets:
+            instance = known.get(target.instance_id)
+            if instance is not None and instance.target.socket == target.socket:
+                del known[target.instance_id]
+                instance.variant = variant
+            else:
+                instance = self._instance(target, variant)
+            variant.instances.append(instance)
+        return variant
+
+    def _instance(self, target: Target, variant: Variant) -> Instance:
+        back = self.retired.pop(target.instance_id, None)
+        if back is not None and back.target.socket == target.socket:
+            back.retired = back.told_idle = False
+            back.variant, back.endpoint = variant, variant.endpoint
+            return back
+        pool = Pool(self._loop, target.socket, channels_max=CONNECTIONS_MAX)
+        return Instance(target, variant, pool)
+
+    def _withdraw(self, key: EndpointKey) -> None:
+        endpoint = self.endpoints.pop(key, None)
+        if endpoint is None:
+            return
+        for variant in endpoint.variants.values():
+            for instance in variant.instances:
+                self._retire(instance)
+        endpoint.variants = {}
+        endpoint.reweigh()
+        self.on_change(endpoint)
+
+    def _retire(self, instance: Instance) -> None:
+        instance.retired = True
+        self.retired[instance.instance_id] = instance
+
+    def take_idle(self) -> list[str]:
+        """Instances that left the tables and have now answered all they had; each is told once."""
+        done = [i for i in self.retired.values() if not i.invocations]
+        for instance in done:
+            del self.retired[instance.instance_id]
+            instance.pool.close()
+            self.idle.append(instance.instance_id)
+        return [instance.instance_id for instance in done]
