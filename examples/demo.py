@@ -1,7 +1,7 @@
 """The main job, end to end, with unmodified boto3: deploy two real models to two zones, invoke, break, heal, delete.
 
-Run it with `make demo`. It starts an Eyrie of its own on a free port with a temporary data directory, and leaves nothing
-behind. It exits with 1 when any promise was broken, and says which.
+Run it with `make demo`. It starts an Eyrie of its own on a free port with a temporary data directory, and leaves
+nothing behind. It exits with 1 when any promise was broken, and says which.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def broken_under_load(demo: Demo, rows: list[str]) -> None:
         ):
             victim = next(i for i in victims if i["variant"] == variant)
             demo.say(
-                f"{how} of {variant} instance {victim['id']} in zone {victim['zone']} (process {victim['pid']}) under load"
+                f"{how} of {variant} instance {victim['id']} (zone {victim['zone']}, process {victim['pid']})"
             )
             os.kill(int(victim["pid"]), signum)
             healed_s = seconds_until_whole(demo, victim["id"], len(variants) * INSTANCES_A_VARIANT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from botocore.credentials import Credentials
 
 from eyrie.cli import data as datadir
 from eyrie.cli.errors import CommandError
+from eyrie.http1.unix import connect_unix
 
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
 
@@ -75,6 +75,5 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = connect_unix(str(self._path))
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))

@@ -16,7 +16,6 @@ from eyrie.cli.errors import CommandError
 from eyrie.settings import Settings, SettingsError
 
 FORMAT = 1
-PATH_BYTES_MAX = 70  # a Unix socket's path holds 107 bytes, and the longest of ours adds 36 to the directory's
 _OURS_BEFORE_VERSION = frozenset({"eyrie.lock", "run", "logs", "lost+found"})
 
 
@@ -31,10 +30,6 @@ class Credential:
 
 def make(data: Path) -> None:
     """Create the directory and the folders that every process expects. Raises CommandError where that cannot be."""
-    if len(os.fsencode(data)) > PATH_BYTES_MAX:
-        raise CommandError(
-            f"the path of the data directory is too long for Unix sockets: {data} (at most {PATH_BYTES_MAX} bytes)"
-        )
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in ("run", "logs"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyrie.adapters import process_lock
+from eyrie.http1.unix import connect_unix
 
 LISTEN_FD = 3  # where a gateway finds the listening socket
 _ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE)
@@ -78,12 +79,10 @@ def ready(part: Part, data: Path, pid: int) -> bool:
     """True when this very process holds its lock and its socket accepts."""
     if process_lock.holder(part.lock(data)) != pid:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(part.socket(data)))
-        except OSError:
-            return False
+    try:
+        connect_unix(str(part.socket(data))).close()
+    except OSError:
+        return False
     return True
 
 

@@ -14,6 +14,7 @@ from eyrie.adapters.process_lock import Running
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import CONTROL, OBJECTS, Part
 from eyrie.cli.supervisor import Child, Supervisor
+from eyrie.http1.unix import connect_unix
 
 _CONTROL_GRACE_S = 10.0
 _BACKLOG = 4096
@@ -66,14 +67,13 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 def receive_listener(path: Path) -> socket.socket | None:
     """The listening socket of a live worker, by SCM_RIGHTS over its own socket; None where it does not answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(2.0)
-        try:
-            line.connect(str(path))
+    try:
+        with connect_unix(str(path)) as line:
+            line.settimeout(2.0)
             line.sendall(b"listener\n")
             _, ancillary, _, _ = line.recvmsg(4096, socket.CMSG_SPACE(array.array("i").itemsize))
-        except OSError:
-            return None
+    except OSError:
+        return None
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
