@@ -175,8 +175,12 @@ class ArtifactError(Exception):
 class Artifacts(Protocol):
     """Model archives by digest, kept as long as an endpoint names them."""
 
-    def fetch(self, scope: Scope, url: str) -> str:
-        """Download an s3:// model archive (or prefix), verify and unpack it once; its sha256. Raises ArtifactError."""
+    def fetch(self, scope: Scope, url: str, code_url: str | None = None) -> str:
+        """Download an s3:// model archive (or a prefix, ending with "/"), verify and unpack it once; its sha256.
+
+        `code_url` is a second archive, the user's own code (SAGEMAKER_SUBMIT_DIRECTORY where it is an s3:// URL): it is
+        unpacked over `model/code`, and the digest is then of both. Raises ArtifactError; and OSError to be retried.
+        """
         ...
 
     def path(self, digest: str) -> Path:

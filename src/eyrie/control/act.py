@@ -96,7 +96,8 @@ class Hands:
         with self._archives:
             self._fetching += 1
         try:
-            digest = self._artifacts.fetch(key.scope, str(effect.arguments["url"]))
+            arguments = effect.arguments
+            digest = self._artifacts.fetch(key.scope, str(arguments["url"]), arguments.get("code_url"))
             with self._archives:
                 self._fetched[effect.effect_id] = digest
             return digest

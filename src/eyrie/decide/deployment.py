@@ -16,7 +16,7 @@ from eyrie.decide.policy import Policy
 from eyrie.decide.publication import in_route
 from eyrie.domain.deployment import PHASE_MOVES, Deployment, DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
-from eyrie.domain.fleet import Fleet, InstanceState, Variant
+from eyrie.domain.fleet import ContainerSpec, Fleet, InstanceState, Variant
 from eyrie.domain.plan import Verb
 from eyrie.domain.transition import moved
 
@@ -77,7 +77,7 @@ def _fetch(draft: Draft, fleet: Fleet) -> str | None:
         outcome = next((o for o in draft.seen.outcomes if (o.verb, o.subject) == (Verb.FETCH_ARTIFACT, subject)), None)
         if outcome is None:
             if not draft.owed(Verb.FETCH_ARTIFACT, subject):
-                draft.owe(Verb.FETCH_ARTIFACT, subject, url=container.model_data_url)
+                draft.owe(Verb.FETCH_ARTIFACT, subject, url=container.model_data_url, code_url=_code_url(container))
         elif outcome.error is not None:
             return (
                 f'Failed to download model data for container "{container.hostname}" of production variant '
@@ -87,6 +87,12 @@ def _fetch(draft: Draft, fleet: Fleet) -> str | None:
             draft.note(f"artifact {outcome.value}", f"model data of variant {variant.name}: {container.model_data_url}")
             _set_artifact(draft, fleet.generation, variant.name, outcome.value)
     return None
+
+
+def _code_url(container: ContainerSpec) -> str | None:
+    """The archive of the user's code where it is apart from the model's, as SageMaker's SDK uploads it."""
+    url = container.environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "").strip('"')
+    return url if url.startswith("s3://") else None
 
 
 def _set_artifact(draft: Draft, fleet: int, variant: str, digest: str | None) -> None:
