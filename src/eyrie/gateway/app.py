@@ -131,6 +131,12 @@ class Gateway:
         self.book.read_all()
         self.sweep.add(self._turn)
 
+    def stop(self) -> None:
+        """Keep no deadline any more, and cut the idle connections to instances and processes."""
+        self.sweep.remove(self._turn)
+        self.book.close()
+        self.forwarder.close()
+
     def _turn(self, now: float) -> None:
         self.invoker.now_ms = time.time_ns() // 1_000_000
         self.health.turn(now)
@@ -197,6 +203,7 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     await stop.wait()
     log.info("%s stops", name)
     await server.close(settings.drain_ms)
+    gateway.stop()
     feeding.cancel()
     await asyncio.gather(feeding, return_exceptions=True)
     await door.close()

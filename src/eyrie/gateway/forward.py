@@ -43,6 +43,11 @@ class Forwarder:
         self.active.add(forward)
         forward.send()
 
+    def close(self) -> None:
+        """Cut the idle connections."""
+        self._control.close()
+        self._objects.close()
+
     def turn(self, now: float) -> None:
         """Called by the sweep: try those again that wait for a socket; end what stands still."""
         for forward in tuple(self.waiting):

@@ -293,3 +293,10 @@ class RouteBook:
             instance.pool.close()
             self.idle.append(instance.instance_id)
         return [instance.instance_id for instance in done]
+
+    def close(self) -> None:
+        """Cut the idle connections to every instance."""
+        for endpoint in self.endpoints.values():
+            for variant in endpoint.variants.values():
+                for instance in variant.instances:
+                    instance.pool.close()

@@ -1,0 +1,289 @@
+"""InvokeEndpoint through a worker on real sockets: what reaches the instance, what comes back, who is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from gateway_world import ACCOUNT, Call, World, answering, hanging, read_reply, until, world
+
+from eyrie.domain.routing import RoutingStrategy
+
+SM = "X-Amzn-SageMaker-"
+
+
+def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), world(**settings) as made:
+            await test(made)
+
+    asyncio.run(main())
+
+
+def test_a_signed_request_reaches_the_model_and_its_reply_comes_back() -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            await call.answer(b"0.5", lines=f"content-type: text/csv\r\n{SM}Custom-Attributes: out\r\nx-secret: no\r\n")
+
+        one = await w.instance("i-1", behave)
+        w.publish({"AllTraffic": (1.0, [one])})
+        got = await w.invoke(b"1,2,3", **{"Accept": "text/csv", f"{SM}Custom-Attributes": "in", "X-Other": "no"})
+        assert (got.status, got.body) == (200, b"0.5")
+        assert got.headers["content-type"] == "text/csv"
+        assert got.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
+        assert got.headers["x-amzn-sagemaker-custom-attributes"] == "out"
+        assert len(got.headers["x-amzn-requestid"]) == 36
+        assert "x-secret" not in got.headers
+        call = one.calls[0]
+        assert (call.method, call.path, call.body) == ("POST", "/invocations", b"1,2,3")
+        assert call.headers == {
+            "host": "primary",
+            "content-type": "text/csv",
+            "accept": "text/csv",
+            "x-amzn-sagemaker-custom-attributes": "in",
+            "content-length": "5",
+        }
+
+    run(test)
+
+
+def test_a_wrong_signature_is_refused_and_nothing_sent() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"v": (1.0, [one])})
+        got = await w.send(w.sign(b"1", {}, "/endpoints/e/invocations", secret="another"))
+        assert got.status == 403
+        assert got.headers["x-amzn-errortype"] == "InvalidSignatureException"
+        tampered = w.sign(b"1", {}, "/endpoints/e/invocations")[:-1] + b"2"
+        assert (await w.send(tampered)).status == 403
+        assert one.calls == []
+
+    run(test)
+
+
+def test_an_unknown_endpoint_is_a_validation_error_with_the_text_clients_know() -> None:
+    async def test(w: World) -> None:
+        got = await w.invoke(name="missing")
+        assert got.status == 400
+        assert got.headers["x-amzn-errortype"] == "ValidationError"
+        assert got.json() == {"Message": f"Endpoint missing of account {ACCOUNT} not found."}
+
+    run(test)
+
+
+def test_weights_are_kept_exactly_and_a_variant_of_weight_0_can_be_targeted() -> None:
+    async def test(w: World) -> None:
+        a, b, c = [await w.instance(f"i-{n}") for n in "abc"]
+        w.publish({"A": (0.75, [a]), "B": (0.25, [b]), "C": (0.0, [c])})
+        seen: Counter[str] = Counter()
+        for _ in range(40):
+            seen[(await w.invoke()).headers["x-amzn-invoked-production-variant"]] += 1
+        assert seen == {"A": 30, "B": 10}
+        got = await w.invoke(**{f"{SM}Target-Variant": "C"})
+        assert got.headers["x-amzn-invoked-production-variant"] == "C"
+        got = await w.invoke(**{f"{SM}Target-Variant": "Nobody"})
+        assert got.status == 400
+        assert "Variant Nobody" in got.json()["Message"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("strategy", list(RoutingStrategy))
+def test_load_goes_where_least_is_outstanding_unless_random_is_asked_for(strategy: RoutingStrategy) -> None:
+    async def test(w: World) -> None:
+        instances = [await w.instance(f"i-{n}", hanging) for n in range(3)]
+        w.publish({"v": (1.0, instances)}, strategy=strategy)
+        waiting = [asyncio.ensure_future(w.invoke()) for _ in range(9)]
+        await until(lambda: sum(len(i.calls) for i in instances) == 9)
+        spread = sorted(len(i.calls) for i in instances)
+        assert sum(spread) == 9
+        if strategy is RoutingStrategy.LEAST_OUTSTANDING_REQUESTS:
+            assert spread == [3, 3, 3]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(test, silence_ms=60_000)
+
+
+@pytest.mark.parametrize(("status", "who", "code"), [(400, "client", "CLIENT"), (503, "server", "SERVER")])
+def test_an_error_of_the_model_becomes_a_model_error(status: int, who: str, code: str) -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            await call.answer(b'bad "row"', status)
+
+        w.publish({"v": (1.0, [await w.instance("i-1", behave)])})
+        got = await w.invoke()
+        assert got.status == 424
+        assert got.headers["x-amzn-errortype"] == "ModelError"
+        group = "/aws/sagemaker/Endpoints/e"
+        assert got.json() == {
+            "ErrorCode": f"{code}_ERROR_FROM_MODEL",
+            "LogStreamArn": f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{group}",
+            "Message": f'Received {who} error ({status}) from primary with message "bad "row"". See '
+            "https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logEventViewer:group="
+            f"{group} in account {ACCOUNT} for more information.",
+            "OriginalMessage": 'bad "row"',
+            "OriginalStatusCode": status,
+        }
+
+    run(test)
+
+
+def test_a_model_that_does_not_answer_in_time_is_a_model_error_with_status_0() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1", hanging)
+        w.publish({"v": (1.0, [one])}, timeout_ms=300)
+        got = await w.invoke()
+        assert (got.status, got.json()["OriginalStatusCode"]) == (424, 0)
+        assert got.json()["OriginalMessage"].startswith("Your invocation timed out while waiting for a response from")
+        await until(lambda: one.left == 1)  # and its work was cancelled
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_body_over_the_limit_is_413_whether_announced_or_chunked() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"v": (1.0, [one])}, body_bytes_max=1_000)
+        got = await w.invoke(b"x" * 1_001)
+        assert (got.status, got.headers["x-amzn-errortype"]) == (413, "ValidationError")
+        assert "1000 bytes" in got.json()["Message"]
+        head = w.sign(b"", {}, "/endpoints/e/invocations").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        got = await w.send(head + b"".join(b"64\r\n" + b"x" * 100 + b"\r\n" for _ in range(11)) + b"0\r\n\r\n")
+        assert got.status == 413
+        assert one.calls == []
+        assert w.gateway.invoker.reserved_bytes == 0
+
+    run(test)
+
+
+def test_bodies_in_flight_have_a_budget() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1", hanging)
+        w.publish({"v": (1.0, [one])})
+        first = asyncio.ensure_future(w.invoke(b"x" * 800))
+        await until(lambda: len(one.calls) == 1)
+        got = await w.invoke(b"x" * 300)
+        assert (got.status, got.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+        assert w.counter("bodies_in_flight_limit") == 1
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await until(lambda: w.gateway.invoker.reserved_bytes == 0)
+
+    run(test, silence_ms=60_000, bodies_in_flight_bytes_max=1_000)
+
+
+def test_a_chunked_request_body_is_gathered_for_the_model() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"v": (1.0, [one])})
+        head = w.sign(b"abcdef", {}, "/endpoints/e/invocations")[:-6]
+        head = head.replace(b"Content-Length: 6", b"Transfer-Encoding: chunked")
+        assert (await w.send(head + b"4\r\nabcd\r\n2\r\nef\r\n0\r\n\r\n")).status == 200
+        assert one.calls[0].body == b"abcdef"
+
+    run(test)
+
+
+def test_a_client_that_leaves_cancels_its_request_at_the_instance() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1", hanging)
+        w.publish({"v": (1.0, [one])})
+        _, writer = await w.connect()
+        writer.write(w.sign(b"1", {}, "/endpoints/e/invocations"))
+        await until(lambda: len(one.calls) == 1)
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: one.left == 1)
+        assert not w.gateway.invoker.active
+        assert w.gateway.invoker.reserved_bytes == 0
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_long_reply_streams_with_back_pressure() -> None:
+    async def test(w: World) -> None:
+        sent = 0
+
+        async def behave(call: Call) -> None:
+            nonlocal sent
+            call.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: x/y\r\ntransfer-encoding: chunked\r\n\r\n")
+            for _ in range(400):
+                call.writer.write(b"10000\r\n" + b"z" * 65_536 + b"\r\n")
+                await call.writer.drain()
+                sent += 1
+            call.writer.write(b"0\r\n\r\n")
+
+        w.publish({"v": (1.0, [await w.instance("i-1", behave)])})
+        reader, writer = await w.connect()
+        writer.write(w.sign(b"1", {}, "/endpoints/e/invocations"))
+        await until(lambda: sent > 10)
+        seen = -1
+        while seen != sent:  # the model stands still because the client does not read
+            seen = sent
+            await asyncio.sleep(0.1)
+        assert sent < 300
+        got = await read_reply(reader)
+        assert len(got.body) == 400 * 65_536
+        writer.close()
+        await writer.wait_closed()
+
+    run(test)
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            await call.answer(call.body)
+
+        w.publish({"v": (1.0, [await w.instance("i-1", behave)])})
+        reader, writer = await w.connect()
+        writer.write(b"".join(w.sign(b"%d" % n, {}, "/endpoints/e/invocations") for n in range(20)))
+        assert [(await read_reply(reader)).body for _ in range(20)] == [b"%d" % n for n in range(20)]
+        writer.close()
+        await writer.wait_closed()
+
+    run(test)
+
+
+@pytest.mark.parametrize("header", ["Session-Id", "Target-Model", "Target-Container-Hostname", "Inference-Component"])
+def test_what_is_not_built_is_refused_in_words(header: str) -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"v": (1.0, [one])})
+        got = await w.invoke(**{SM + header: "x"})
+        assert (got.status, got.headers["x-amzn-errortype"]) == (400, "ValidationError")
+        assert "not built yet" in got.json()["Message"]
+        for action in ("async-invocations", "invocations-response-stream"):
+            got = await w.invoke(action=action)
+            assert (got.status, got.headers["x-amzn-errortype"]) == (400, "ValidationError")
+        assert one.calls == []
+
+    run(test)
+
+
+def test_a_second_is_rolled_up_by_endpoint_variant_and_instance() -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            await (answering(call) if call.body == b"good" else call.answer(b"", 500))
+
+        one = await w.instance("i-1", behave)
+        w.publish({"v": (1.0, [one])})
+        w.gateway.meter.take(0)
+        await w.invoke(b"good")
+        await w.invoke(b"bad")
+        taken = w.gateway.meter.take(7)
+        assert taken is not None
+        assert taken["at_s"] == 7
+        rollup = taken["endpoints"][f"{ACCOUNT}.us-east-1.e"]["v"]["i-1"]
+        assert (rollup["n"], rollup["e4"], rollup["e5"]) == (2, 1, 0)
+        assert sum(rollup["model"].values()) == sum(rollup["overhead"].values()) == 2
+        assert w.gateway.meter.take(8) is None
+        json.dumps(taken)
+
+    run(test)
