@@ -76,6 +76,7 @@ class Operation:
     output: Shape | None
     result_wrapper: str | None  # query protocol
     errors: tuple[str, ...]  # names of the modelled exceptions
+    deprecated: bool
 
 
 class Service:
@@ -147,6 +148,7 @@ class Service:
             output=self._shape(output) if output else None,
             result_wrapper=output.get("resultWrapper") if output else None,
             errors=tuple(e["shape"] for e in raw.get("errors", ())),
+            deprecated=bool(raw.get("deprecated")),
         )
 
     def _shape(self, ref: Mapping[str, Any]) -> Shape:

@@ -28,6 +28,7 @@ _POSIX = {
     "ASCII": r"\x00-\x7f",
     "IsAlphabetic": "",
 }
+_CLASS_LETTERS = frozenset("dDsSwW")
 _PROPERTY = re.compile(r"\\p\{(?:Is)?(\w+)\}|\\p([A-Z])")
 _SURROGATE_PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _COUNTED_ANCHOR = re.compile(r"(?<!\\)\$\{\d+(?:,\d*)?\}")
@@ -64,8 +65,12 @@ def translate(pattern: str) -> str:
             continue
         char = pattern[at]
         if char == "\\":
-            out.append(pattern[at : at + 2])
+            pair = pattern[at : at + 2]
+            out.append("\\Z" if pair == "\\z" else pair)
             at += 2
+            if in_class and pair[1:] in _CLASS_LETTERS and pattern[at : at + 1] == "-":
+                out.append("\\-")  # after a class there can be no range
+                at += 1
             continue
         if char == "[":
             out.append("\\[" if in_class else "[")

@@ -27,10 +27,10 @@ class _Route:
     needs_headers: tuple[str, ...]
 
     @property
-    def weight(self) -> tuple[int, int, int]:
-        """How much of a request this route asks for: the heaviest that fits is meant."""
+    def weight(self) -> tuple[int, int, int, bool]:
+        """How much of a request this route asks for: the heaviest that fits is meant, and the newer of two alike."""
         fixed = sum(not segment.startswith("{") for segment in self.segments)
-        return len(self.query) + len(self.needs), len(self.needs_headers), fixed
+        return len(self.query) + len(self.needs), len(self.needs_headers), fixed, not self.operation.deprecated
 
 
 class Router:
