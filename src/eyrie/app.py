@@ -7,7 +7,10 @@ log, and runs on uvloop until SIGTERM.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Coroutine
@@ -50,9 +53,69 @@ def _part(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any
         from eyrie.objects import app as objects
 
         return objects.serve(settings)
-    from eyrie.control import app as control
+    return _control(settings)
 
-    return control.serve(settings)
+
+async def _control(settings: Settings) -> None:
+    """Wire control and run it: the reconcilers' loop, the feed to the gateways, the APIs. Until SIGTERM."""
+    from eyrie.adapters.artifacts import S3Artifacts
+    from eyrie.adapters.clock import RandomIdentity, SystemClock
+    from eyrie.adapters.compute_process import ProcessCompute
+    from eyrie.adapters.feed import Feed
+    from eyrie.adapters.instance_logs import InstanceLogs
+    from eyrie.adapters.instance_types import load_instance_types
+    from eyrie.adapters.store_sql import SqlStore
+    from eyrie.control.app import ControlApp, Surroundings
+    from eyrie.control.loop import Loop
+    from eyrie.control.story import Observation
+    from eyrie.http1.handlers import serve as serve_http
+    from eyrie.http1.limits import Limits
+    from eyrie.http1.unix import listen_unix
+    from eyrie.wire.credentials import Credentials
+
+    store, clock, identity = SqlStore(settings.store_url), SystemClock(settings.time_scale), RandomIdentity()
+    run, keys = settings.data / "run", settings.data / "credentials.json"
+    artifacts = S3Artifacts(settings.data, run / "objects.sock", keys if settings.auth else None)
+    feed = Feed(settings.data)
+    compute = ProcessCompute(settings, artifacts, clock, on_death=lambda spec: loop.wake(spec.endpoint))
+    loop = Loop(store, compute, artifacts, feed, clock, identity, settings)
+    surroundings = Surroundings(
+        settings,
+        store,
+        clock,
+        identity,
+        loop.endpoints,
+        InstanceLogs(settings.data),
+        load_instance_types(settings.data),
+        lambda: Observation(compute.inventory(), compute.stats()),
+    )
+    credentials = Credentials.load(keys) if settings.auth else Credentials()
+    app = ControlApp(surroundings, credentials)
+    compute.start()
+    await feed.start(loop)
+    server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
+    driving = asyncio.create_task(loop.run())
+    await _told_to_stop(driving)
+    await server.close(settings.drain_ms)
+    driving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await driving
+    await feed.close()
+    app.close()
+    compute.close()
+    store.close()
+
+
+async def _told_to_stop(driving: asyncio.Task[None]) -> None:
+    """Until SIGTERM or SIGINT, or until the loop ended by itself, which is a defect and raises here."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({told, driving}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if driving.done():
+        driving.result()
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
