@@ -81,6 +81,11 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def connections(self) -> int:
+        """How many connections the wire's threads keep open at most."""
+        return THREADS_EACH
+
     def failures(self) -> str:
         """Both counts, in words."""
         return f"{self.wire.failed} on the wire, {self.boto.failed} as boto3 sees it"
