@@ -7,6 +7,7 @@ the route. Liveness when they stop: the endpoint comes to rest, whole or Failed 
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -45,17 +46,16 @@ class Life:
         variants = [("A", self.chance.randint(1, 4))] + ([("B", self.chance.randint(1, 2))] * self.chance.randint(0, 1))
         new = wish(*variants, config=f"config-{self.configs}", image=self.chance.choice(["eyrie/xgboost", "other"]))
         change = CapacityChange("A", weight=self.chance.random(), count=self.chance.randint(1, 4))
-        try:
+        endpoints = self.rig.endpoints
+        with contextlib.suppress(Refused):
             self.chance.choice(
                 [
-                    lambda: self.rig.endpoints.create(KEY, new),
-                    lambda: self.rig.endpoints.update(KEY, new, retain_all=self.chance.random() < 0.3),
-                    lambda: self.rig.endpoints.update_weights(KEY, [change]),
-                    lambda: self.chance.random() < 0.2 and self.rig.endpoints.delete(KEY),
+                    lambda: endpoints.create(KEY, new),
+                    lambda: endpoints.update(KEY, new, retain_all=self.chance.random() < 0.3),
+                    lambda: endpoints.update_weights(KEY, [change]),
+                    lambda: self.chance.random() < 0.2 and endpoints.delete(KEY),
                 ]
             )()
-        except Refused:
-            pass
 
     def some(self) -> str | None:
         alive = self.rig.world.alive()
@@ -79,10 +79,13 @@ class Life:
     def gateways(self) -> None:
         world = self.rig.world
         gateway = self.chance.choice(world.gateways)
-        gateway.live = self.chance.random() < 0.7
         world.lazy_gateways = self.chance.random() < 0.3
-        gateway.busy = set(world.alive()) if self.chance.random() < 0.3 else set()
+        gateway.live = self.chance.random() < 0.7
+        if not gateway.live:  # it takes its requests with it; its successor begins with the newest tables
+            gateway.busy, gateway.tables = set(), {}
         world.read_tables(g for g in world.gateways if g.live)
+        serves = {i for i in world.alive() if gateway.serves(i)}
+        gateway.busy = serves if self.chance.random() < 0.3 else set()
 
     def image(self) -> None:
         for group in (self.rig.world.crashing_images, self.rig.world.silent_images):

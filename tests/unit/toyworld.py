@@ -145,7 +145,8 @@ class World:
         self.tables: dict[EndpointKey, EndpointRoute] = {}
         self.withdrawn: dict[EndpointKey, int] = {}
         self.gateways = [ToyGateway() for _ in range(gateways)]
-        self.left_ms: dict[str, int] = {}
+        self.offered_ms: dict[str, int] = {}  # instance -> when the table without it was published
+        self.left_ms: dict[str, int] = {}  # instance -> when the last gateway took that table up
         self.archives: dict[str, str] = {}
         self.missing_urls: set[str] = set()
         self.crashing_images: set[str] = set()
@@ -210,7 +211,7 @@ class World:
         return ["Traceback (most recent call last):", "ValueError: this model does not load"][-lines:]
 
     # artifacts
-    def fetch(self, scope: Scope, url: str) -> str:
+    def fetch(self, scope: Scope, url: str, code_url: str | None = None) -> str:
         self.fault(f"fetch {url}")
         if url in self.missing_urls:
             raise ArtifactError("there is no object at that URL")
@@ -230,7 +231,9 @@ class World:
         self.fault(f"publish {route.generation}")
         if route.generation < max(self.withdrawn.get(route.key, 0), self._generation(route.key)):
             return
+        before = self.tables.get(route.key)
         self.tables[route.key] = route
+        self._note_left(before, route)
         if not self.lazy_gateways:
             self.read_tables(self.gateways)
         self.fault(f"published {route.generation}")
@@ -239,7 +242,7 @@ class World:
         self.fault(f"withdraw {generation}")
         if generation < self._generation(key):
             return
-        self.tables.pop(key, None)
+        self._note_left(self.tables.pop(key, None), None)
         self.withdrawn[key] = generation
         if not self.lazy_gateways:
             self.read_tables(self.gateways)
@@ -283,17 +286,26 @@ class World:
         self.settle()
         return [instance_id for instance_id, i in self.instances.items() if i.alive]
 
+    def _note_left(self, before: EndpointRoute | None, after: EndpointRoute | None) -> None:
+        for instance_id in _targets(before) - _targets(after):
+            self.offered_ms[instance_id] = self.clock.ms
+
     def _generation(self, key: EndpointKey) -> int:
         return self.tables[key].generation if key in self.tables else 0
 
     def _judge_stop(self, instance_id: str) -> None:
         """Law 14: no live gateway serves it, and its requests are answered, unless the limits have passed."""
         out_ms = self.clock.ms - self.left_ms.get(instance_id, -(10**9))
+        offered_ms = self.clock.ms - self.offered_ms.get(instance_id, -(10**9))
         for gateway in self.gateways:
-            if gateway.live and gateway.serves(instance_id) and not self.lazy_gateways:
+            if gateway.live and gateway.serves(instance_id) and offered_ms < self.policy.ack_limit_ms:
                 self.wrongs.append(f"{instance_id} stopped while a gateway serves it")
             if gateway.live and instance_id in gateway.busy and out_ms < self.policy.drain_ms:
                 self.wrongs.append(f"{instance_id} stopped after {out_ms} ms with a request outstanding")
+
+
+def _targets(route: EndpointRoute | None) -> set[str]:
+    return {t.instance_id for v in route.variants for t in v.targets} if route else set()
 
 
 class Rig:
@@ -367,7 +379,7 @@ class Rig:
     def settle(self) -> None:
         """Look and act until nothing changes at this moment."""
         for _ in range(1000):
-            changed = any([self.look(key) for key in sorted(self.keys())])
+            changed = sum(self.look(key) for key in sorted(self.keys()))
             if self.queue:
                 self.act()
             elif not changed:

@@ -237,4 +237,4 @@ def _with_log(head: str, lines: Iterable[str]) -> str:
 
 def renewed(instance: Instance) -> Instance:
     """An instance that is in the route (again)."""
-    return replace(instance, left_generation=0, left_ms=0)
+    return replace(instance, left_generation=0, left_ms=0, acked_ms=0)

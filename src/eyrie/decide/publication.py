@@ -98,4 +98,4 @@ def _remember(draft: Draft, before: frozenset[str]) -> None:
 
 
 def _left(instance: Instance, generation: int, now_ms: int) -> Instance:
-    return replace(instance, left_generation=generation, left_ms=now_ms)
+    return replace(instance, left_generation=generation, left_ms=now_ms, acked_ms=0)

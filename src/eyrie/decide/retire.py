@@ -50,26 +50,29 @@ def _stop(draft: Draft, policy: Policy, instance: Instance) -> None:
     if instance.stop_ms:
         _kill_again(draft, policy, instance)
         return
-    wait_ms = _patience_ms(draft, policy, instance)
-    if wait_ms > 0:
-        draft.wake_at(draft.now_ms + wait_ms)
+    if instance.left_generation and not _left_for_good(draft, policy, instance):
         return
     grace_ms = policy.drain_ms if instance.state is InstanceState.DRAINING else 0
     draft.owe(Verb.STOP_INSTANCE, instance.instance_id, "stop", grace_ms=grace_ms)
-    draft.put(replace(instance, stop_ms=draft.now_ms))
+    draft.put(replace(instance, stop_ms=draft.now_ms, acked_ms=instance.acked_ms or draft.now_ms))
     draft.wake_at(draft.now_ms + grace_ms + policy.kill_again_ms)
 
 
-def _patience_ms(draft: Draft, policy: Policy, instance: Instance) -> int:
-    """How long to wait, at the most, before this instance may be stopped; 0 when it may be now."""
-    if instance.left_generation == 0:
-        return 0  # it never was in a table that a gateway could still hold
-    out_ms = draft.now_ms - instance.left_ms
-    if not _acknowledged(draft, instance.left_generation) and out_ms < policy.ack_limit_ms:
-        return policy.ack_limit_ms - out_ms
-    if instance.instance_id not in draft.seen.idle and out_ms < policy.drain_ms:
-        return policy.drain_ms - out_ms
-    return 0
+def _left_for_good(draft: Draft, policy: Policy, instance: Instance) -> bool:
+    """Nobody sends it requests any more, and those in flight are answered; each wait has its limit."""
+    acked_ms = instance.acked_ms
+    if not acked_ms:
+        limit_ms = instance.left_ms + policy.ack_limit_ms
+        if not _acknowledged(draft, instance.left_generation) and draft.now_ms < limit_ms:
+            draft.wake_at(limit_ms)
+            return False
+        acked_ms = draft.now_ms
+    limit_ms = acked_ms + policy.drain_ms
+    if instance.instance_id not in draft.seen.idle and draft.now_ms < limit_ms:
+        draft.put(replace(instance, acked_ms=acked_ms))
+        draft.wake_at(limit_ms)
+        return False
+    return True
 
 
 def _acknowledged(draft: Draft, generation: int) -> bool:

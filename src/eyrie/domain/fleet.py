@@ -109,6 +109,7 @@ class Instance:
     isolation: str = ""
     left_generation: int = 0  # first route table without it, after one with it
     left_ms: int = 0
+    acked_ms: int = 0  # every live gateway had acknowledged that table, or the patience with them had ended
     stop_ms: int = 0  # SIGTERM or SIGKILL was ordered
     kills: int = 0  # SIGKILLs ordered
 

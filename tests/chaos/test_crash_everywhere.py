@@ -1,0 +1,176 @@
+"""Control crashes at every commit and at every action of a create, an update, a resize and a delete, before and after
+each, and is started again: the end is the same as without a crash. In process, on a real SQLite file; the world lives
+on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toyworld import KEY, POLICY, Rig, ToyClock, World, wish
+
+from eyrie.adapters.store_sql import SqlStore
+from eyrie.domain.endpoint import CapacityChange, EndpointStatus
+from eyrie.domain.errors import EndpointBusy, EndpointExists, EndpointMissing
+from eyrie.ports import Commit
+
+FIRST = wish(("A", 2), ("B", 1), url="s3://b/first")
+SECOND = wish(("A", 2), config="config-2", url="s3://b/second")
+
+
+class Crash(BaseException):
+    """Control is no more; nothing of it may catch this."""
+
+
+class Points:
+    """Counts the points at which control may die, and lets it die at one of them, once."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> None:
+        self.names.append(name)
+        if len(self.names) - 1 == self.at:
+            raise Crash(name)
+
+
+class MortalStore(SqlStore):
+    """The real store, with a point before and after each commit."""
+
+    points: Callable[[str], None]
+
+    def commit(self, commit: Commit) -> None:
+        self.points("before a commit")
+        super().commit(commit)
+        self.points("after a commit")
+
+
+@dataclass
+class Setting:
+    """Where a scenario begins: a database file and a world."""
+
+    database: Path
+    world: World
+
+
+@dataclass(frozen=True)
+class Scenario:
+    command: Callable[[Rig], object]
+    done: Callable[[Rig], bool]
+
+
+def in_service(rig: Rig, config: str) -> bool:
+    endpoint = rig.endpoints.get(KEY)
+    return endpoint is not None and endpoint.status is EndpointStatus.IN_SERVICE and endpoint.config_name == config
+
+
+SCENARIOS = {
+    "create": Scenario(lambda rig: rig.endpoints.create(KEY, FIRST), lambda rig: in_service(rig, "config-1")),
+    "update": Scenario(lambda rig: rig.endpoints.update(KEY, SECOND), lambda rig: in_service(rig, "config-2")),
+    "resize": Scenario(
+        lambda rig: rig.endpoints.update_weights(KEY, [CapacityChange("A", 3.0, 1), CapacityChange("B", 1.0, 2)]),
+        lambda rig: in_service(rig, "config-1"),
+    ),
+    "delete": Scenario(lambda rig: rig.endpoints.delete(KEY), lambda rig: rig.gone()),
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Setting]:
+    """An empty Eyrie, and one that serves."""
+    folder = tmp_path_factory.mktemp("settings")
+    SqlStore(f"sqlite:///{folder / 'empty.db'}").close()
+    empty = Setting(folder / "empty.db", World(ToyClock()))
+    shutil.copy(empty.database, folder / "serving.db")
+    serving = Setting(folder / "serving.db", copy.deepcopy(empty.world))
+    store = SqlStore(f"sqlite:///{serving.database}")
+    rig = Rig(store, serving.world, serving.world.clock, seed=7)
+    rig.endpoints.create(KEY, FIRST)
+    rig.run_until(rig.whole)
+    rig.run(20_000)
+    store.close()
+    return {"create": empty, "update": serving, "resize": serving, "delete": serving}
+
+
+def live(scenario: Scenario, setting: Setting, folder: Path, points: Points) -> dict[str, Any]:
+    """Run a scenario, with a new control after each crash, and tell how it ended."""
+    database = folder / "state.db"
+    for stale in folder.glob("state.db*"):
+        stale.unlink()
+    shutil.copy(setting.database, database)
+    world = copy.deepcopy(setting.world)
+    world.fault = points
+    started = sum(world.starts.values())
+    lives, answered = 0, False
+    while True:
+        store = MortalStore(f"sqlite:///{database}")
+        store.points = points
+        try:
+            rig = Rig(store, world, world.clock, seed=100 + lives)
+            if not answered:  # a client that had no answer asks again
+                ask(scenario, rig)
+                answered = True
+            rig.run_until(partial(scenario.done, rig))
+            rig.run(7_000, step_ms=1_000)
+            return told(rig, store, started)
+        except Crash:
+            lives += 1
+            assert lives < 3
+        finally:
+            store.close()
+
+
+def ask(scenario: Scenario, rig: Rig) -> None:
+    """The command may have been heard before the crash."""
+    with contextlib.suppress(EndpointExists, EndpointBusy, EndpointMissing):
+        scenario.command(rig)
+
+
+def told(rig: Rig, store: SqlStore, started: int) -> dict[str, Any]:
+    endpoint = rig.endpoints.get(KEY)
+    world = rig.world
+    table = world.tables.get(KEY)
+    events = store.events("Endpoint", KEY.scope, KEY.name)
+    return {
+        "status": endpoint.status if endpoint else None,
+        "reason": endpoint.failure_reason if endpoint else None,
+        "instances": sorted((i.variant, i.zone, i.state) for i in endpoint.instances) if endpoint else [],
+        "running": sorted((i.spec.variant, i.spec.zone) for i in world.instances.values() if i.alive),
+        "left over": sorted(i for i, toy in world.instances.items() if not toy.alive),
+        "routed": sorted((v.name, v.weight, len(v.targets)) for v in table.variants) if table else None,
+        "archives": sorted(world.archives),
+        "started": sum(world.starts.values()) - started,
+        "owed": store.outbox(),
+        "wrongs": world.wrongs,
+        "story": Counter(re.sub(r"i-\w+|\d+", "#", e.what) for e in events),
+    }
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_crash_at_any_point_ends_the_same(name: str, settings: dict[str, Setting], tmp_path: Path) -> None:
+    scenario, setting = SCENARIOS[name], settings[name]
+    points = Points()
+    expected = live(scenario, setting, tmp_path, points)
+    assert expected["wrongs"] == []
+    assert expected["owed"] == []
+    assert len(points.names) > 20, points.names
+    for at in range(len(points.names)):
+        crashed = Points(at)
+        assert live(scenario, setting, tmp_path, crashed) == expected, f"crash {at}: {crashed.names[: at + 1][-3:]}"
+
+
+def test_the_policy_of_the_toy_world_is_the_default_one() -> None:
+    """What is tested here is what runs: same patience, same limits."""
+    assert type(POLICY)() == POLICY
