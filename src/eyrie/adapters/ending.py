@@ -22,9 +22,11 @@ _PAUSE_S = 0.005
 _LAST_LINE_CHARACTERS_MAX = 300
 
 
-def terminate(slot: Slot) -> bool:
-    """SIGTERM to the model server; False when it is not there."""
-    return processes.send(processes.server_pid(slot), signal.SIGTERM, processes.holds_lock(slot))
+def terminate(slot: Slot) -> None:
+    """SIGTERM to the model server, or to whatever is about to become it."""
+    server = processes.server_pid(slot)
+    for pid in processes.holders(slot.lock) if server is None else [server]:
+        processes.send(pid, signal.SIGTERM, processes.holds_lock(slot))
 
 
 def kill(slot: Slot) -> None:
@@ -45,7 +47,7 @@ def bury(slot: Slot, record: SlotRecord, memory_mb: int | None = None) -> str:
     if known is not None:
         return known
     status = _final_status(slot)
-    processes.send(status.init, signal.SIGKILL, processes.in_namespace(status.pid_namespace))
+    _kill_left_behind(status)
     oom_kills = cgroups.oom_kills(record.groups)
     reason = describe(status.exit_code, oom_kills, slot.ending() is not None, slot.tail(20), memory_mb)
     with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile, or written by another thread of ours
@@ -113,8 +115,7 @@ def slots_of(data: Path) -> list[Slot]:
 def discard(slot: Slot, record: SlotRecord | None) -> None:
     """Remove a dead slot and its groups, and whatever else still runs in them."""
     groups = record.groups if record else ()
-    status = slot.status()
-    processes.send(status.init, signal.SIGKILL, processes.in_namespace(status.pid_namespace))
+    _kill_left_behind(slot.status())
     cgroups.kill(groups)
     deadline = time.monotonic() + EXIT_CODE_WAIT_S
     while not cgroups.remove(groups) and time.monotonic() < deadline:
@@ -134,6 +135,15 @@ def _identity(slot: Slot, status: Status) -> processes.Recognised:
     if status.pid_namespace is not None:
         return processes.in_namespace(status.pid_namespace)
     return processes.holds_lock(slot)
+
+
+def _kill_left_behind(status: Status) -> None:
+    """What may outlive a server: the rest of its sandbox, or, without one, of its process group."""
+    if processes.send(status.init, signal.SIGKILL, processes.in_namespace(status.pid_namespace)) or status.init is None:
+        return
+    if status.pid_namespace is None and not os.path.exists(f"/proc/{status.init}"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(status.init, signal.SIGKILL)  # its leader is gone, so the number cannot be another's yet
 
 
 def _final_status(slot: Slot) -> Status:

@@ -34,14 +34,15 @@ def holders(lock: Path) -> list[int]:
 
 
 def server_pid(slot: Slot) -> int | None:
-    """The model server's pid as seen from here, for people and signals, or None when it is gone."""
-    inode, init = _inode(slot.lock), slot.status().init
-    if inode is None:
+    """The model server's pid as seen from here, or None: it is gone, or the launcher has not come to it yet.
+
+    In a sandbox it is the child of the sandbox's pid 1: bubblewrap's own processes have the lock open for a moment too.
+    """
+    status, recognised = slot.status(), holds_lock(slot)
+    if status.init is None:
         return None
-    for pid in _family(init) if init else ():
-        if _inode(_lock_of(pid)) == inode:
-            return pid
-    return next(iter(holders(slot.lock)), None) if slot.alive() else None
+    candidates = [status.init] if status.pid_namespace is None else _children(status.init)
+    return next((pid for pid in candidates if recognised(pid)), None)
 
 
 def holds_lock(slot: Slot) -> Recognised:
@@ -89,12 +90,8 @@ def pss_bytes(pid: int) -> int:
         return 0
 
 
-def _family(init: int) -> Iterator[int]:
-    """The process itself, then its children."""
-    yield init
-    for pid in pids():
-        if _parent(pid) == init:
-            yield pid
+def _children(parent: int) -> Iterator[int]:
+    return (pid for pid in pids() if _parent(pid) == parent)
 
 
 def _parent(pid: int) -> int | None:
