@@ -1,9 +1,9 @@
 """Data: what this Eyrie does with each SageMaker operation. Each is in exactly one list; a test holds them to botocore.
 botocore's.
 
-*acts*: it does what it says. *stored*: the noun is a mere record, kept and given back. *refused*: answered with a 400
-that says so, always where Create would have to start work that Eyrie cannot do yet, and then the noun's other operations
-too: there is nothing to describe, list or delete.
+*acts*: it does what it says. *stored*: the noun is a mere record, kept and given back. *refused*: answered with a
+400 that says so, always where Create would have to start work that Eyrie cannot do yet, and then the noun's other
+operations too: there is nothing to describe, list or delete.
 """
 
 from __future__ import annotations
@@ -260,3 +260,36 @@ REFUSED: tuple[Area, ...] = (
         ),
     ),
 )
+
+KEPT = {
+    "VpcConfig": "instances have no network of their own to attach",
+    "ExecutionRoleArn": "there are no policies yet",
+    "VolumeSizeInGB": "instances share the disk of the host",
+    "InferenceAmiVersion": "instances do not boot an AMI",
+    "ModelDataDownloadTimeoutInSeconds": "archives come from this Eyrie's own S3",
+    "DataCaptureConfig with EnableCapture false": "it asks for nothing",
+    "WaitIntervalInSeconds of ALL_AT_ONCE": "there is one step, and nothing to wait between",
+}
+
+COMPANIONS = {
+    "sagemaker-runtime": {"InvokeEndpoint": "acts (by the gateway)"},
+    "sts": {"GetCallerIdentity": "acts: an assumed role named Eyrie, of the account of the access key"},
+    "iam": {
+        "CreateRole": "stored: no policy is evaluated",
+        "GetRole": "stored; the role Eyrie exists in every account",
+        "ListRoles": "stored",
+        "DeleteRole": "stored",
+        "GetUser": "refused as for any caller that is a role",
+        "SimulatePrincipalPolicy": "answers allowed to everything: every principal is root until there are policies",
+    },
+    "logs": {
+        "DescribeLogGroups": "acts: one group an endpoint, `/aws/sagemaker/Endpoints/NAME`",
+        "DescribeLogStreams": "acts: one stream an instance, `VARIANT/INSTANCE`",
+        "GetLogEvents": "acts",
+        "FilterLogEvents": 'acts; patterns of terms, "phrases", -excluded and ?alternative terms',
+    },
+    "s3": {
+        "buckets": "acts: create, head, list, delete, location, tagging",
+        "objects": "acts: put, get with ranges, head, copy, delete (many), list v1 and v2, multipart, presigned URLs",
+    },
+}

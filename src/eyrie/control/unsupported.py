@@ -45,6 +45,19 @@ VARIANT = {
     "CapacityReservationConfig": "there are no capacity reservations",
     "RoutingConfig.PrefixAwareRoutingConfig": "prefix-aware routing is not there yet",
 }
+VALUES = {
+    "Mode MultiModel": "there are no multi-model endpoints yet",
+    "Containers, several": "inference pipelines are not there yet",
+    "ImageConfig.RepositoryAccessMode Vpc": "there are no registries in a VPC here",
+    "DataCaptureConfig with EnableCapture": "requests are not captured yet",
+    "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
+    "InstanceType with accelerators": "this host offers none",
+    "ServerlessUpdateConfig": "there are no serverless endpoints yet",
+    "RollingUpdatePolicy": "updates are all at once",
+    "TrafficRoutingConfiguration.Type CANARY, LINEAR": "updates are all at once",
+    "MaximumExecutionTimeoutInSeconds": "the start-up limit of the instances ends an update",
+    "AutoRollbackConfiguration.Alarms": "there are no alarms yet",
+}  # said where these are checked; here for the coverage page
 
 
 def refuse_unsupported(given: Mapping[str, Any], table: Mapping[str, str], where: str = "") -> None:
