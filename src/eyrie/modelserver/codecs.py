@@ -210,20 +210,26 @@ def _json_rows(value: Any, shape: RowShape) -> Rows:
 
 
 def _unwrapped(value: dict[str, Any], shape: RowShape) -> Any:
-    if "columns" in value and "data" in value:
-        names = value["columns"]
-        if not isinstance(names, list) or not isinstance(value["data"], list):
-            raise BadPayload('"columns" and "data" must be lists')
-        return [_zipped(names, row) for row in value["data"]] if shape.names else value["data"]
-    for key in ("instances", "inputs", "data", "features"):
-        if key in value:
-            inner = value[key]
-            return _unwrapped(inner, shape) if isinstance(inner, dict) and key != "features" else inner
-    if "values" in value:
-        return value["values"]
-    if shape.names and set(shape.names) <= value.keys():
-        return [value]
-    raise BadPayload('the JSON object has none of "instances", "inputs", "data", "features"' + _names_hint(shape))
+    """What is inside the objects that rows come wrapped in."""
+    inner: Any = value
+    while isinstance(inner, dict):
+        if "columns" in inner and "data" in inner:
+            return _split_frame(inner["columns"], inner["data"], shape)
+        if shape.names and set(shape.names) <= inner.keys():
+            return [inner]
+        key = next((key for key in ("instances", "inputs", "data", "features", "values") if key in inner), None)
+        if key is None:
+            raise BadPayload(
+                'the JSON object has none of "instances", "inputs", "data", "features"' + _names_hint(shape)
+            )
+        inner = inner[key]
+    return inner
+
+
+def _split_frame(names: Any, rows: Any, shape: RowShape) -> Any:
+    if not isinstance(names, list) or not isinstance(rows, list):
+        raise BadPayload('"columns" and "data" must be lists')
+    return [_zipped(names, row) for row in rows] if shape.names else rows
 
 
 def _zipped(names: list[Any], row: Any) -> dict[str, Any]:

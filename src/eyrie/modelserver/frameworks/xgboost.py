@@ -33,8 +33,9 @@ def read_booster(path: Path) -> Any:
     import xgboost
 
     booster = xgboost.Booster()
+    told_by_name = path.suffix.lower() in (".json", ".ubj")
     try:
-        booster.load_model(path)
+        booster.load_model(path if told_by_name else bytearray(path.read_bytes()))
     except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         raise LoadError(f"XGBoost {xgboost.__version__} cannot read {path.name}: {plain(error)}") from error
     return booster
