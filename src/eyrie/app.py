@@ -77,7 +77,7 @@ async def _control(settings: Settings) -> None:
     run, keys = settings.data / "run", settings.data / "credentials.json"
     artifacts = S3Artifacts(settings.data, run / "objects.sock", keys if settings.auth else None)
     feed = Feed(settings.data)
-    compute = ProcessCompute(settings, artifacts, clock, on_death=lambda spec: loop.wake(spec.endpoint))
+    compute = ProcessCompute(settings, artifacts, clock, on_death=lambda spec: loop.look_around())
     loop = Loop(store, compute, artifacts, feed, clock, identity, settings)
     surroundings = Surroundings(
         settings,

@@ -194,7 +194,7 @@ class World:
         return [
             ObservedInstance(
                 instance_id=instance_id,
-                spec_digest=i.spec.digest,
+                spec_digest="",
                 generation=i.spec.generation,
                 alive=i.alive,
                 pid=1,

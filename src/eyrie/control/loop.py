@@ -115,6 +115,11 @@ class Loop:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stirred.set)
 
+    def look_around(self) -> None:
+        """Something may have happened to an instance: take compute's inventory now. From any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._look_now.set)
+
     def acknowledged(self, keys: set[EndpointKey]) -> None:
         """A gateway worker serves other tables than before; of all endpoints where `keys` is empty."""
         for key in keys or set(self._unsettled):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from eyrie.domain.names import EndpointKey
@@ -66,12 +64,6 @@ class InstanceSpec:
     memory_mb: int  # memory cap
     container: ContainerSpec
     startup_timeout_s: int = 240
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the whole spec, hex: what an instance is known by, beside its lock and its generation."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
