@@ -40,6 +40,7 @@ def request(service: str, operation: str, params: dict[str, Any], protocol: str,
     botocore.awsrequest.prepare_request_dict(serialized, endpoint_url="http://127.0.0.1:7777", context={})
     prepared = botocore.awsrequest.create_request_object(serialized).prepare()
     headers = {name.lower(): _text(value) for name, value in prepared.headers.items()}
+    headers.pop("content-length", None)
     headers.setdefault("host", "127.0.0.1:7777")
     headers["authorization"] = SIGNING.format(model.signing_name)
     url = urlsplit(prepared.url)
@@ -93,10 +94,10 @@ def _response(reply: HttpReply) -> dict[str, Any]:
 
 
 def without_empty(value: Any) -> Any:
-    """A value without its empty lists, maps and structures, which XML and forms cannot tell from absent ones."""
+    """A value without what is empty in it, which XML, forms and bodies cannot tell from what is absent."""
     if isinstance(value, dict):
         kept = {name: without_empty(item) for name, item in value.items()}
-        return {name: item for name, item in kept.items() if item not in ({}, [])}
+        return {name: item for name, item in kept.items() if item not in ({}, [], "", b"")}
     if isinstance(value, list):
         return [without_empty(item) for item in value]
     return value

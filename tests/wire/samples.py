@@ -147,6 +147,11 @@ def _draw(item: Any, rng: random.Random, grow: int) -> str:
     return ""  # anchors and lookarounds take no characters
 
 
+def _is_control(op: Any, value: Any) -> bool:
+    """True for what XML cannot hold."""
+    return bool((op == codes.LITERAL and value < 0x20) or (op == codes.RANGE and value[1] < 0x20))
+
+
 def _draw_class(items: list[Any], rng: random.Random) -> str:
     if items[0][0] == codes.NEGATE:
         taken = {chr(value) for op, value in items[1:] if op == codes.LITERAL}
@@ -155,11 +160,13 @@ def _draw_class(items: list[Any], rng: random.Random) -> str:
         if any(op == codes.CATEGORY and value == codes.CATEGORY_SPACE for op, value in items[1:]):
             free = [c for c in free if not c.isspace()]
         return rng.choice(free)
-    op, value = rng.choice(items[:12])
+    shown = [(op, value) for op, value in items[:12] if not _is_control(op, value)] or items[:1]
+    op, value = rng.choice(shown)
     if op == codes.LITERAL:
         return chr(value)
     if op == codes.RANGE:
         low, high = value
+        low = max(low, min(0x20, high))
         return chr(rng.randint(low, min(high, low + 25)))
     if value in (codes.CATEGORY_DIGIT,):
         return rng.choice("0123456789")

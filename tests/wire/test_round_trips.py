@@ -62,6 +62,7 @@ def test_every_request_of_botocore_is_read_as_it_was_meant(models: Models, servi
             continue
         rng = random.Random(f"{service}.{operation.name}")
         params = samples.sample(operation.input, rng, optional=0.7) if operation.input else {}
+        params.pop("ContentLength", None)  # the HTTP client's business
         try:
             call = wire.decode(peer.request(service, operation.name, params, protocol))
         except ApiError as error:
