@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -74,7 +75,7 @@ class Requirements:
             for name in ("target", "tmp"):
                 (work / name).mkdir()
             (work / "requirements.txt").write_bytes(text)
-            tool, command = _installer()
+            tool, command = installer()
             self._run(tool, command, work, deadline)
             _own(work / "target")
             (work / "target").rename(target)
@@ -116,16 +117,16 @@ class Requirements:
         ]
 
 
-def _installer() -> tuple[str, list[str]]:
+def installer() -> tuple[str, list[str]]:
     """A tool that installs packages, and its command; `{work}` stands for the folder of the build."""
     what = ["--target", "{work}/target", "--requirement", "{work}/requirements.txt"]
     uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if uv and not _pip_alone_is_told():
         common = ["--python", sys.executable, "--cache-dir", "{work}/tmp/cache", "--link-mode", "copy", "--no-progress"]
         return "uv", [uv, "pip", "install", *common, *what]
-    probe = [sys.executable, "-m", "pip", "--version"]
-    if subprocess.run(probe, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0:
-        return "pip", [*probe[:3], "install", "--no-input", "--no-cache-dir", "--disable-pip-version-check", *what]
+    if importlib.util.find_spec("pip") is not None:
+        quiet = ["--no-input", "--no-cache-dir", "--disable-pip-version-check"]
+        return "pip", [sys.executable, "-m", "pip", "install", *quiet, *what]
     if uv:
         return "uv", [uv, "pip", "install", *what]
     raise DependencyError("the model has a requirements.txt, but neither uv nor pip is installed on this host")
