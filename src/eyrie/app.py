@@ -87,7 +87,7 @@ async def _control(settings: Settings) -> None:
         loop.endpoints,
         InstanceLogs(settings.data),
         load_instance_types(settings.data),
-        lambda: Observation(compute.inventory(), compute.stats()),
+        lambda: Observation(compute.inventory(), _slots(compute.stats())),
     )
     credentials = Credentials.load(keys) if settings.auth else Credentials()
     app = ControlApp(surroundings, credentials)
@@ -104,6 +104,11 @@ async def _control(settings: Settings) -> None:
     app.close()
     compute.close()
     store.close()
+
+
+def _slots(stats: dict[str, int]) -> dict[str, int]:
+    """What people want to know of the warm pool: what waits, what is coming, how often nothing was ready."""
+    return {"warm": stats["pool_waiting"], "starting": stats["pool_starting"], "missed": stats["pool_claims_cold"]}
 
 
 async def _told_to_stop(driving: asyncio.Task[None]) -> None:
