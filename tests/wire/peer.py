@@ -1,4 +1,6 @@
-"""botocore's own client code, as the other end of the wire: it serializes requests and parses replies. Shared by the wire tests."""
+"""botocore's own client code, as the other end of the wire: it serializes requests and parses replies. Shared by the
+wire tests.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def wire(models: Models) -> Wire:
     return Wire(models, lambda: f"{rng.getrandbits(64):016x}")
 
 
-def request(service: str, operation: str, params: dict[str, Any], protocol: str, *, validate: bool = False) -> HttpRequest:
+def request(
+    service: str, operation: str, params: dict[str, Any], protocol: str, *, validate: bool = False
+) -> HttpRequest:
     """What botocore's client sends for a call, unsigned but with the head of a signed one."""
     model = service_model(service)
     serializer = botocore.serialize.create_serializer(protocol, include_validation=validate)

@@ -60,7 +60,9 @@ def scalar(shape: Shape, rng: random.Random) -> Any:
         return rng.randint(0, 1024) / 1024 * (high_f - low_f) + low_f
     if kind == "timestamp":
         whole = shape.location is not None or shape.timestamp_format == "rfc822"
-        return _EPOCH + timedelta(seconds=rng.randint(-(10**8), 10**8), milliseconds=0 if whole else rng.randint(0, 999))
+        return _EPOCH + timedelta(
+            seconds=rng.randint(-(10**8), 10**8), milliseconds=0 if whole else rng.randint(0, 999)
+        )
     size = _size(shape, rng)
     return rng.randbytes(size)
 
@@ -129,7 +131,9 @@ def _draw(item: Any, rng: random.Random, grow: int) -> str:
     if op in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
         low, high, inner = value
         top = min(int(high), int(low) + (grow * 3 if int(high) < 100 else grow * 8))
-        return "".join(_draw(part, rng, grow) for _ in range(rng.randint(int(low), max(int(low), top))) for part in inner)
+        return "".join(
+            _draw(part, rng, grow) for _ in range(rng.randint(int(low), max(int(low), top))) for part in inner
+        )
     if op == codes.SUBPATTERN:
         return "".join(_draw(part, rng, grow) for part in value[3])
     if op == codes.ATOMIC_GROUP:

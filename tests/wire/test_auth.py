@@ -276,8 +276,14 @@ def test_clocks_may_differ_by_fifteen_minutes_at_most(apart_s: int) -> None:
         (b"Basic dXNlcg==", "IncompleteSignatureException"),
         (b"AWS4-HMAC-SHA256", "IncompleteSignatureException"),
         (b"AWS4-HMAC-SHA256 Credential=a", "IncompleteSignatureException"),
-        (b"AWS4-HMAC-SHA256 Credential=AKIDEYRIE/1/2/3, SignedHeaders=host, Signature=" + b"0" * 64, "IncompleteSignature"),
-        (b"AWS4-HMAC-SHA256 Credential=////, SignedHeaders=host, Signature=" + b"0" * 64, "IncompleteSignatureException"),
+        (
+            b"AWS4-HMAC-SHA256 Credential=AKIDEYRIE/1/2/3, SignedHeaders=host, Signature=" + b"0" * 64,
+            "IncompleteSignature",
+        ),
+        (
+            b"AWS4-HMAC-SHA256 Credential=////, SignedHeaders=host, Signature=" + b"0" * 64,
+            "IncompleteSignatureException",
+        ),
         (b"AWS4-HMAC-SHA256 " + b"x" * 5000 + b", Signature=" + b"0" * 64, "IncompleteSignatureException"),
         (
             b"AWS4-HMAC-SHA256 Credential=AKIDEYRIE/20261121/r/sagemaker/aws4_request, SignedHeaders=host, Signature=zz",
@@ -343,7 +349,10 @@ def test_a_presigned_sts_url() -> None:
     url = BASE + "/?Action=GetCallerIdentity&Version=2011-06-15"
     head = signed(botocore.auth.SigV4QueryAuth, method="GET", url=url, body=b"", service="sts", expires=60)
     assert verify(head, "sts").service == "sts"
-    assert refused({**head, "query": head["query"].replace(b"GetCaller", b"SetCaller")}, "sts").code == "SignatureDoesNotMatch"
+    assert (
+        refused({**head, "query": head["query"].replace(b"GetCaller", b"SetCaller")}, "sts").code
+        == "SignatureDoesNotMatch"
+    )
     assert refused(head, "sts", now_ms=NOW_MS + 61_000).code == "RequestExpired"
 
 
@@ -416,7 +425,8 @@ def test_unsigned_payloads_are_s3s_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "account"), [("000000000042", "000000000042"), (KEY, ACCOUNT), ("test", "111122223333"), (TOKEN_KEY, "210987654321")]
+    ("key", "account"),
+    [("000000000042", "000000000042"), (KEY, ACCOUNT), ("test", "111122223333"), (TOKEN_KEY, "210987654321")],
 )
 def test_without_authentication_the_credentials_are_believed(key: str, account: str) -> None:
     verifier = Verifier(KNOWN, auth=False, account="111122223333", region="us-west-2")

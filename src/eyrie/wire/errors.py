@@ -72,8 +72,8 @@ def resource_in_use(message: str) -> ApiError:
 def resource_limit_exceeded(quota: str, limit: int, current: int, delta: int) -> ApiError:
     """ResourceLimitExceeded, naming the limit, what is used and what was asked for."""
     text = (
-        f"The account-level service limit '{quota}' is {limit} Instances, with current utilization of {current} Instances "
-        f"and a request delta of {delta} Instances."
+        f"The account-level service limit '{quota}' is {limit} Instances, with current utilization of {current} "
+        f"Instances and a request delta of {delta} Instances."
     )
     return ApiError("ResourceLimitExceeded", text)
 
