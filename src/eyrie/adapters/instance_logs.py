@@ -8,14 +8,14 @@ bounds its files (docs/concepts/processes.md), so a file may be renamed or gone 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from eyrie.adapters.slots import read_bounded
 from eyrie.domain.names import EndpointKey
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ?(.*)")
@@ -77,14 +77,14 @@ class InstanceLogs:
 
     def lines(self, stream: Stream) -> list[Line]:
         """All lines of a stream, oldest first."""
-        return [line for path in stream.files for line in _parse(_read(path))]
+        return _parse(_text(stream.files), max(map(_modified_ms, stream.files), default=0))
 
     def span(self, stream: Stream) -> Span:
         """From when to when a stream reaches, from the ends of its files."""
         files = [path for path in stream.files if _size(path)]
         if not files:
             return Span()
-        first, last = _parse(_read(files[0], EDGE_BYTES)), _parse(_tail(files[-1], EDGE_BYTES))
+        first, last = _parse(_head(files[0])), _parse(_text(files[-1:], EDGE_BYTES))
         stamps = [line.at_ms for line in (*first, *last) if line.at_ms]
         return Span(min(stamps, default=0), max(stamps, default=0), sum(_size(path) for path in files))
 
@@ -93,7 +93,8 @@ class InstanceLogs:
             spec = _spec(slot / "spec.json")
             if spec is not None:
                 key, variant, instance_id = spec
-                yield key, Stream(variant, instance_id, (slot / "box" / "log.1", slot / "box" / "log"), alive=True)
+                files = (slot / "start.log", slot / "box" / "log.1", slot / "box" / "log")
+                yield key, Stream(variant, instance_id, files, alive=True)
 
     def _archived(self, key: EndpointKey) -> Iterator[Stream]:
         for variant in _folders(self._gone / key.slug):
@@ -118,7 +119,7 @@ def _key(slug: str) -> EndpointKey | None:
 def _spec(path: Path) -> tuple[EndpointKey, str, str] | None:
     """Whose instance a slot is, as its spec says; None for a slot that nobody claimed."""
     try:
-        spec: Any = json.loads(_read(path, SPEC_BYTES_MAX))
+        spec: Any = json.loads(read_bounded(path, SPEC_BYTES_MAX))
         endpoint = spec["endpoint"]
         key = EndpointKey(endpoint["account"], endpoint["region"], endpoint["name"])
         return key, str(spec["variant"]), str(spec["instance_id"])
@@ -126,39 +127,48 @@ def _spec(path: Path) -> tuple[EndpointKey, str, str] | None:
         return None
 
 
-def _read(path: Path, bytes_max: int = READ_BYTES_MAX) -> str:
+def _text(files: Sequence[Path], bytes_max: int = READ_BYTES_MAX) -> str:
+    """The files one after the other. Links and pipes read as empty: the folder is an instance's own to write."""
+    return b"".join(read_bounded(path, bytes_max) for path in files).decode("utf-8", "replace")
+
+
+def _head(path: Path) -> str:
+    """The first bytes of a file that `read_bounded` would read."""
+    return read_bounded(path, READ_BYTES_MAX)[:EDGE_BYTES].decode("utf-8", "replace")
+
+
+def _modified_ms(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            return file.read(bytes_max).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _tail(path: Path, size: int) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            return file.read(size).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
+        return path.lstat().st_mtime_ns // 1_000_000
     except OSError:
         return 0
 
 
-def _parse(text: str) -> list[Line]:
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _parse(text: str, unstamped_ms: int = 0) -> list[Line]:
+    """The lines of a log. What comes before the first stamp gets that stamp's time, else `unstamped_ms`."""
     found: list[Line] = []
     for raw in text.splitlines():
         stamped = _STAMP.match(raw)
         if stamped is not None:
-            moment = datetime.fromisoformat(stamped[1]).replace(tzinfo=UTC)
-            found.append(Line(round(moment.timestamp() * 1000), stamped[2]))
+            found.append(Line(_milliseconds(stamped[1]), stamped[2]))
         elif found:
             found[-1] = Line(found[-1].at_ms, f"{found[-1].text}\n{raw}")
         elif raw:
             found.append(Line(0, raw))
+    if found and not found[0].at_ms:
+        found[0] = Line(found[1].at_ms if len(found) > 1 else unstamped_ms, found[0].text)
     return found
+
+
+def _milliseconds(stamp: str) -> int:
+    try:
+        return round(datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:  # the form of a stamp, but no such day
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -132,6 +133,28 @@ def test_unstamped_lines_belong_to_the_one_before(logs: Any, door: Any) -> None:
     found = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1")
     assert texts(found) == ["Traceback:\n  File x\nValueError", "next"]
     assert found["events"][0]["timestamp"] == BASE_MS + 1
+
+
+def test_lines_before_the_first_stamp_have_its_time(logs: Any, door: Any) -> None:
+    live(door.data, "i-1", "starting\nup\n" + lines((7, "serving")))
+    live(door.data, "i-2", "no stamp at all\n")
+    found = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1")["events"]
+    assert [(e["timestamp"], e["message"]) for e in found] == [
+        (BASE_MS + 7, "starting\nup"),
+        (BASE_MS + 7, "serving"),
+    ]
+    now = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-2")["events"][0]
+    assert now["timestamp"] > BASE_MS
+
+
+def test_an_instance_cannot_make_its_log_another_file(logs: Any, door: Any) -> None:
+    """The log's folder is the instance's own to write: a link or a pipe in it reads as empty."""
+    box = live(door.data, "i-1", "") / "box"
+    (box / "log").unlink()
+    (box / "log").symlink_to(door.data / "eyrie.db")
+    os.mkfifo(box / "log.1")
+    assert logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1")["events"] == []
+    assert logs.describe_log_streams(logGroupName=GROUP)["logStreams"][0]["logStreamName"] == "AllTraffic/i-1"
 
 
 def test_events_of_all_streams_are_filtered_in_order_of_time(logs: Any, door: Any) -> None:
