@@ -90,6 +90,9 @@ def arguments(sandbox: Sandbox, uid_inside: bool) -> list[str]:
     args += ["--new-session", "--clearenv", "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         args += _root_link(name)
+    args += ["--proc", "/proc", "--dev", "/dev"]
+    for path, size in (("/dev/shm", SHM_BYTES_MAX), ("/tmp", TMP_BYTES_MAX)):
+        args += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
     folders = [*sandbox.read_only, *sandbox.writable, *(f"/etc/{name}" for name in (*_ETC, *_NETWORK_ETC)), "/run/x"]
     for folder in _above(folders):
         args += ["--perms", "0755", "--dir", folder]
@@ -100,9 +103,6 @@ def arguments(sandbox: Sandbox, uid_inside: bool) -> list[str]:
         args += [part for name in _NETWORK_ETC for part in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")]
     for path in sandbox.hidden:
         args += ["--perms", "0755", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
-    args += ["--proc", "/proc", "--dev", "/dev"]
-    for path, size in (("/dev/shm", SHM_BYTES_MAX), ("/tmp", TMP_BYTES_MAX)):
-        args += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
     for inside, outside in sorted(sandbox.writable.items()):
         args += ["--bind", outside, inside]
     environment = {**ENVIRONMENT, "HOME": "/tmp", "TMPDIR": "/tmp", **(sandbox.environment or {})}
@@ -164,7 +164,8 @@ def _root_link(name: str) -> list[str]:
 def _above(paths: Iterable[str]) -> list[str]:
     """Every folder above the paths, outermost first: bubblewrap itself would make them unreadable for another user."""
     found = {str(parent) for path in paths for parent in Path(path).parents if str(parent) != "/"}
-    return sorted(p for p in found if not Path(p).is_relative_to("/usr"))
+    mounted = {"/tmp", "/dev", "/proc"}  # their modes are set
+    return sorted(p for p in found - mounted if not Path(p).is_relative_to("/usr"))
 
 
 def _bubblewrap(runtime: list[Path]) -> Isolation:

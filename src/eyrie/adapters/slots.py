@@ -169,10 +169,11 @@ def read_bounded(path: Path, bytes_max: int = _SMALL_FILE_BYTES_MAX) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return b""
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(fd)
+        return b""
     with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            return b""
         file.seek(max(0, facts.st_size - bytes_max))
         return file.read(bytes_max)
 
