@@ -16,6 +16,7 @@ from eyrie.objects.checksums import Digests
 from eyrie.objects.errors import refuse
 from eyrie.objects.xml import Element, parse
 from eyrie.wire.auth import STREAMING, UNSIGNED
+from eyrie.wire.chunked import ChunkedBody
 
 PUT_BYTES_MAX = 5 << 30  # one PUT or one part
 DOCUMENT_BYTES_MAX = 4 << 20  # 10,000 parts with a checksum each are some 2 MB
@@ -92,8 +93,6 @@ class Body:
             async for piece in raw:
                 yield piece
             return
-        from eyrie.wire.chunked import ChunkedBody
-
         decoder = ChunkedBody(self._call.claim)
         async for piece in raw:
             for chunk in decoder.feed(piece):
