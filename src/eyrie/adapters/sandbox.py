@@ -136,10 +136,10 @@ def runtime_paths() -> list[Path]:
 def outermost(paths: Iterable[Path]) -> list[Path]:
     """The paths that lie neither below another one nor below /usr."""
     kept: list[Path] = []
-    for path in sorted({p.absolute() for p in paths}):
+    for path in sorted({p.absolute() for p in paths} - {Path("/")}):
         if not any(path.is_relative_to(above) for above in (Path("/usr"), *kept)):
             kept.append(path)
-    return [path for path in kept if path != Path("/")]
+    return kept
 
 
 def hidden_paths(runtime: Sequence[Path], data: Path) -> tuple[str, ...]:
