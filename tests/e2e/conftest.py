@@ -30,13 +30,13 @@ WAIT = {"Delay": 1, "MaxAttempts": 90}
 class RealEyrie:
     """One data directory and the commands on it."""
 
-    def __init__(self, data: Path, prefix: list[str] | None = None) -> None:
+    def __init__(self, data: Path, prefix: list[str] | None = None, python: Path = Path(sys.executable)) -> None:
         self.data = data
-        self._prefix = prefix or []
+        self._command = [*(prefix or []), str(python), "-P", "-m", "eyrie"]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """An `eyrie` command on our data directory."""
-        command = [*self._prefix, sys.executable, "-P", "-m", "eyrie", *arguments, "--data", str(self.data)]
+        command = [*self._command, *arguments, "--data", str(self.data)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
     def up(self, *flags: str) -> str:
@@ -148,6 +148,15 @@ def until(seen: Callable[[], Any], seconds: float = 30.0) -> Any:
     return found
 
 
+def point_boto3_at(eyrie: RealEyrie, patch: pytest.MonkeyPatch) -> None:
+    """The environment of `eyrie env`, and a default session that has not seen another one."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        patch.delenv(name, raising=False)
+    for name, value in eyrie.exports().items():
+        patch.setenv(name, value)
+    patch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
 def remove(eyrie: RealEyrie) -> None:
     """End what a failed test left, and remove the data directory."""
     eyrie.run("down")
@@ -163,10 +172,7 @@ def eyrie() -> Iterator[RealEyrie]:
     with pytest.MonkeyPatch.context() as patch:
         try:
             eyrie.up()
-            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-                patch.delenv(name, raising=False)
-            for name, value in eyrie.exports().items():
-                patch.setenv(name, value)
+            point_boto3_at(eyrie, patch)
             yield eyrie
             eyrie.down()
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -129,17 +128,3 @@ def test_a_variable_that_cannot_be_read() -> None:
 def test_nothing_runs_here(other: RealEyrie) -> None:
     for command in (["status"], ["env"], ["down"], ["story", "x"]):
         assert "no Eyrie has run" in refusal(other.run(*command))
-
-
-def test_an_ordinary_user_runs_it_too(trained: object) -> None:
-    """As root this runs as another user; otherwise every other test has shown it."""
-    if os.geteuid() == 0:
-        folder = Path(tempfile.mkdtemp(prefix="eyrie-e2e-"))
-        shutil.chown(folder, 65534, 65534)
-        other = RealEyrie(folder, ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-        try:
-            other.up()
-            assert {"control", "objects", "gateway-0", "gateway-1"} <= set(other.processes())
-            other.down()
-        finally:
-            remove(other)

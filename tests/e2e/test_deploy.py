@@ -99,7 +99,7 @@ def test_a_model_that_does_not_load_fails_its_endpoint_with_the_reason(deployed:
     sagemaker.create_endpoint_config(EndpointConfigName="wrong", ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName="wrong", EndpointConfigName="wrong")
     failed = until(
-        lambda: (d := sagemaker.describe_endpoint(EndpointName="wrong"))["EndpointStatus"] == "Failed" and d, 60.0
+        lambda: (d := sagemaker.describe_endpoint(EndpointName="wrong"))["EndpointStatus"] == "Failed" and d, 200.0
     )
     assert "model" in failed["FailureReason"].lower()
     assert deployed.eyrie.run("logs", "wrong").stdout

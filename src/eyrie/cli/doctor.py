@@ -7,12 +7,12 @@ import os
 import sys
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from eyrie import __version__
 from eyrie.adapters.host import host_facts
+from eyrie.cli.screen import show
 from eyrie.settings import Settings
 
 _EXTRAS = {
@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
     for finding in findings(settings):
         mark = {True: Text("ok", "green"), False: Text("--", "yellow"), None: Text("  ")}[finding.good]
         table.add_row(mark, finding.what, f"{finding.found}{'; ' + finding.advice if finding.advice else ''}")
-    Console().print(table)
+    show(table)
 
 
 def findings(settings: Settings) -> list[Finding]:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +18,7 @@ from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient, ControlUnreachable
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import living
+from eyrie.cli.screen import show
 
 _STATE_COLOURS = {
     "READY": "green",
@@ -39,12 +40,11 @@ def run(data: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"processes": processes, "endpoint": running["endpoint"], "trouble": trouble, **told}))
         return
-    console = Console()
-    console.print(Text(f"Eyrie {running['version']} at {running['endpoint']} · data {data}"), soft_wrap=True)
+    show(Text(f"Eyrie {running['version']} at {running['endpoint']} · data {data}"))
     for table in tables(processes, told):
-        console.print(table)
+        show(table, whole=True)
     if trouble:
-        console.print(Text(trouble, style="yellow"), soft_wrap=True)
+        show(Text(trouble, style="yellow"))
 
 
 def running_processes(data: Path) -> dict[str, int]:

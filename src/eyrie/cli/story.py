@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
 from eyrie.cli.errors import CommandError
+from eyrie.cli.screen import show
 
 
 def run(data: Path, endpoint: str) -> None:
@@ -20,7 +20,7 @@ def run(data: Path, endpoint: str) -> None:
     events = ControlClient(data, region).story(endpoint)
     if not events:
         raise CommandError(f"nothing is known of an endpoint {endpoint!r} in {region}")
-    Console().print(told(events))
+    show(told(events))
 
 
 def told(events: list[dict[str, Any]]) -> Table:
