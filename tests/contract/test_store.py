@@ -217,6 +217,20 @@ def test_the_story_of_one_resource_is_bounded(
     assert len(store.events("Endpoint", HERE, "f")) == 1
 
 
+def test_the_stories_of_what_is_gone_are_bounded(
+    sqlite_at: Callable[[], SqlStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_sql, "STORIES_KEPT", 2)
+    store = sqlite_at()
+    living = replace(model("alive"), kind="Endpoint")
+    store.commit(Commit(puts=[living], events=[event("born", name="alive")]))
+    store.commit(Commit(events=[replace(event("gone", name=f"e{n}"), at_ms=100 + n) for n in range(4)]))
+    again = sqlite_at()
+    kept = [n for n in range(4) if again.events("Endpoint", HERE, f"e{n}")]
+    assert kept == [2, 3]
+    assert len(again.events("Endpoint", HERE, "alive")) == 1
+
+
 def test_of_many_threads_each_version_is_won_by_one(sqlite_at: Callable[[], SqlStore]) -> None:
     one, two = sqlite_at(), sqlite_at()  # two processes in effect: each has its own connections and lock
     one.commit(Commit(puts=[model(count=0)]))

@@ -23,6 +23,7 @@ from eyrie.ports import Action, Commit, Conflict, Document, Event
 
 HEAD = "0001"  # the newest migration; a test holds it to the scripts. At it, start-up need not import alembic.
 EVENTS_KEPT = 5_000  # newest lines of one resource's story; older ones are dropped as new ones come
+STORIES_KEPT = 2_000  # of resources that are gone; those whose last line is oldest are dropped when control starts
 BUSY_TIMEOUT_MS = 10_000
 CONNECTIONS_MAX = 24  # one a thread of the handler pool, and the loop's
 
@@ -86,6 +87,8 @@ class SqlStore:
         self._writing = threading.Lock()  # fair turns for our own threads; BEGIN IMMEDIATE is what guards the file
         try:
             migrate(self._engine)
+            with self._transaction() as connection:
+                _forget_old_stories(connection)
         except BaseException:
             self._engine.dispose()
             raise
@@ -254,6 +257,17 @@ def _record(connection: sa.Connection, event: Event) -> None:
         )
     )
     connection.execute(sa.delete(EVENTS).where(*same, EVENTS.c.seq <= last + 1 - EVENTS_KEPT))
+
+
+def _forget_old_stories(connection: sa.Connection) -> None:
+    """Drop the stories of all but the newest STORIES_KEPT resources that are gone."""
+    e, d = EVENTS.c, DOCUMENTS.c
+    lives = sa.exists().where(d.kind == e.kind, d.account == e.account, d.region == e.region, d.name == e.name)
+    subject = (e.kind, e.account, e.region, e.name)
+    oldest_last = sa.func.max(e.at_ms).desc()
+    gone = sa.select(*subject).where(~lives).group_by(*subject).order_by(oldest_last).offset(STORIES_KEPT)
+    for row in connection.execute(gone).all():
+        connection.execute(sa.delete(EVENTS).where(*_is(EVENTS, row.kind, Scope(row.account, row.region), row.name)))
 
 
 def _owe(connection: sa.Connection, action: Action) -> None:

@@ -122,8 +122,20 @@ def _check_container(container: Mapping[str, Any]) -> None:
 def _check_model_data(container: Mapping[str, Any]) -> None:
     if "ModelDataUrl" in container and "ModelDataSource" in container:
         raise validation("A container has either a ModelDataUrl or a ModelDataSource, not both.")
-    if "ModelDataSource" in container and "S3DataSource" not in container["ModelDataSource"]:
-        raise validation("ModelDataSource needs an S3DataSource.")
+    if "ModelDataSource" in container:
+        _check_source(container["ModelDataSource"].get("S3DataSource"))
     url = model_data_url(container)
     if url is not None and not url.startswith("s3://"):
         raise validation(f'Could not read the model data URL "{url}": it must be an s3:// URL.')
+
+
+def _check_source(source: Mapping[str, Any] | None) -> None:
+    """An archive is one object, compressed; files under a prefix are taken as they are."""
+    if source is None:
+        raise validation("ModelDataSource needs an S3DataSource.")
+    kind, compression = source["S3DataType"], source["CompressionType"]
+    if (kind, compression) not in (("S3Object", "Gzip"), ("S3Prefix", "None")):
+        why = "an archive is an S3Object with Gzip, uncompressed files are an S3Prefix with None"
+        raise unsupported(f"S3DataType {kind} with CompressionType {compression}", why)
+    if kind == "S3Prefix" and not source["S3Uri"].endswith("/"):
+        raise validation(f'The S3Uri of an S3Prefix must end with "/": "{source["S3Uri"]}" does not.')

@@ -162,30 +162,28 @@ class ControlApp:
             raise not_here(call.service, call.operation)
         for _ in range(RACES_MAX):
             try:
-                return operation(self._context(call.request_id, signer), call.params)
+                return operation(self._context(signer), call.params)
             except Conflict as error:
                 log.info("request %s lost a race: %s", call.request_id, error)
         raise throttled("Too many concurrent changes of the same resource.")
 
-    def _context(self, request_id: str, signer: Signer) -> Context:
+    def _context(self, signer: Signer) -> Context:
         w = self._with
         return Context(
             scope=Scope(signer.account, signer.region),
             caller=Caller(signer.access_key_id, signer.account),
             now_ms=w.clock.now_ms(),
-            request_id=request_id,
             store=w.store,
             identity=w.identity,
             logs=w.logs,
             endpoints=w.endpoints,
             instance_types=w.instance_types,
-            settings=w.settings,
         )
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:
         """Eyrie's own paths: what control tells about itself."""
         signer, _ = await self._verified(request, service="sagemaker")
-        context = self._context(request.request_id, signer)
+        context = self._context(signer)
         if head.method != "GET":
             return story.reply({"message": "Only GET is answered here."}, request.request_id, status=405)
         if head.path == story.STATUS:

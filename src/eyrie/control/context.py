@@ -15,7 +15,6 @@ from eyrie.control.endpoints import Endpoints
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.ports import Document, Identity, Store
-from eyrie.settings import Settings
 
 DEFAULT_ROLE = "Eyrie"  # exists in every account without being created
 DEFAULT_ROLE_ID = "AROAEYRIEDEFAULTROLE0"
@@ -47,13 +46,11 @@ class Context:
     scope: Scope
     caller: Caller
     now_ms: int
-    request_id: str
     store: Store
     identity: Identity
     logs: InstanceLogs
     endpoints: Endpoints
     instance_types: InstanceTypes
-    settings: Settings
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a sagemaker resource in the caller's account and region."""

@@ -47,6 +47,7 @@ VARIANT = {
 }
 VALUES = {
     "Mode MultiModel": "there are no multi-model endpoints yet",
+    "S3DataSource with S3Object and None, or S3Prefix and Gzip": "an archive is one object, files are a prefix",
     "Containers, several": "inference pipelines are not there yet",
     "ImageConfig.RepositoryAccessMode Vpc": "there are no registries in a VPC here",
     "DataCaptureConfig with EnableCapture": "requests are not captured yet",

@@ -137,6 +137,24 @@ def test_a_prefix_of_files_may_stand_for_the_archive(sm: Any) -> None:
     assert sm.describe_model(ModelName="m")["PrimaryContainer"]["ModelDataSource"] == source
 
 
+@pytest.mark.parametrize(
+    ("kind", "compression", "uri", "text"),
+    [
+        ("S3Prefix", "Gzip", "s3://b/p/", "S3DataType S3Prefix with CompressionType Gzip is not supported"),
+        ("S3Object", "None", "s3://b/p", "S3DataType S3Object with CompressionType None is not supported"),
+        ("S3Prefix", "None", "s3://b/p", 'must end with "/"'),
+    ],
+)
+def test_a_source_that_cannot_be_fetched_is_refused(
+    sm: Any, refused: Any, kind: str, compression: str, uri: str, text: str
+) -> None:
+    source = {"S3DataSource": {"S3Uri": uri, "S3DataType": kind, "CompressionType": compression}}
+    container = {"Image": "eyrie/xgboost", "ModelDataSource": source}
+    code, message = refused(sm.create_model, ModelName="m", PrimaryContainer=container)
+    assert code == "ValidationException"
+    assert text in message
+
+
 def test_vpc_config_is_kept_as_a_record(sm: Any) -> None:
     vpc = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
     sm.create_model(ModelName="m", PrimaryContainer={"Image": "eyrie/xgboost"}, VpcConfig=vpc)

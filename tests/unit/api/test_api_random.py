@@ -16,7 +16,6 @@ from eyrie.control import dispatch
 from eyrie.control.context import Caller, Context, Operation
 from eyrie.control.coverage_lists import ACTS, STORED
 from eyrie.domain.names import Scope
-from eyrie.settings import Settings
 from eyrie.wire.codec import Wire
 from eyrie.wire.errors import ApiError
 from eyrie.wire.messages import Call, HttpRequest
@@ -77,8 +76,8 @@ def models() -> Models:
 def context(door: Any) -> Context:
     surroundings = door.app._with
     return Context(
-        Scope(), Caller("AKIAEYRIE", "123456789012"), 1_700_000_000_000, "r", door.store, surroundings.identity,
-        surroundings.logs, door.endpoints, surroundings.instance_types, Settings()
+        Scope(), Caller("AKIAEYRIE", "123456789012"), 1_700_000_000_000, door.store, surroundings.identity,
+        surroundings.logs, door.endpoints, surroundings.instance_types
     )  # fmt: skip
 
 
