@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import socket
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from eyrie.adapters.ending import describe
 from eyrie.adapters.placing import PlacingFailed, place
 from eyrie.adapters.slot_client import NoAnswer, ask
 from eyrie.adapters.slots import Slot, read_bounded
+from eyrie.adapters.tending import excess
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,25 @@ def test_the_status_is_what_the_launcher_wrote_so_far(tmp_path: Path) -> None:
     assert (slot.status().init, slot.status().pid_namespace, slot.status().exit_code) == (7, 99, None)
     (tmp_path / "status").write_text('{ "child-pid": 7 }\n{ "exit-code": 3 }\n')
     assert slot.status().exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        ("true", None),
+        ("head -c 3000000 /dev/zero >box/log", "bytes of this host's disk"),
+        ("head -c 3000000 /dev/zero >lock", "bytes of this host's disk"),
+        ("head -c 3000000 /dev/zero >start.log", "bytes of this host's disk"),
+        ("seq 20 | sed 's|^|box/|' | xargs touch", "it holds 17 files"),
+        ("mkdir box/more", "a folder in its box"),
+        ("ln -s ../../other/box/s box/s", "replaced by a link"),
+    ],
+)
+def test_what_a_model_does_to_the_disk_is_bounded(tmp_path: Path, make: str, expected: str | None) -> None:
+    (tmp_path / "box").mkdir()
+    subprocess.run(["/bin/sh", "-c", make], cwd=tmp_path, check=True)
+    found = excess(Slot(tmp_path), 2_000_000)
+    assert found is None if expected is None else expected in str(found)
 
 
 # --- placing --------------------------------------------------------------------------------------------------------
@@ -319,7 +339,3 @@ def test_a_long_path_is_no_hindrance(tmp_path: Path) -> None:
     assert ask(folder / "s", "GET", "/ping").status == 200
     server.join()
     os.close(fd)
-
-
-def test_signals_have_names() -> None:
-    assert signal.Signals(9).name in describe(137, 0, False, [])

@@ -27,7 +27,7 @@ from eyrie.adapters.placing import PlacingFailed, place
 from eyrie.adapters.sandbox import Isolation
 from eyrie.adapters.slot_maker import SlotMaker, fingerprint
 from eyrie.adapters.slots import Ending, Slot, SlotRecord
-from eyrie.adapters.tending import BOX_SLACK_BYTES, Tending
+from eyrie.adapters.tending import DISK_SLACK_BYTES, Tending
 from eyrie.adapters.warm_pool import WarmPool
 from eyrie.domain.fleet import InstanceSpec, ObservedInstance
 from eyrie.domain.instance_types import UnknownInstanceType
@@ -76,7 +76,7 @@ class ProcessCompute:
         self._coming: set[str] = set()  # instances whose ensure is under way and that are not in `_known` yet
         self._table = threading.Lock()  # of the two above
         self._locks = [threading.Lock() for _ in range(_LOCKS)]  # by instance id: one call an instance at a time
-        self._tending = Tending(self._pool, on_death, settings.log_bytes_max + BOX_SLACK_BYTES)
+        self._tending = Tending(self._pool, on_death, settings.log_bytes_max + DISK_SLACK_BYTES)
 
     def start(self) -> None:
         """Take in what is on disk, then keep the pool full and ended instances buried, in a thread."""

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from eyrie.adapters import cgroups, ending, processes
 from eyrie.adapters.slot_client import NoAnswer, ask
@@ -31,7 +30,7 @@ log = logging.getLogger("eyrie.compute")
 CLAIM_TIMEOUT_S = 1.0
 SOON_MS, LATER_MS = 25, 1000
 BOX_FILES_MAX = 16
-BOX_SLACK_BYTES = 4_194_304  # beyond the bound of the log
+DISK_SLACK_BYTES = 4_194_304  # beyond the bound of the log
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Tending:
 
     pool: WarmPool
     on_death: Callable[[InstanceSpec], None]
-    box_bytes_max: int
+    disk_bytes_max: int
     _watched: dict[Slot, _Watched] = field(default_factory=dict)
     _kill_at_ms: dict[Slot, int] = field(default_factory=dict)
     _dropped: list[_Watched] = field(default_factory=list)
@@ -149,9 +148,9 @@ class Tending:
             self._try_claim(watched)
         if watched.pidfd is None:
             self._watch(watched)
-        excess = box_excess(watched.slot.path / "box", self.box_bytes_max)
-        if excess:
-            log.warning("%s is killed: %s", watched.spec.instance_id, excess)
+        why = excess(watched.slot, self.disk_bytes_max)
+        if why is not None:
+            log.warning("%s is killed: %s", watched.spec.instance_id, why)
             ending.kill(watched.slot)
 
     def _sleep(self) -> set[int]:
@@ -235,10 +234,12 @@ def claim_body(spec: InstanceSpec) -> dict[str, object]:
     }
 
 
-def box_excess(box: Path, bytes_max: int) -> str | None:
-    """Why a model's box is too large, or None: it lies on the host's disk, and the model may write to it."""
+def excess(slot: Slot, bytes_max: int) -> str | None:
+    """Why a model must be ended for what it did to the host's disk, or None. It may write to its box; and where it runs
+    as Eyrie's own user, by way of descriptors that it inherited, to its lock and the launcher's log.
+    """
     files = size = 0
-    with contextlib.suppress(OSError), os.scandir(box) as entries:
+    with contextlib.suppress(OSError), os.scandir(slot.path / "box") as entries:
         for entry in entries:
             files += 1
             if entry.name == "s" and entry.is_symlink():
@@ -246,6 +247,10 @@ def box_excess(box: Path, bytes_max: int) -> str | None:
             if entry.is_dir(follow_symlinks=False):
                 return "it made a folder in its box"
             size += entry.stat(follow_symlinks=False).st_blocks * 512
-            if files > BOX_FILES_MAX or size > bytes_max:
-                return f"its box holds {files} files of {size} bytes"
-    return None
+            if files > BOX_FILES_MAX:
+                break
+    for path in (slot.lock, slot.path / "start.log"):
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    too_much = files > BOX_FILES_MAX or size > bytes_max
+    return f"it holds {files} files and {size} bytes of this host's disk" if too_much else None
