@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eyrie.domain.names import DEFAULT_ACCOUNT, DEFAULT_REGION
 from eyrie.wire.auth_canonical import canonical_targets, parse_date, query_pairs
@@ -34,6 +34,7 @@ STREAMING = frozenset(
 )
 _ALGORITHM = b"AWS4-HMAC-SHA256"
 _CACHED_MAX = 4096  # entries of each cache, which is emptied when full
+_SHAPES_MAX = 64  # remembered sets of header names, for one scope
 _PREFIX_BYTES_MAX = 4096
 _HEX = frozenset(b"0123456789abcdef")
 
@@ -49,6 +50,11 @@ class _Scope(NamedTuple):
     names: tuple[bytes, ...]  # signed headers, as the client lists them
     named: frozenset[bytes]
     signed: bytes  # the same, as in SignedHeaders
+    lines: tuple[tuple[bytes, bytes], ...]  # each signed header, and how its canonical line begins
+    inner: Any  # SHA-256 that has read the key: copying it is half the price of an HMAC afresh
+    outer: Any
+    services: set[str]  # boto3's names of services that were found to fit
+    passed: set[tuple[bytes, ...]]  # names of a request's headers that were found to be signed as they must
 
 
 class Claim:
@@ -107,8 +113,10 @@ class Claim:
             return self.identity
         start = _ALGORITHM + b"\n" + self._stamp + b"\n" + scope.scope + b"\n"
         for head in self._heads:
-            text = start + hashlib.sha256(head + payload).hexdigest().encode()
-            if hmac.compare_digest(hmac.digest(scope.key, text, "sha256").hex().encode(), self.signature):
+            inner, outer = scope.inner.copy(), scope.outer.copy()
+            inner.update(start + hashlib.sha256(head + payload).hexdigest().encode())
+            outer.update(inner.digest())
+            if hmac.compare_digest(outer.hexdigest().encode(), self.signature):
                 return self.identity
         raise auth_error(Fault.MISMATCH, self.service)
 
@@ -131,6 +139,7 @@ class Verifier:
         self._scopes: dict[bytes, _Scope] = {}
         self._keys: dict[bytes, bytes] = {}
         self._stamps: dict[bytes, int] = {}
+        self._targets: dict[bytes, tuple[bytes, ...]] = {}
 
     def check(self, request: HttpRequest, service: str, now_ms: int) -> Identity:
         """Both steps at once, for whoever has the whole request. Raises ApiError."""
@@ -163,13 +172,50 @@ class Verifier:
         if scope is None or len(signature) != 64:
             scope, signature = self._read_authorization(authorization, service)
             self._remember(prefix, scope)
-        _check_service(scope, service)
-        stamp = self._stamp(headers, scope, service)
-        self._check_skew(stamp, now_ms, service)
-        self._check_token(scope, headers.get(b"x-amz-security-token", b""), service)
-        heads = _heads(method, path, query, headers, scope, service)
+        if service not in scope.services:
+            _check_service(scope, service)
+            scope.services.add(service)
+        stamp = headers.get(b"x-amz-date", b"")
+        if stamp[:8] != scope.day:
+            stamp = self._stamp(headers, scope, service)
+        at_ms = self._stamps.get(stamp)
+        if at_ms is None or not -SKEW_MS <= now_ms - at_ms <= SKEW_MS:
+            self._check_skew(stamp, now_ms, service)
+        token = headers.get(b"x-amz-security-token", b"")
+        if token or scope.token:
+            self._check_token(scope, token, service)
+        heads = self._heads(method, path, query, headers, scope, service)
         payload = headers.get(b"x-amz-content-sha256", b"")
         return Claim(scope.identity, service, payload, scope, stamp, signature, heads)
+
+    def _heads(
+        self, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], scope: _Scope, service: str
+    ) -> tuple[bytes, ...]:
+        """The canonical request up to its payload hash, in each form that a client may have signed."""
+        names = tuple(headers)
+        if names not in scope.passed:
+            _check_signed(names, scope, service)
+            if len(scope.passed) >= _SHAPES_MAX:
+                scope.passed.clear()
+            scope.passed.add(names)
+        try:
+            lines = b"\n".join([start + headers[name] for name, start in scope.lines])
+            plain = not (b"  " in lines or b": " in lines or b" \n" in lines or b"\t" in lines or lines[-1:] == b" ")
+        except KeyError:
+            plain = False
+        if not plain:
+            lines = _canonical_lines(headers, scope, service)
+        tail = b"%b\n\n%b\n" % (lines, scope.signed)
+        targets = self._targets.get(path) if not query and service != "s3" else None
+        if targets is None:
+            targets = canonical_targets(path, query, service == "s3")
+            if not query and service != "s3":
+                if len(self._targets) >= _CACHED_MAX:
+                    self._targets.clear()
+                self._targets[path] = targets
+        if len(targets) == 1:
+            return (b"%b\n%b\n%b" % (method, targets[0], tail),)
+        return tuple([b"%b\n%b\n%b" % (method, target, tail) for target in targets])
 
     def _read_authorization(self, authorization: bytes, service: str) -> tuple[_Scope, bytes]:
         algorithm, _, rest = authorization.partition(b" ")
@@ -202,7 +248,21 @@ class Verifier:
         region, signer = parts[1].decode("latin-1"), parts[2].decode("latin-1")
         identity = Identity(known.access_key_id, known.account, region, signer)
         key = self._key(credential, known.secret_access_key.encode(), parts)
-        return _Scope(identity, key, known.session_token.encode(), parts[0], scope, names, frozenset(names), signed)
+        return _Scope(
+            identity,
+            key,
+            known.session_token.encode(),
+            parts[0],
+            scope,
+            names,
+            frozenset(names),
+            signed,
+            tuple((name, name + b":") for name in names),
+            _keyed(key, 0x36),
+            _keyed(key, 0x5C),
+            set(),
+            set(),
+        )
 
     def _key(self, credential: bytes, secret: bytes, parts: list[bytes]) -> bytes:
         key = self._keys.get(credential)
@@ -294,7 +354,7 @@ class Verifier:
         self._check_expiry(stamp, given.get(b"X-Amz-Expires"), now_ms, service)
         token = given.get(b"X-Amz-Security-Token") or headers.get(b"x-amz-security-token", b"")
         self._check_token(scope, token, service)
-        heads = _heads(method, path, query, headers, scope, service)
+        heads = self._heads(method, path, query, headers, scope, service)
         payload = headers.get(b"x-amz-content-sha256") or given.get(b"X-Amz-Content-Sha256", b"")
         if not payload and service == "s3":
             payload = UNSIGNED
@@ -350,14 +410,16 @@ def _basic(at_ms: int) -> bytes:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ").encode()
 
 
-def _heads(
-    method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], scope: _Scope, service: str
-) -> tuple[bytes, ...]:
-    """The canonical request up to its payload hash, in each form that a client may have signed."""
-    for name in headers.keys() - scope.named:
-        if name[:6] == b"x-amz-":
+def _check_signed(names: tuple[bytes, ...], scope: _Scope, service: str) -> None:
+    """Every x-amz-* header of a request must be signed."""
+    for name in names:
+        if name[:6] == b"x-amz-" and name not in scope.named:
             what = f"'{name.decode('latin-1')}' must be a 'SignedHeader' in the AWS Authorization."
             raise auth_error(Fault.UNSIGNED_HEADERS, service, what)
+
+
+def _canonical_lines(headers: Mapping[bytes, bytes], scope: _Scope, service: str) -> bytes:
+    """The signed headers, their values trimmed and their blanks made single."""
     lines = []
     for name in scope.names:
         value = headers.get(name)
@@ -369,8 +431,9 @@ def _heads(
         if b"  " in value or b"\t" in value:
             value = b" ".join(value.split())
         lines.append(name + b":" + value)
-    lines.append(b"")
-    lines.append(scope.signed)
-    lines.append(b"")
-    tail = b"\n".join(lines)
-    return tuple([method + b"\n" + target + b"\n" + tail for target in canonical_targets(path, query, service == "s3")])
+    return b"\n".join(lines)
+
+
+def _keyed(key: bytes, pad: int) -> Any:
+    """One of the two hashes of an HMAC (RFC 2104) that has read its padded key, which is shorter than a block."""
+    return hashlib.sha256(bytes(byte ^ pad for byte in key.ljust(64, b"\0")))
