@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -51,6 +51,7 @@ def refused(body: bytes | str, kind: str, shape: RowShape = RowShape()) -> str: 
     return str(caught.value)
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_every_format_brings_back_the_numbers_it_was_written_with(matrix: np.ndarray) -> None:
     rows = matrix.tolist()
@@ -70,6 +71,7 @@ def test_every_format_brings_back_the_numbers_it_was_written_with(matrix: np.nda
         assert same(read(body, kind, shape), rows), kind
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_plain_encodings_read_back(matrix: np.ndarray) -> None:
     shape = RowShape(width=matrix.shape[1])
@@ -77,6 +79,7 @@ def test_plain_encodings_read_back(matrix: np.ndarray) -> None:
         assert same(read(codecs.encode_plain(matrix, kind), kind, shape), matrix.tolist()), kind
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_body_whatsoever_gets_anything_but_rows_or_a_refusal(body: bytes) -> None:
     for kind in (CSV, JSON, JSONLINES, NPY, LIBSVM):
@@ -349,6 +352,7 @@ def test_scores_as_the_xgboost_container_writes_them() -> None:
     assert np.load(io.BytesIO(codecs.encode_scores(table, NPY, lines=False))).tolist() == table.tolist()
 
 
+@settings(deadline=None)
 @given(st.floats(width=32))
 def test_a_single_score_keeps_every_bit(score: float) -> None:
     written = codecs.encode_scores(np.array([score], dtype=np.float32), CSV, lines=False)

@@ -180,7 +180,7 @@ def _number(cell: str, row: int, column: int, shape: RowShape) -> Any:
     except ValueError:
         if shape.strings:
             return cell
-        hint = "; header rows are read only where the model knows its columns' names" if row == 0 else ""
+        hint = "; header rows are read only where the model knows its columns' names" if row == column == 0 else ""
         raise BadPayload(f"row {row + 1}, column {column + 1}: {_show(cell)} is not a number{hint}") from None
 
 

@@ -77,6 +77,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a slot to its end; the exit code."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _leave)  # until the event loop has its own handler
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before any OpenMP: idle threads must not spin on a shared host
@@ -85,14 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("the lock of this slot is held by another process")
         return 1
     import_all(options.imports)
-    listener = bind(options.box)
+    importlib.import_module("eyrie.modelserver.app")
     gc.collect()
     gc.freeze()
+    listener = bind(options.box)
     code = run(options, listener, file)
     for stream in {sys.stdout, sys.stderr}:
         if isinstance(stream, StampedStream):
             stream.finish()
     return code
+
+
+def _leave(signum: int, frame: object) -> None:
+    """Nothing was begun yet: go."""
+    os._exit(0)
 
 
 def hold_lock(fd: int) -> bool:
@@ -122,10 +129,15 @@ def import_all(names: Sequence[str]) -> None:
 
 
 def bind(box: Path) -> socket.socket:
-    """The listening socket `box/s`, however long the path is; leaves the process in `/`."""
+    """The listening socket `box/s`, however long the path is; leaves the process in `/`.
+
+    It appears under its name only when it listens already: whoever sees it may connect.
+    """
     from eyrie.http1.unix import listen_unix
 
-    listener = listen_unix(str(box / SOCKET))
+    early = box / f".{SOCKET}"
+    listener = listen_unix(str(early))
+    os.replace(early, box / SOCKET)
     os.chdir("/")
     return listener
 
