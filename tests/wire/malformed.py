@@ -1,5 +1,5 @@
-"""Thousands of malformed API requests, made from the service models: the same ones every time, unsigned, each with what is
-wrong with it.
+"""Thousands of malformed API requests, made from the service models: the same ones every time, unsigned, each with
+what is wrong with it.
 
 Used here against the codec, and by the end-to-end tests against an Eyrie that runs (they sign them first).
 """

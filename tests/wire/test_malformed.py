@@ -1,4 +1,6 @@
-"""Every malformed request is answered with a 4xx of AWS's form, in the client's protocol, and never with an exception."""
+"""Every malformed request is answered with a 4xx of AWS's form, in the client's protocol, and never with an
+exception.
+"""
 
 from __future__ import annotations
 

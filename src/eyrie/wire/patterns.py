@@ -8,6 +8,7 @@ import re
 import unicodedata
 import warnings
 from functools import lru_cache
+from itertools import groupby
 
 _CACHED_MAX = 4096
 
@@ -26,16 +27,38 @@ _POSIX = {
     "XDigit": "0-9a-fA-F",
     "Space": r" \t\n\x0b\f\r",
     "ASCII": r"\x00-\x7f",
-    "IsAlphabetic": "",
 }
+# Patterns that backtrack without end on a text that almost matches, and their equals that do not. A test attacks every
+# pattern of the services that are spoken, and compares these pairs.
+SAFE = {
+    r"[a-z0-9]([-a-z0-9]*[a-z0-9]){0,39}?": r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?",
+    r"https://([.\-_a-zA-Z0-9]+/?){3,1016}": (
+        r"https://(?=(?:[.\-_a-zA-Z0-9]/?){3})[.\-_a-zA-Z0-9]+(?:/[.\-_a-zA-Z0-9]+)*/?"
+    ),
+    r"^[ \t]*[\x20-\x7E]+([ \t]+[\x20-\x7E]+)*[ \t]*$": r"\t*[\x20-\x7E][\t\x20-\x7E]*",
+    r"^[ \t]*[^\x00-\x1F:\x7F]+([ \t]+[^\x00-\x1F:\x7F]+)*[ \t]*$": (
+        r"\t*[^\x00-\x1F:\x7F][^\x00-\x08\x0A-\x1F:\x7F]*"
+    ),
+}
+
+# Longer texts are tried only against one repeated class, which takes linear time; others may take the square of it.
+LONG_CHARS = 4096
+_ONE_CLASS = re.compile(r"\^?\(?(?:\[(?:[^\]\\]|\\.)*\]|\.|\\.)(?:[*+]|\{\d+,\d*\})\)?\$?")
+
 _CLASS_LETTERS = frozenset("dDsSwW")
 _PROPERTY = re.compile(r"\\p\{(?:Is)?(\w+)\}|\\p([A-Z])")
 _SURROGATE_PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _COUNTED_ANCHOR = re.compile(r"(?<!\\)\$\{\d+(?:,\d*)?\}")
 
 
-def matches(pattern: str, text: str) -> bool:
-    """True if the whole text matches. A pattern that Python cannot express is taken as matched."""
+def matches(pattern: str, text: str, bounded: bool = True) -> bool:
+    """True if the whole text matches. A pattern that Python cannot express is taken as matched.
+
+    `bounded`: the text's length was checked against a maximum of the model. Without one, a long text does not match a
+    pattern that could take long.
+    """
+    if not bounded and len(text) > LONG_CHARS and not _ONE_CLASS.fullmatch(pattern):
+        return False
     compiled = _compiled(pattern)
     return compiled is None or compiled.fullmatch(text) is not None
 
@@ -45,7 +68,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # "[[", "--" and the like are plain characters here
-            return re.compile(translate(pattern), re.ASCII)
+            return re.compile(SAFE.get(pattern) or translate(pattern), re.ASCII)
     except (re.error, OverflowError, RecursionError):
         return None
 
@@ -87,19 +110,23 @@ def _joined_pair(found: re.Match[str]) -> str:
     return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
 
-@lru_cache(maxsize=64)
 def _property(name: str) -> str:
     """The inside of a character class for a Unicode category (`L`, `Lu`) or a POSIX class."""
-    if _POSIX.get(name):
+    if name in _POSIX:
         return _POSIX[name]
-    category = "L" if name == "IsAlphabetic" or name == "Alphabetic" else name
-    ranges: list[str] = []
-    start: int | None = None
-    for code in range(0x110000 + 1):
-        inside = code < 0x110000 and unicodedata.category(chr(code)).startswith(category)
-        if inside and start is None:
-            start = code
-        elif not inside and start is not None:
-            ranges.append(f"\\U{start:08x}-\\U{code - 1:08x}")
-            start = None
-    return "".join(ranges)
+    wanted = "L" if name in ("IsAlphabetic", "Alphabetic") else name
+    spans = sorted(span for category, spans in _categories().items() if category.startswith(wanted) for span in spans)
+    return "".join(f"\\U{start:08x}-\\U{end:08x}" for start, end in spans)
+
+
+@lru_cache(maxsize=1)
+def _categories() -> dict[str, list[tuple[int, int]]]:
+    """The spans of each Unicode category. One pass for all of them, and only over the planes that have characters."""
+    spans: dict[str, list[tuple[int, int]]] = {"Cn": [(0x40000, 0xDFFFF)], "Co": [(0xF0000, 0x10FFFF)]}
+    for first, last in ((0, 0x3FFFF), (0xE0000, 0xEFFFF)):
+        at = first
+        for category, run in groupby(map(unicodedata.category, map(chr, range(first, last + 1)))):
+            size = sum(1 for _ in run)
+            spans.setdefault(category, []).append((at, at + size - 1))
+            at += size
+    return spans

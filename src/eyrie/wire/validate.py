@@ -104,13 +104,10 @@ def _broken(shape: Shape, value: Any) -> list[str]:
     if shape.enum and value not in shape.enum:
         broken.append(f"Member must satisfy enum value set: [{', '.join(shape.enum)}]")
     # A pattern is tried only on what is not too long already: its cost grows with the length.
-    if (
-        shape.pattern is not None
-        and not broken
-        and isinstance(value, str)
-        and not patterns.matches(shape.pattern, value)
-    ):
-        broken.append(f"Member must satisfy regular expression pattern: {shape.pattern}")
+    if shape.pattern is not None and not broken and isinstance(value, str):
+        bounded = shape.maximum is not None
+        if not patterns.matches(shape.pattern, value, bounded):
+            broken.append(f"Member must satisfy regular expression pattern: {shape.pattern}")
     return broken
 
 
