@@ -286,7 +286,7 @@ def test_clocks_may_differ_by_fifteen_minutes_at_most(apart_s: int) -> None:
         ),
         (b"AWS4-HMAC-SHA256 " + b"x" * 5000 + b", Signature=" + b"0" * 64, "IncompleteSignatureException"),
         (
-            b"AWS4-HMAC-SHA256 Credential=AKIDEYRIE/20261121/r/sagemaker/aws4_request, SignedHeaders=host, Signature=zz",
+            b"AWS4-HMAC-SHA256 Credential=AKIDEYRIE/20261121/r/sagemaker/aws4_request,SignedHeaders=host,Signature=zz",
             "IncompleteSignatureException",
         ),
     ],

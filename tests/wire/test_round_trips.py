@@ -1,4 +1,4 @@
-"""Every operation of every service we speak, both ways, with botocore's own client code at the other end of the wire."""
+"""Every operation of every service we speak, both ways, with botocore's own client code at the other end."""
 
 from __future__ import annotations
 

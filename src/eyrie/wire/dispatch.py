@@ -38,11 +38,13 @@ class Destination(NamedTuple):
 _SERVICE_OF_SIGNING_NAME = {
     b"monitoring": "cloudwatch",
     b"tagging": "resourcegroupstaggingapi",
+    b"servicequotas": "service-quotas",
 }
 
 _SIGNING_NAME_OF_SERVICE = {
     "cloudwatch": "monitoring",
     "resourcegroupstaggingapi": "tagging",
+    "service-quotas": "servicequotas",
     "sagemaker-runtime": "sagemaker",
     "sagemaker-metrics": "sagemaker",
     "sagemaker-featurestore-runtime": "sagemaker",
