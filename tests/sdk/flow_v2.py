@@ -53,8 +53,8 @@ def sklearn(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
                          framework_version="1.2-1", sagemaker_session=session)
     predictor = model.deploy(1, "ml.m5.large")
     answer = predictor.predict(rows)
+    predictor.delete_model()  # first: the SDK finds the models through the endpoint's config
     predictor.delete_endpoint()
-    predictor.delete_model()
     return {"first": np.asarray(answer).tolist()}
 
 
