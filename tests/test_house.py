@@ -42,6 +42,12 @@ MUTABLE_CALLS = {
 # Where a broad except stands at a process or loop boundary: file -> how many. A new one has to be argued for here.
 BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/cli/up.py": 1,
+    # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.
+    "src/eyrie/modelserver/app.py": 1,
+    "src/eyrie/modelserver/batcher.py": 1,
+    "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,
+    "src/eyrie/modelserver/measure.py": 1,
+    "src/eyrie/modelserver/threads.py": 1,
 }
 
 
