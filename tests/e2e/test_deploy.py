@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import boto3
 import pytest
@@ -111,3 +114,15 @@ def test_keys_that_are_not_ours_are_refused(eyrie: RealEyrie) -> None:
     with pytest.raises(ClientError) as error:
         stranger.list_endpoints()
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 403)
+
+
+def test_the_readmes_example_runs(eyrie: RealEyrie, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "quickstart.py"
+    boto3.client("s3").delete_object(Bucket="models", Key="iris/model.tar.gz")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.strip().endswith("from variant main"), done.stderr
+    assert "0" in done.stdout.split(" from ")[0]
+    sagemaker = boto3.client("sagemaker")
+    sagemaker.delete_endpoint(EndpointName="iris")
