@@ -59,7 +59,7 @@ class _Worker:
     acked: dict[str, int] | None = None
     idle: set[str] = field(default_factory=set)
     busy: frozenset[str] | None = None  # what was outstanding, outside its tables, at its first acknowledgement
-    since: int = 0  # count of publications at its first acknowledgement
+    first: dict[str, int] = field(default_factory=dict)  # its first acknowledgement
 
 
 class Feed:
@@ -73,13 +73,13 @@ class Feed:
         self._published: dict[str, int] = {}
         self._withdrawn: dict[str, int] = {}
         self._targets: dict[str, frozenset[str]] = {}  # of each published table
-        self._publications = 1
-        self._left: dict[str, int] = {}  # instance -> count of publications when it left its table
+        self._left: dict[str, tuple[str, int]] = {}  # instance -> its endpoint and the first table without it
         self._absent: tuple[float, frozenset[int]] = (-1e9, frozenset())  # pids with a lock and no connection
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: asyncio.Server | None = None
         self._listener: Listener | None = None
         self._hinted: set[str] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._routes.mkdir(parents=True, exist_ok=True)
         self._run.mkdir(parents=True, exist_ok=True)
         self._read_published()
@@ -89,7 +89,7 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         sock = listen_unix(str(self._run / "feed.sock"), mode=0o600)
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=LINE_BYTES_MAX)
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=LINE_BYTES_MAX)
 
     async def close(self) -> None:
         """Close the socket. Workers serve on."""
@@ -97,6 +97,7 @@ class Feed:
             self._server.close()
         for worker in list(self._workers):
             worker.writer.transport.abort()
+        await asyncio.gather(*self._serving, return_exceptions=True)
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -110,7 +111,7 @@ class Feed:
             _write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route))
             self._published[slug] = route.generation
             self._withdrawn.pop(slug, None)
-            self._count_left(slug, frozenset(t.instance_id for v in route.variants for t in v.targets))
+            self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.variants for t in v.targets))
         self._hint(slug)
 
     def withdraw(self, key: EndpointKey, generation: int) -> None:
@@ -121,7 +122,7 @@ class Feed:
             (self._routes / f"{key.slug}.json").unlink(missing_ok=True)
             self._published.pop(key.slug, None)
             self._withdrawn[key.slug] = generation
-            self._count_left(key.slug, frozenset())
+            self._note_left(key.slug, generation, frozenset())
         self._hint(key.slug)
 
     def served(self, key: EndpointKey) -> int:
@@ -141,7 +142,7 @@ class Feed:
         with self._lock:
             if self._not_connected():
                 return False
-            left = self._left.get(instance_id, 0)
+            left = self._left.get(instance_id)
             return all(_is_idle(w, instance_id, left) for w in self._workers if w.name)
 
     def published(self) -> dict[EndpointKey, int]:
@@ -154,12 +155,11 @@ class Feed:
         with self._lock:
             return sorted(w.name for w in self._workers if w.name)
 
-    def _count_left(self, slug: str, targets: frozenset[str]) -> None:
-        self._publications += 1
+    def _note_left(self, slug: str, generation: int, targets: frozenset[str]) -> None:
         if len(self._left) > IDLE_MAX:
             self._left.clear()
         for instance_id in self._targets.get(slug, frozenset()) - targets:
-            self._left[instance_id] = self._publications
+            self._left[instance_id] = (slug, generation)
         self._targets[slug] = targets
 
     def _read_published(self) -> None:
@@ -206,6 +206,11 @@ class Feed:
             elif not worker.writer.transport.is_closing():
                 worker.writer.write(line)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         worker = _Worker(writer)
         if len(self._workers) >= WORKERS_MAX:
@@ -248,23 +253,23 @@ class Feed:
 
     def _hear_tables(self, worker: _Worker, acked: dict[str, int], gone: list[str]) -> set[EndpointKey]:
         with self._lock:
-            if worker.acked is None:
-                worker.since = self._publications
             known = dict(worker.acked or {})
             known.update({str(slug): int(generation) for slug, generation in acked.items()})
             for slug in gone:
                 known.pop(slug, None)
+            if worker.acked is None:
+                worker.first = known
             worker.acked = known
         return {EndpointKey.from_slug(slug) for slug in (*acked, *gone)}
 
 
-def _is_idle(worker: _Worker, instance_id: str, left: int) -> bool:
-    """It said so; or the instance had left the tables before the worker came, and it did not name it as busy."""
+def _is_idle(worker: _Worker, instance_id: str, left: tuple[str, int] | None) -> bool:
+    """It said so; or the instance had left the first tables that it read, and it did not name it as busy."""
     if instance_id in worker.idle:
         return True
-    if worker.acked is None or worker.busy is None:
+    if worker.acked is None or worker.busy is None or instance_id in worker.busy:
         return False
-    return left < worker.since and instance_id not in worker.busy
+    return left is None or worker.first.get(left[0], NOBODY) >= left[1]
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -116,10 +116,8 @@ def _start_failure(endpoint: Endpoint, fleet: Fleet, policy: Policy, since_ms: i
     """Why a fleet will not come up: a start that was refused or took too long, or too many crashes in a row."""
     for backoff in endpoint.backoffs:
         if backoff.fleet == fleet.generation and backoff.last_ms >= since_ms:
-            if backoff.fatal:
+            if backoff.fatal or backoff.crashes >= policy.crashes_max:
                 return backoff.reason
-            if backoff.crashes >= policy.crashes_max:
-                return f"{backoff.reason} ({backoff.crashes} starts in a row ended like this.)"
     return None
 
 

@@ -222,7 +222,9 @@ def _failure_text(draft: Draft, instance: Instance, detail: str) -> str:
     """SageMaker's sentence, then what is known: never longer than a FailureReason may be."""
     variant = variant_of(draft.endpoint, instance)
     container = variant.spec.model.container.hostname if variant else "primary"
-    head = UNHEALTHY.format(container=container, variant=instance.variant) + " " + detail
+    before = backoff_of(draft.endpoint, instance.fleet, instance.variant)
+    times = f" That was start {before.crashes + 1} in a row that failed." if before else ""
+    head = UNHEALTHY.format(container=container, variant=instance.variant) + " " + detail + times
     return _with_log(head, draft.seen.tails.get(instance.instance_id, ()))
 
 

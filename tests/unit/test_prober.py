@@ -1,0 +1,127 @@
+"""Pings over real Unix sockets, and what is counted of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from toyworld import KEY, ToyClock
+
+from eyrie.control.prober import Probed, Prober, ping
+from eyrie.decide.health import after_ejection, after_ping
+from eyrie.domain.observation import Health
+from eyrie.settings import Settings
+
+QUICK = Settings(ping_period_ms=20, ping_timeout_ms=60)
+
+
+@asynccontextmanager
+async def instance(path: Path, answer: bytes | None) -> AsyncIterator[list[bytes]]:
+    """A server that gives one answer to everything, or none; yields the requests it got."""
+    got: list[bytes] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            got.append(await reader.read(1000))
+            if answer is not None:
+                writer.write(answer)
+            await reader.read()
+        writer.transport.abort()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(answers(reader, writer)))
+
+    server = await asyncio.start_unix_server(serve, str(path))
+    try:
+        yield got
+    finally:
+        server.close()
+        await asyncio.gather(*tasks)
+        await server.wait_closed()
+        await asyncio.sleep(0)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def test_a_ping_tells_what_happened(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "s"
+        assert "FileNotFoundError" in (await ping(str(path), 0.1) or "")
+        async with instance(path, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as got:
+            assert await ping(str(path), 1.0) is None
+            assert got[0].startswith(b"GET /ping HTTP/1.1\r\n")
+        for answer, told in (
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "status 503"),
+            (b"SSH-2.0\r\n", "not an HTTP answer"),
+            (b"HTTP/1.1\r\n", "not an HTTP answer"),
+            (b"x" * 200_000, "LimitOverrunError"),
+            (None, "no answer in 50 ms"),
+        ):
+            async with instance(path, answer):
+                assert told in (await ping(str(path), 0.05) or "")
+
+    asyncio.run(scenario())
+
+
+def test_misses_are_counted_and_one_answer_clears_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        changes: list[object] = []
+        prober = Prober(QUICK, ToyClock(), changes.append)
+        path = str(tmp_path / "s")
+        prober.watch(KEY, {"i-1": Probed(KEY, path, foreign=False, starting=False)})
+        await until(lambda: prober.health().get("i-1", Health()).misses >= 2)
+        assert changes
+        async with instance(tmp_path / "s", b"HTTP/1.1 200 OK\r\n\r\n"):
+            await until(lambda: prober.health()["i-1"].answers)
+            assert prober.health()["i-1"].misses == 0
+            prober.watch(KEY, {})
+            assert prober.health() == {}
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_ejection_is_one_miss_and_a_ping_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        slow = Settings(ping_period_ms=60_000, ping_timeout_ms=60)
+        prober = Prober(slow, ToyClock(), lambda key: None)
+        prober.ejected("i-9", "nobody knows it")
+        async with instance(tmp_path / "s", b"HTTP/1.1 200 OK\r\n\r\n") as got:
+            prober.watch(KEY, {"i-1": Probed(KEY, str(tmp_path / "s"), foreign=False, starting=False)})
+            await until(lambda: prober.health().get("i-1", Health()).answers)
+            prober.ejected("i-1", "no byte in 1000 ms")
+            assert prober.health()["i-1"].misses == 1
+            await until(lambda: prober.health()["i-1"].misses == 0)  # it answers: that settles it
+            assert len(got) == 2
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
+def test_foreign_containers_have_their_own_patience(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = Settings(foreign_ping_period_ms=60_000, foreign_ping_timeout_ms=10, ping_period_ms=1)
+        prober = Prober(settings, ToyClock(), lambda key: None)
+        path = str(tmp_path / "none")
+        prober.watch(KEY, {"i-1": Probed(KEY, path, True, False), "i-2": Probed(KEY, path, False, False)})
+        await until(lambda: prober.health().get("i-2", Health()).misses > 5)
+        assert prober.health()["i-1"].misses == 1
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
+def test_counting_is_pure() -> None:
+    once = after_ping(Health(), "no answer", 5)
+    assert (once.misses, once.answers, once.at_ms, once.detail) == (1, False, 5, "no answer")
+    assert after_ping(once, None, 6) == Health(0, True, 6)
+    assert after_ejection(after_ejection(Health(answers=True), "x", 7), "y", 8).misses == 1
+    assert after_ejection(Health(misses=3), "x", 7).misses == 3
