@@ -101,7 +101,7 @@ def test_the_retry_budget_runs_out_and_refills_with_traffic_and_time() -> None:
 
 def test_a_request_that_two_instances_died_under_is_refused_for_a_while() -> None:
     memory = PoisonMemory(refused_s=60)
-    assert not memory
+    assert memory.empty
     assert not memory.died(1, "i-a", 0.0)
     assert not memory.refused(1, 0.0)
     assert memory.died(1, "i-b", 1.0)
@@ -129,7 +129,7 @@ def test_the_memory_is_bounded_and_forgets() -> None:
     assert memory.died(99, "i-b", 1.0)
     assert not memory.died(5, "i-b", 1.0)
     memory.forget(1_000.0)
-    assert not memory
+    assert memory.empty
 
 
 def test_a_slow_model_is_given_more_time_than_a_quick_one() -> None:

@@ -128,22 +128,20 @@ class PoisonMemory:
     clears it.
     """
 
-    __slots__ = ("_deaths", "_refused_until_s", "most", "refused_s")
+    __slots__ = ("_deaths", "_refused_until_s", "empty", "most", "refused_s")
 
     def __init__(self, most: int = 4_096, refused_s: float = 60.0) -> None:
         self.most = most
         self.refused_s = refused_s
+        self.empty = True  # nothing is remembered: no request need be hashed
         self._deaths: dict[int, tuple[str, float]] = {}
         self._refused_until_s: dict[int, float] = {}
-
-    def __bool__(self) -> bool:
-        """Whether anything is remembered: when not, no request need be hashed."""
-        return bool(self._deaths or self._refused_until_s)
 
     def died(self, request: int, instance_id: str, now_s: float) -> bool:
         """An instance died with this request on it; True when it was the second one, and the request is refused from
         now on.
         """
+        self.empty = False
         before = self._deaths.get(request)
         if before is not None and before[0] != instance_id and now_s - before[1] <= self.refused_s:
             del self._deaths[request]
@@ -157,6 +155,7 @@ class PoisonMemory:
     def answered(self, request: int) -> None:
         """It was not this one: some instance lived to answer it."""
         self._deaths.pop(request, None)
+        self.empty = not (self._deaths or self._refused_until_s)
 
     def refused(self, request: int, now_s: float) -> bool:
         """Whether the request may not be sent now."""
@@ -176,6 +175,7 @@ class PoisonMemory:
         for request, until_s in list(self._refused_until_s.items()):
             if now_s >= until_s:
                 del self._refused_until_s[request]
+        self.empty = not (self._deaths or self._refused_until_s)
 
 
 def _bound(memory: dict[int, float] | dict[int, tuple[str, float]], most: int) -> None:

@@ -141,6 +141,9 @@ class Forward:
 
     # --- towards the client -----------------------------------------------------------------------------------------
 
+    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Never called: raw replies come in pieces."""
+
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The head of the reply; its bytes come as data."""
         self._status = status

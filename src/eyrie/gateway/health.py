@@ -41,6 +41,10 @@ class Ping:
         self._status = 0
         instance.pool.send(self, _PING, fresh=True, replay=False)
 
+    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """A pong in one piece."""
+        self._answered(status)
+
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The instance lives; the status says whether it is well."""
         self._status = status

@@ -47,6 +47,7 @@ _NOT_BUILT = {
     _SM + b"inference-component": "inference components (InferenceComponentName)",
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
+_SPECIAL = frozenset((*_NOT_BUILT, _TARGET_VARIANT))
 
 
 class RequestIds:
@@ -123,37 +124,22 @@ class Invoker:
         """Called by the sweep: answer those whose time is up."""
         for invocation in [i for i in self.active if now >= i.deadline_s or now >= i.hold_until_s]:
             invocation.time_is_up(now)
-        if self.poison:
+        if not self.poison.empty:
             self.poison.forget(now)
 
 
 class Invocation:
     """One InvokeEndpoint request. It hears from its client's connection and, as a sink, from its instance."""
 
-    __slots__ = (
-        "_avoid",
-        "_began_at",
-        "_body",
-        "_claim",
-        "_connection",
-        "_endpoint",
-        "_headers",
-        "_invoker",
-        "_moved",
-        "_name",
-        "_pieces",
-        "_reserved",
-        "_sent_at",
-        "_status",
-        "_streaming",
-        "_variant",
-        "_whole",
-        "channel",
-        "deadline_s",
-        "hold_until_s",
-        "instance",
-        "sent_at_s",
-    )
+    # What only some requests need: set on the object where it differs.
+    channel: Channel | None = None
+    instance: Instance | None = None
+    hold_until_s = float("inf")
+    _avoid: Instance | None = None
+    _moved = False
+    _status = 0
+    _streaming = False
+    _variant = ""
 
     def __init__(
         self,
@@ -171,21 +157,7 @@ class Invocation:
         self._name = name
         self._reserved = reserved
         self._body = b""
-        self._variant = ""
-        self._avoid: Instance | None = None
-        self._moved = False
-        self._streaming = False
-        self._whole = b""
         self._pieces: list[bytes] = []
-        self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._began_at = 0.0
-        self._sent_at = 0.0
-        self.channel: Channel | None = None
-        self.instance: Instance | None = None
-        self.deadline_s = 0.0
-        self.hold_until_s = float("inf")
-        self.sent_at_s = 0.0  # by the sweep's clock
 
     # --- the client's side ------------------------------------------------------------------------------------------
 
@@ -202,7 +174,7 @@ class Invocation:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
         fields = self._connection.fields
-        if not _NOT_BUILT.keys().isdisjoint(fields) or _TARGET_VARIANT in fields:
+        if not _SPECIAL.isdisjoint(fields):
             reply = self._check_fields(endpoint)
             if reply is not None:
                 self._refuse(reply)
@@ -210,7 +182,7 @@ class Invocation:
         self._body = data
         invoker.budget.request()
         now = invoker.sweep.now
-        if invoker.poison and invoker.poison.refused(self._hash(), now):
+        if not invoker.poison.empty and invoker.poison.refused(self._hash(), now):
             self._refuse(self._poisoned(endpoint))
             return
         self.deadline_s = now + endpoint.timeout_s
@@ -259,7 +231,6 @@ class Invocation:
         endpoint = self._endpoint
         assert endpoint is not None
         variant = None
-        self.hold_until_s = float("inf")
         if self._variant:
             variant = endpoint.variants.get(self._variant)
             if variant is None:
@@ -301,6 +272,7 @@ class Invocation:
         except ConnectFailed as error:
             return error.failure
         self.instance = instance
+        self.hold_until_s = float("inf")
         instance.invocations.add(self)
         self.sent_at_s = self._invoker.sweep.now
         self._sent_at = perf_counter()
@@ -351,6 +323,24 @@ class Invocation:
 
     # --- the instance's side ----------------------------------------------------------------------------------------
 
+    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """The reply, in one piece."""
+        invoker, instance = self._invoker, self.instance
+        assert instance is not None
+        self._status = status
+        self._headers = headers
+        instance.heard_at_s = invoker.sweep.now
+        if status >= 300:
+            self._pieces.append(body)
+            self.reply_end()
+            return
+        self.channel = None
+        if not invoker.poison.empty:
+            invoker.poison.answered(self._hash())
+        lines = self._reply_lines(instance)
+        self._account(status)
+        self._connection.reply(status, lines, body)
+
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The head of the reply."""
         self._status = status
@@ -360,26 +350,28 @@ class Invocation:
             instance.heard_at_s = self._invoker.sweep.now
 
     def reply_data(self, piece: bytes) -> None:
-        """A piece of the reply: kept while it may still be whole or is an error, else passed on."""
+        """A piece of the reply: of an error it is kept, else passed on."""
         channel = self.channel
         assert channel is not None
         if self._status >= 300:
             if sum(map(len, self._pieces)) <= errors.MODEL_MESSAGE_BYTES_MAX:
                 self._pieces.append(piece)
-        elif channel.complete and not self._streaming:
-            self._whole = piece
         else:
             if not self._streaming:
-                self._streaming = True
-                self._connection.start(self._status, self._reply_lines(), self._reply_length())
+                self._start()
             self._connection.write(piece)
             if self._connection.writing_paused:
                 channel.pause_reading()
 
+    def _start(self) -> None:
+        assert self.instance is not None
+        self._streaming = True
+        self._connection.start(self._status, self._reply_lines(self.instance), self._reply_length())
+
     def reply_end(self) -> None:
         """The reply is whole."""
         self.channel = None
-        if self._invoker.poison:
+        if not self._invoker.poison.empty:
             self._invoker.poison.answered(self._hash())
         if self._status >= 300:
             endpoint, instance = self._endpoint, self.instance
@@ -388,14 +380,10 @@ class Invocation:
             container = instance.variant.container
             self._finish(errors.model_error(endpoint.key, container, self._status, b"".join(self._pieces)))
             return
-        connection = self._connection
-        if self._streaming:
-            self._account(self._status)
-            connection.finish()
-        else:
-            lines = self._reply_lines()
-            self._account(self._status)
-            connection.reply(self._status, lines, self._whole)
+        if not self._streaming:
+            self._start()
+        self._account(self._status)
+        self._connection.finish()
 
     def reply_failed(self, failure: Failure, began: bool) -> None:
         """There is no (whole) reply."""
@@ -443,9 +431,7 @@ class Invocation:
 
     # --- endings ----------------------------------------------------------------------------------------------------
 
-    def _reply_lines(self) -> bytes:
-        instance = self.instance
-        assert instance is not None
+    def _reply_lines(self, instance: Instance) -> bytes:
         lines = [instance.variant.invoked_line, self._invoker.ids.line()]
         for name, value in self._headers:
             prefix = _RETURNED.get(name)
@@ -497,7 +483,9 @@ class Invocation:
                 variant.slowest_s = took
             variant.answered += 1
             waited_us = int((self._sent_at - self._began_at) * 1e6)
-            rollup = meter.rollup(endpoint.slug, variant.name, instance.target.instance_id)
+            rollup = instance.rollup
+            if rollup.taken:
+                rollup = instance.rollup = meter.rollup(endpoint.slug, variant.name, instance.target.instance_id)
             rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations))
             instance.invocations.discard(self)
         self._release()

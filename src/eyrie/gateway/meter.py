@@ -30,12 +30,16 @@ def bucket_floor(index: int) -> int:
     return (8 + eighth) << (octave - 1)
 
 
+_BUCKETS = tuple(bucket(us) for us in range(4_096))  # most durations are found here
+
+
 class Rollup:
     """One instance's second."""
 
-    __slots__ = ("client_errors", "model", "overhead", "peak", "requests", "server_errors")
+    __slots__ = ("client_errors", "model", "overhead", "peak", "requests", "server_errors", "taken")
 
     def __init__(self) -> None:
+        self.taken = False  # its second has ended: count in another
         self.requests = 0
         self.client_errors = 0
         self.server_errors = 0
@@ -53,9 +57,9 @@ class Rollup:
                 self.client_errors += 1
         if outstanding > self.peak:
             self.peak = outstanding
-        index = bucket(model_us)
+        index = _BUCKETS[model_us] if model_us < 4_096 else bucket(model_us)
         self.model[index] = self.model.get(index, 0) + 1
-        index = bucket(overhead_us)
+        index = _BUCKETS[overhead_us] if overhead_us < 4_096 else bucket(overhead_us)
         self.overhead[index] = self.overhead.get(index, 0) + 1
 
     def as_json(self) -> dict[str, Any]:
@@ -99,5 +103,6 @@ class Meter:
         self._told.update(changed)
         endpoints: dict[str, dict[str, dict[str, Any]]] = {}
         for (slug, variant, instance_id), rollup in rollups.items():
+            rollup.taken = True
             endpoints.setdefault(slug, {}).setdefault(variant, {})[instance_id] = rollup.as_json()
         return {"at_s": at_s, "endpoints": endpoints, "counters": changed}

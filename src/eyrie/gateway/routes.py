@@ -22,6 +22,7 @@ import msgspec
 from eyrie.decide.routing import Wheel, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
+from eyrie.gateway.meter import Rollup
 from eyrie.http1.upstream import Pool
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Instance:
         "pool",
         "request_line",
         "retired",
+        "rollup",
         "target",
         "told_idle",
         "variant",
@@ -61,6 +63,8 @@ class Instance:
         self.ejected = ""  # why it is out of the route, by this worker's own judgement
         self.retired = False  # left the tables
         self.told_idle = False
+        self.rollup = Rollup()
+        self.rollup.taken = True
         self.request_line = b"POST /invocations HTTP/1.1\r\nhost: %b\r\n" % variant.container.encode()
 
     @property
@@ -166,6 +170,7 @@ class RouteBook:
     ) -> None:
         self.folder = folder
         self.endpoints: dict[EndpointKey, Endpoint] = {}
+        self._by_name: dict[tuple[str, str, str], Endpoint] = {}  # the same, without making a key a request
         self.retired: dict[str, Instance] = {}  # left the tables, still answering
         self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
         self.on_change = changed
@@ -174,7 +179,7 @@ class RouteBook:
 
     def find(self, account: str, region: str, name: str) -> Endpoint | None:
         """The endpoint of an account and region, or None."""
-        return self.endpoints.get(EndpointKey(account, region, name))
+        return self._by_name.get((account, region, name))
 
     def read_all(self) -> tuple[dict[str, int], list[str]]:
         """Read every table that is new or has changed; those whose file is gone are withdrawn.
@@ -231,7 +236,8 @@ class RouteBook:
         """Serve a table, unless it is older than the one served; the generation served now."""
         endpoint = self.endpoints.get(route.key)
         if endpoint is None:
-            endpoint = self.endpoints[route.key] = Endpoint(route.key)
+            key = route.key
+            endpoint = self.endpoints[key] = self._by_name[key.account, key.region, key.name] = Endpoint(key)
         if route.generation < endpoint.generation:
             log.warning("generation %d of %s is older than %d", route.generation, endpoint.slug, endpoint.generation)
             return endpoint.generation
@@ -274,6 +280,7 @@ class RouteBook:
         endpoint = self.endpoints.pop(key, None)
         if endpoint is None:
             return
+        del self._by_name[key.account, key.region, key.name]
         for variant in endpoint.variants.values():
             for instance in variant.instances:
                 self._retire(instance)

@@ -35,7 +35,6 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
 from json import dumps
 from typing import Any, Protocol, cast
 
@@ -50,7 +49,7 @@ log = logging.getLogger(__name__)
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
 _FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/[0-9]\.[0-9]\r\n")
-_HEAD_END = b"\r\n\r\n"
+_EMPTY_LINE = b"\r\n\r\n"
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
 
 
@@ -90,23 +89,19 @@ class Refused(Exception):
         self.status = status
 
 
-class Phase(IntEnum):
-    """Where a connection stands; order matters: up to BODY what arrives is parsed."""
+# Where a connection stands. Plain integers, since they are compared several times a request; their order matters: up to
+# BODY what arrives is parsed, up to REPLY the request can be answered.
+_HEAD = 0  # idle, or reading a head
+_BODY = 1  # reading a body; the reply may have begun
+_REPLY = 2  # the request is complete, its reply is not
+_LINGER = 3  # answered for good; what still comes is dropped
+_CLOSED = 4
 
-    HEAD = 0  # idle, or reading a head
-    BODY = 1  # reading a body; the reply may have begun
-    REPLY = 2  # the request is complete, its reply is not
-    LINGER = 3  # answered for good; what still comes is dropped
-    CLOSED = 4
-
-
-class Mode(IntEnum):
-    """What becomes of a body."""
-
-    UNDECIDED = 0
-    COLLECT = 1
-    STREAM = 2
-    RAW = 3
+# What becomes of a body.
+_UNDECIDED = 0
+_COLLECT = 1
+_STREAM = 2
+_RAW = 3
 
 
 def refusal(status: int, message: str) -> tuple[bytes, bytes]:
@@ -142,20 +137,21 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_received",
         "_remaining",
+        "_repeated",
         "_reply_chunked",
         "_reply_left",
         "_reply_started",
         "_seen_host",
+        "_seen_target",
         "_server",
         "_since",
+        "_spoilt",
         "_sweep",
         "_tail",
-        "_version",
         "_writing_paused",
         "content_length",
         "context",
         "fields",
-        "headers",
         "http_1_0",
         "method",
         "raw_head",
@@ -175,41 +171,42 @@ class Connection(asyncio.Protocol):
         self._since = server.sweep.now
         self._linger_left = 0
         self._hold = b""
-        self._phase = Phase.HEAD
+        self._phase = _HEAD
         self.transport: asyncio.Transport | None = None
+        self.method = b""
+        self.target = b""
+        self.http_1_0 = False
+        self._repeated = 0  # header lines whose name had come before
+        self._spoilt = ""  # why the head cannot be accepted, found while it was parsed
+        self._seen_target: bytes | None = None
+        self._collect_limit = 0
+        self._expects_continue = False
+        self._pieces: list[bytes] = []
+        self._received = 0  # bytes of the body, as far as they count against a limit
+        self._remaining = 0  # bytes of the body still to come; of a chunked one, its bytes on the wire so far
+        self._tail = b""  # the last bytes of the segment before, where an empty line may have begun
+        self._reply_chunked = False
+        self._reply_left: int | None = None
         self._reset()
 
     def _reset(self) -> None:
-        """Ready for the next request."""
-        self.method = b""
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        """Ready for the next request; what only a body or a reply in pieces needs is set where those begin."""
         self.fields: dict[bytes, bytes] = {}
-        self.content_length: int | None = 0
-        self.http_1_0 = False
-        self._version = ""
         self.raw_head = b""
+        self.content_length: int | None = 0
         self.context: Any = None
         self._head_done = False
         self._complete = False
         self._keep = False
-        self._mode = Mode.UNDECIDED
-        self._collect_limit = 0
-        self._expects_continue = False
-        self._pieces: list[bytes] = []
-        self._received = 0
-        self._remaining = 0
-        self._tail = b""
+        self._mode = _UNDECIDED
         self._reply_started = False
-        self._reply_chunked = False
-        self._reply_left: int | None = None
 
     # --- what the application calls ----------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
         """Whether the current request can still be answered."""
-        return self._phase <= Phase.REPLY
+        return self._phase <= _REPLY
 
     @property
     def writing_paused(self) -> bool:
@@ -222,6 +219,11 @@ class Connection(asyncio.Protocol):
         return self._reply_started
 
     @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers, names in lower case, repeated ones joined by commas."""
+        return list(self.fields.items())
+
+    @property
     def peer(self) -> str:
         """The client's address, for logs."""
         address = self.transport.get_extra_info("peername") if self.transport is not None else None
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
 
     def collect(self, limit: int) -> None:
         """Gather the body, `limit` bytes at most, and hand it over whole to `body` (or call `too_large`)."""
-        self._mode = Mode.COLLECT
+        self._mode = _COLLECT
         self._collect_limit = limit
 
     def stream(self, raw: bool = False) -> None:
@@ -237,7 +239,7 @@ class Connection(asyncio.Protocol):
         without answering
         `Expect: 100-continue` (whoever gets the raw bytes does).
         """
-        self._mode = Mode.RAW if raw else Mode.STREAM
+        self._mode = _RAW if raw else _STREAM
 
     def accept_body(self) -> None:
         """Tell a client that asked with `Expect: 100-continue` to go on; `collect` does it by itself, `stream` leaves
@@ -263,45 +265,47 @@ class Connection(asyncio.Protocol):
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer whole. `lines` are header lines without framing (no content-length, no connection)."""
         transport = self.transport
-        if transport is None or self._phase > Phase.REPLY:
+        if transport is None or self._phase > _REPLY:
             return
         server = self._server
         keep = self._keep and not server.draining
-        framing = b"content-length: %d\r\n" % len(body) if status >= 200 and status != 204 else b""
-        if not has_body(self.method, status):
-            body = b""
-        if not keep:
-            framing += b"connection: close\r\n"
-        elif self.http_1_0:
-            framing += b"connection: keep-alive\r\n"
+        if keep and status == 200 and not self.http_1_0 and self.method != b"HEAD":
+            framing = b"content-length: %d\r\n" % len(body)
+        else:
+            framing = self._framing(status, len(body), keep)
+            if not has_body(self.method, status):
+                body = b""
         transport.write(b"%b%b%b%b\r\n%b" % (status_line(status), lines, server.date, framing, body))
         self._reply_started = True
         self._finished(keep)
 
     def start(self, status: int, lines: bytes, length: int | None) -> None:
         """Begin a reply in pieces; `length` None where it is not known."""
-        if self.transport is None or self._phase > Phase.REPLY:
+        if self.transport is None or self._phase > _REPLY:
             return
         bodied = has_body(self.method, status)
         self._reply_chunked = length is None and bodied and not self.http_1_0
         if length is None and bodied and self.http_1_0:
             self._keep = False
         keep = self._keep and not self._server.draining
-        framing = b"" if length is None or status < 200 or status == 204 else b"content-length: %d\r\n" % length
+        framing = self._framing(status, length, keep)
         if self._reply_chunked:
-            framing = b"transfer-encoding: chunked\r\n"
-        if not keep:
-            framing += b"connection: close\r\n"
-        elif self.http_1_0:
-            framing += b"connection: keep-alive\r\n"
+            framing = b"transfer-encoding: chunked\r\n" + framing
         self._keep = keep
         self._reply_left = length if bodied else 0
         self._reply_started = True
         self.transport.write(b"%b%b%b%b\r\n" % (status_line(status), lines, self._server.date, framing))
 
+    def _framing(self, status: int, length: int | None, keep: bool) -> bytes:
+        """The header lines that say how long a reply is and whether the connection stays."""
+        framing = b"" if length is None or status < 200 or status == 204 else b"content-length: %d\r\n" % length
+        if not keep:
+            return framing + b"connection: close\r\n"
+        return framing + b"connection: keep-alive\r\n" if self.http_1_0 else framing
+
     def write(self, piece: bytes) -> None:
         """The next piece of a begun reply; what exceeds the announced length is dropped."""
-        if self.transport is None or not piece or self._phase > Phase.REPLY:
+        if self.transport is None or not piece or self._phase > _REPLY:
             return
         self._since = self._sweep.now
         if self._reply_left is not None:
@@ -315,7 +319,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """End a begun reply. One that is shorter than announced cuts the connection, so that the client sees it."""
-        if self.transport is None or self._phase > Phase.REPLY:
+        if self.transport is None or self._phase > _REPLY:
             return
         if self._reply_left:
             self.abort()
@@ -326,14 +330,14 @@ class Connection(asyncio.Protocol):
 
     def write_raw(self, data: bytes) -> None:
         """Bytes of a reply that somebody else framed."""
-        if self.transport is not None and self._phase <= Phase.REPLY:
+        if self.transport is not None and self._phase <= _REPLY:
             self._reply_started = True
             self._since = self._sweep.now
             self.transport.write(data)
 
     def finish_raw(self, keep_alive: bool) -> None:
         """End of a raw reply, which told the client whether the connection stays."""
-        if self._phase <= Phase.REPLY:
+        if self._phase <= _REPLY:
             self._finished(keep_alive and self._keep and not self._server.draining)
 
     def refuse(self, status: int, message: str) -> None:
@@ -341,11 +345,11 @@ class Connection(asyncio.Protocol):
         `gone`.
         """
         self._keep = False
-        if self._reply_started or self._phase > Phase.REPLY:
+        if self._reply_started or self._phase > _REPLY:
             self.abort()
             return
-        known = self._mode != Mode.UNDECIDED and self._phase != Phase.HEAD
-        self._phase = Phase.BODY  # so that finishing lingers: there may be bytes that nobody parsed
+        known = self._mode != _UNDECIDED and self._phase != _HEAD
+        self._phase = _BODY  # so that finishing lingers: there may be bytes that nobody parsed
         self.reply(status, *refusal(status, message))
         if known:
             self._server.application.gone(self)
@@ -367,13 +371,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         phase = self._phase
-        if phase <= Phase.BODY:
-            if phase == Phase.BODY or not self.raw_head:  # a head has one deadline, however it drips
+        if phase <= _BODY:
+            if phase == _BODY or not self.raw_head:  # a head has one deadline, however it drips
                 self._since = self._sweep.now
             self._consume(data)
-        elif phase == Phase.REPLY:
+        elif phase == _REPLY:
             self._keep_for_later(data)
-        elif phase == Phase.LINGER:
+        elif phase == _LINGER:
             self._linger_left -= len(data)
             if self._linger_left < 0:
                 self.abort()
@@ -384,8 +388,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        unanswered = self._mode != Mode.UNDECIDED and self._phase in (Phase.BODY, Phase.REPLY)
-        self._phase = Phase.CLOSED
+        unanswered = self._mode != _UNDECIDED and self._phase in (_BODY, _REPLY)
+        self._phase = _CLOSED
         self.transport = None
         self._server.forget(self)
         if unanswered:
@@ -395,16 +399,16 @@ class Connection(asyncio.Protocol):
         """The reply's buffer is full."""
         self._writing_paused = True
         self._since = self._sweep.now
-        if self._phase <= Phase.REPLY and self._mode != Mode.UNDECIDED:
+        if self._phase <= _REPLY and self._mode != _UNDECIDED:
             self._server.application.paused(self)
 
     def resume_writing(self) -> None:
         """The reply's buffer has emptied."""
         self._writing_paused = False
         self._since = self._sweep.now
-        if self._phase <= Phase.REPLY and self._mode != Mode.UNDECIDED:
+        if self._phase <= _REPLY and self._mode != _UNDECIDED:
             self._server.application.resumed(self)
-        elif self._phase == Phase.HEAD and self._hold:
+        elif self._phase == _HEAD and self._hold:
             self._go_on()
 
     # --- what the parser calls: facts are noted, nothing is decided inside of it -------------------------------------
@@ -415,14 +419,26 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header line, or a trailer once the head is done: those are dropped."""
-        if not self._head_done:
-            self.headers.append((name.lower(), value))
+        if self._head_done:
+            return
+        name = name.lower()
+        if name in self.fields:
+            self._repeat(name, value)
+        else:
+            self.fields[name] = value
+
+    def _repeat(self, name: bytes, value: bytes) -> None:
+        """Headers that come more than once are joined by commas; those that must not, spoil the request."""
+        self._repeated += 1
+        if name in _ONCE:
+            self._spoilt = f"the header {name.decode()} may come only once"
+        elif self._repeated <= self._limits.header_count:
+            self.fields[name] = self.fields[name].rstrip(b" \t") + b"," + value
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._head_done = True
         self.method = self._parser.get_method()
-        self._version = self._parser.get_http_version()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
@@ -440,7 +456,7 @@ class Connection(asyncio.Protocol):
     def _consume(self, data: bytes) -> None:
         self._consuming = True
         try:
-            while data and self._phase <= Phase.BODY and not (self._writing_paused and self._phase == Phase.HEAD):
+            while data and (self._phase == _BODY or (self._phase == _HEAD and not self._writing_paused)):
                 data = self._step(data)
         except Refused as refused:
             data = b""
@@ -449,22 +465,25 @@ class Connection(asyncio.Protocol):
             data = b""
             log.exception("a request failed in the application")
             self.refuse(500, "internal failure")
-        finally:
-            self._consuming = False
-        if data and self._phase in (Phase.HEAD, Phase.REPLY):
+        self._consuming = False
+        if data and self._phase in (_HEAD, _REPLY):
             self._keep_for_later(data)
 
     def _step(self, data: bytes) -> bytes:
         """Parse one segment of `data`; what is left of it belongs to the next step or request."""
-        if self._phase == Phase.HEAD:
-            size = self._cut(data)
-            segment, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
-            self._read_head(segment)
-        else:
-            size = min(self._remaining, len(data)) if self.content_length is not None else self._cut(data)
-            segment, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
-            self._read_body(segment)
-        return rest
+        if self._phase == _HEAD:
+            size = data.find(_EMPTY_LINE) + 4 if not self._tail else self._cut(data)
+            if size == 3 or size == len(data):
+                self._read_head(data)
+                return b""
+            self._read_head(data[:size])
+            return data[size:]
+        size = self._remaining if self.content_length is not None else self._cut(data)
+        if size >= len(data):
+            self._read_body(data)
+            return b""
+        self._read_body(data[:size])
+        return data[size:]
 
     def _cut(self, data: bytes) -> int:
         """Where the next empty line of `data` ends, also one that began in the segment before; heads and chunked
@@ -472,23 +491,21 @@ class Connection(asyncio.Protocol):
         """
         tail = self._tail
         if tail:
-            end = (tail + data[:3]).find(_HEAD_END)
+            end = (tail + data[:3]).find(_EMPTY_LINE)
             if end >= 0:
                 return end + 4 - len(tail)
-        end = data.find(_HEAD_END)
+        end = data.find(_EMPTY_LINE)
         return end + 4 if end >= 0 else len(data)
 
-    def _feed(self, segment: bytes) -> None:
-        try:
-            self._parser.feed_data(segment)
-        except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)
-            if self.method == b"CONNECT" or any(
-                n in (b"content-length", b"transfer-encoding") for n, _ in self.headers
-            ):
-                raise Refused(400, "upgrading the protocol is not supported") from None
-        except httptools.HttpParserError as error:
+    def _parser_stopped(self, error: Exception) -> None:
+        """A request that asks for another protocol is answered in this one, unless it has a body; any other stop is
+        final.
+        """
+        if not isinstance(error, httptools.HttpParserUpgrade):
             raise Refused(*self._why_refused(error)) from None
+        self._parser = httptools.HttpRequestParser(self)
+        if self.method == b"CONNECT" or b"content-length" in self.fields or b"transfer-encoding" in self.fields:
+            raise Refused(400, "upgrading the protocol is not supported") from None
 
     def _why_refused(self, error: Exception) -> tuple[int, str]:
         if b"PRI * HTTP/2" in self.raw_head:
@@ -497,14 +514,16 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, segment: bytes) -> None:
         limits = self._limits
-        first = not self.raw_head
-        self.raw_head = segment if first else self.raw_head + segment
-        if len(self.raw_head) > limits.head_bytes:
+        self.raw_head = head = self.raw_head + segment if self.raw_head else segment
+        if len(head) > limits.head_bytes:
             raise Refused(*self._why_too_long())
-        self._feed(segment)
+        try:
+            self._parser.feed_data(segment)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
+            self._parser_stopped(error)
         if self._head_done:
             self._tail = b""
-            self._begin()
+            self._begin(head)
             return
         if self.raw_head.startswith(b"\r\n") and not self.raw_head.strip(b"\r\n"):
             if len(self.raw_head) > 4:
@@ -512,7 +531,7 @@ class Connection(asyncio.Protocol):
         elif b"\n" in segment and not _FIRST_LINE.match(self.raw_head):
             raise Refused(400, "the first line is no HTTP/1 request line")
         self._tail = self.raw_head[-3:] if self.raw_head.strip(b"\r\n") else b""
-        if len(self.headers) > limits.header_count:
+        if len(self.fields) + self._repeated > limits.header_count:
             raise Refused(431, f"more than {limits.header_count} headers")
 
     def _why_too_long(self) -> tuple[int, str]:
@@ -521,69 +540,74 @@ class Connection(asyncio.Protocol):
             return 414, f"the request target is longer than {limits.target_bytes} bytes"
         return 431, f"the head is longer than {limits.head_bytes} bytes"
 
-    def _begin(self) -> None:
+    def _begin(self, head: bytes) -> None:
         """A head is complete: check what the parser leaves open, then let the application decide."""
-        if b" \r\n" in self.raw_head or b"\t\r\n" in self.raw_head:
-            self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
-        self.fields = fields = dict(self.headers)
-        if len(fields) != len(self.headers):
-            self._fold()
-        self._check_line(self._version)
-        self._check_framing(fields)
+        if b" \r\n" in head or b"\t\r\n" in head:
+            self.fields = {name: value.rstrip(b" \t") for name, value in self.fields.items()}
+        fields = self.fields
+        if len(fields) + self._repeated > self._limits.header_count:
+            raise Refused(431, f"more than {self._limits.header_count} headers")
+        if self._repeated:
+            self._repeated = 0
+            if self._spoilt:
+                raise Refused(400, self._spoilt)
+        target = self.target
+        if target != self._seen_target or not head.startswith(b" HTTP/1.1\r\n", len(self.method) + 1 + len(target)):
+            self._check_line(target)
+        elif self.method not in _METHODS:
+            raise Refused(400, "this method is not served")
         host = fields.get(b"host")
-        if host != self._seen_host or host is None:
-            if (host is None and not self.http_1_0) or (host is not None and not _HOST.fullmatch(host.strip())):
-                raise Refused(400, "a request needs exactly one valid Host header")
-            self._seen_host = host
-        self._phase = Phase.REPLY if self._complete else Phase.BODY
-        application = self._server.application
-        application.head(self)
-        if self._phase > Phase.REPLY or self._phase == Phase.HEAD:
-            return  # it has answered
+        if host is None or host != self._seen_host:
+            self._check_host(host)
+        if not self._complete or b"expect" in fields or b"transfer-encoding" in fields:
+            self._check_framing(fields)
+        self._phase = _REPLY if self._complete else _BODY
+        self._server.application.head(self)
+        if self._phase == _BODY or self._phase == _REPLY:  # else it has answered
+            self._take_body()
+
+    def _take_body(self) -> None:
+        """The application knows the head: hand over a body that is empty, ask for one that is not."""
         mode = self._mode
-        if mode == Mode.UNDECIDED:
+        if mode == _UNDECIDED:
             self.collect(self._limits.body_bytes)
-            mode = Mode.COLLECT
+            mode = _COLLECT
+        application = self._server.application
         if self._complete:
-            if mode == Mode.COLLECT:
+            if mode == _COLLECT:
                 application.body(self, b"")
             else:
                 application.end(self)
-        elif mode == Mode.COLLECT:
+        elif mode == _COLLECT:
             if self.content_length is not None and self.content_length > self._collect_limit:
                 application.too_large(self)
-            else:
+            elif self._expects_continue:
                 self.accept_body()
 
-    def _fold(self) -> None:
-        """Headers that came more than once are joined by commas; those that must not, are refused."""
-        folded: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in folded:
-                if name in _ONCE:
-                    raise Refused(400, f"the header {name.decode()} may come only once")
-                folded[name] = folded[name] + b"," + value
-            else:
-                folded[name] = value
-        self.fields = folded
-
-    def _check_line(self, version: str) -> None:
-        limits = self._limits
-        if version != "1.1":
-            if version != "1.0":
-                raise Refused(505 if version >= "2" else 400, f"HTTP/{version} is not spoken here")
-            self.http_1_0 = True
+    def _check_line(self, target: bytes) -> None:
+        """Everything about the request line; a connection that repeats its target with HTTP/1.1 skips it."""
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Refused(505 if version >= "2" else 400, f"HTTP/{version} is not spoken here")
+        self.http_1_0 = version == "1.0"
         if self.method not in _METHODS:
             raise Refused(400, "this method is not served")
-        target = self.target
-        if len(target) > limits.target_bytes:
-            raise Refused(414, f"the request target is longer than {limits.target_bytes} bytes")
+        if len(target) > self._limits.target_bytes:
+            raise Refused(414, f"the request target is longer than {self._limits.target_bytes} bytes")
         if target[:1] != b"/" or b"#" in target or not target.isascii():
             raise Refused(400, "the request target must be a path")
-        if len(self.headers) > limits.header_count:
-            raise Refused(431, f"more than {limits.header_count} headers")
+        self._seen_target = None if self.http_1_0 else target
+
+    def _check_host(self, host: bytes | None) -> None:
+        if (host is None and not self.http_1_0) or (host is not None and not _HOST.fullmatch(host.strip())):
+            raise Refused(400, "a request needs exactly one valid Host header")
+        self._seen_host = host
 
     def _check_framing(self, fields: dict[bytes, bytes]) -> None:
+        self._pieces = []
+        self._received = 0
+        self._remaining = 0
+        self._expects_continue = False
         if b"transfer-encoding" in fields:
             if fields[b"transfer-encoding"].strip().lower() != b"chunked" or self.http_1_0:
                 raise Refused(400, "only `Transfer-Encoding: chunked` is understood, with HTTP/1.1")
@@ -598,7 +622,10 @@ class Connection(asyncio.Protocol):
             self._expects_continue = not self._complete
 
     def _read_body(self, segment: bytes) -> None:
-        self._feed(segment)
+        try:
+            self._parser.feed_data(segment)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
+            self._parser_stopped(error)
         self._expects_continue = False  # the client did not wait
         if self.content_length is None:
             self._tail = (self._tail + segment)[-3:]
@@ -607,27 +634,27 @@ class Connection(asyncio.Protocol):
             self._remaining -= len(segment)
             self._received += len(segment)
         application = self._server.application
-        if self._mode == Mode.COLLECT:
+        if self._mode == _COLLECT:
             if self._received > self._collect_limit:
                 self._pieces = []
                 application.too_large(self)
             elif self._complete:
-                self._phase = Phase.REPLY
+                self._phase = _REPLY
                 pieces = self._pieces
                 application.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
             return
         pieces, self._pieces = self._pieces, []
-        piece = segment if self._mode == Mode.RAW else b"".join(pieces)
+        piece = segment if self._mode == _RAW else b"".join(pieces)
         if piece:
             application.data(self, piece)
-        if self._complete and self._phase == Phase.BODY:
-            self._phase = Phase.REPLY
+        if self._complete and self._phase == _BODY:
+            self._phase = _REPLY
             application.end(self)
 
     def _check_overhead(self, segment_bytes: int) -> None:
         """A chunked body must not be made of framing: `_remaining` counts the wire here, `_received` the body."""
         self._remaining += segment_bytes
-        if self._mode == Mode.COLLECT:
+        if self._mode == _COLLECT:
             self._received = sum(map(len, self._pieces)) if len(self._pieces) < 64 else self._compact()
         else:
             self._received += sum(map(len, self._pieces))
@@ -647,17 +674,17 @@ class Connection(asyncio.Protocol):
     # --- after a reply -----------------------------------------------------------------------------------------------
 
     def _finished(self, keep: bool) -> None:
-        if self._phase == Phase.REPLY and keep:
+        if self._phase == _REPLY and keep:
             self._reset()
-            self._phase = Phase.HEAD
+            self._phase = _HEAD
             if self._consuming or self._writing_paused:
                 return  # the loop that is reading goes on by itself; a client that does not read gets no further reply
             if self._hold:
                 self._go_on()
             elif self._reading_paused:
                 self.resume_reading()
-        elif self._phase == Phase.REPLY and not self._hold:
-            self._phase = Phase.CLOSED
+        elif self._phase == _REPLY and not self._hold:
+            self._phase = _CLOSED
             if self.transport is not None:
                 self.transport.close()
         else:
@@ -667,14 +694,14 @@ class Connection(asyncio.Protocol):
         """Answer what was pipelined."""
         data, self._hold = self._hold, b""
         self._consume(data)
-        if self._phase == Phase.HEAD or len(self._hold) <= self._limits.pipelined_bytes:
+        if self._phase == _HEAD or len(self._hold) <= self._limits.pipelined_bytes:
             self.resume_reading()
 
     def _linger(self) -> None:
         """An early answer reaches the client only when what it still sends is read: closing on unread bytes would
         reset the connection.
         """
-        self._phase = Phase.LINGER
+        self._phase = _LINGER
         self._linger_left = self._limits.linger_bytes
         self._since = self._sweep.now
         self._pieces = []
@@ -689,16 +716,16 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         waited_ms = (now - self._since) * 1000
         phase = self._phase
-        if phase == Phase.HEAD:
+        if phase == _HEAD:
             if not self.raw_head:
                 if waited_ms > limits.idle_ms and self.transport is not None:
                     self.transport.close()
             elif waited_ms > limits.head_ms:
                 self.refuse(408, "the head did not end in time")
-        elif phase == Phase.BODY and not self._reading_paused:
+        elif phase == _BODY and not self._reading_paused:
             if waited_ms > limits.body_idle_ms:
                 self.refuse(408, "the body did not arrive in time")
-        elif phase == Phase.LINGER:
+        elif phase == _LINGER:
             if waited_ms > limits.linger_ms:
                 self.abort()
         elif self._writing_paused and waited_ms > limits.send_idle_ms:
@@ -706,7 +733,7 @@ class Connection(asyncio.Protocol):
 
     def shut(self) -> None:
         """The server is closing: an idle connection ends now, a busy one after its reply."""
-        if self._phase == Phase.HEAD and self.transport is not None:
+        if self._phase == _HEAD and self.transport is not None:
             self.transport.close()
 
 

@@ -2,7 +2,8 @@
 
     pool = Pool(loop, path); channel = pool.send(sink, head, body)      # raises ConnectFailed
 
-The sink hears reply_head, reply_data ..., reply_end; or reply_failed(failure, began). `channel.complete` is already
+The sink hears reply_whole, or reply_head, reply_data ..., reply_end; or reply_failed(failure, began).
+`channel.complete` is already
 true when the piece of reply_data is the last one, so that a whole reply can go out in one write. `channel.cancel()`
 ends an exchange whose client has left; nothing is heard of it afterwards. `channel.write(piece)` sends more of a
 request's body (with `replay=False`); `sink.writable(False)` asks to wait.
@@ -45,6 +46,9 @@ class Sink(Protocol):
 
     channel: Channel | None
 
+    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """The reply, whole; the channel is another's. Where it comes in several reads (and always in raw mode):"""
+
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The head of the reply, names in lower case."""
 
@@ -59,10 +63,6 @@ class Sink(Protocol):
 
     def writable(self, writable: bool) -> None:
         """Whether the instance takes more of the request's body."""
-
-
-class _Extra(Exception):
-    """Bytes after a whole reply."""
 
 
 class Channel(asyncio.Protocol):
@@ -122,7 +122,8 @@ class Channel(asyncio.Protocol):
         self, sink: Sink, head: bytes, body: bytes, reused: bool, raw: bool, bodiless: bool, replay: bool
     ) -> None:
         """Send a request and hear its reply."""
-        self._reset()
+        if self._head_done:
+            self._reset()
         self._sink = sink
         self._reused = reused
         self._raw = raw
@@ -196,6 +197,12 @@ class Channel(asyncio.Protocol):
         self._tell(sink, data)
 
     def _tell(self, sink: Sink, data: bytes) -> None:
+        if self.complete and not self._head_told and not self._raw:
+            pieces = self._pieces
+            self._sink = self._request = None
+            self._give_back()
+            sink.reply_whole(self._status, self._headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return
         if self._head_done and not self._head_told:
             self._head_told = True
             sink.reply_head(self._status, self._headers)
@@ -240,18 +247,16 @@ class Channel(asyncio.Protocol):
 
     # --- what the parser calls --------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A reply begins; one too many is the server's mistake."""
-        if self.complete:
-            raise _Extra
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header line; trailers are dropped."""
         if not self._head_done:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
+        """The head is complete; one after a whole reply is the server's mistake."""
+        if self.complete:
+            self.keep_alive = False
+            return
         self._status = self._parser.get_status_code()
         if self._status >= 200:
             self._head_done = True
@@ -261,7 +266,8 @@ class Channel(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._pieces.append(data)
+        if not self.complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         """The reply is complete, unless it was an interim one. Whether the connection stays must be asked here."""
@@ -282,13 +288,16 @@ class Channel(asyncio.Protocol):
     def _end(self, sink: Sink) -> None:
         self._sink = None
         self._request = None
+        self._give_back()
+        sink.reply_end()
+
+    def _give_back(self) -> None:
         if self._bodiless:
             self._parser = httptools.HttpResponseParser(self)
         if self.keep_alive and not self.own and self.transport is not None:
             self._pool.put_back(self)
         else:
             self._drop()
-        sink.reply_end()
 
     def _fail(self, failure: Failure) -> None:
         sink, self._sink = self._sink, None

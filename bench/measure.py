@@ -1,0 +1,133 @@
+"""What the benchmarks share: processes pinned to cores, their CPU time from /proc, wrk and its signed requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+ACCESS, SECRET, ACCOUNT, REGION = "AKIDBENCH", "bench-secret", "123456789012", "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw."""
+
+    requests: int
+    seconds: float
+    errors: int
+    p50_ms: float
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that all threads of a process have used."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+def wait_for_path(path: Path, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{path} did not appear")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def process(argv: list[str], core: int, env: dict[str, str] | None = None, **more: object) -> Iterator[int]:
+    """A process pinned to one core, ended with the block."""
+    child = subprocess.Popen(
+        ["taskset", "-c", str(core), *argv],
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.DEVNULL,
+        **more,  # type: ignore[call-overload]
+    )
+    try:
+        yield child.pid
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def signed_requests(port: int, endpoint: str, bodies: list[bytes]) -> list[bytes]:
+    """One signed InvokeEndpoint a body, as boto3 sends it: the bytes of the whole request."""
+    signer = SigV4Auth(Credentials(ACCESS, SECRET), "sagemaker", REGION)
+    requests = []
+    for number, body in enumerate(bodies):
+        headers = {
+            "Content-Type": "text/csv",
+            "Accept": "text/csv",
+            "User-Agent": "Boto3/1.44.5 md/Botocore#1.44.5 ua/2.1 os/linux lang/python md/pyimpl#CPython",
+            "amz-sdk-invocation-id": f"6bb8a1b0-0000-4000-8000-{number:012x}",
+            "amz-sdk-request": "attempt=1",
+        }
+        path = f"/endpoints/{endpoint}/invocations"
+        request = AWSRequest("POST", f"http://127.0.0.1:{port}{path}", headers=headers, data=body)
+        signer.add_auth(request)
+        lines = {"Host": f"127.0.0.1:{port}", "Accept-Encoding": "identity", **dict(request.headers.items())}
+        lines["Content-Length"] = str(len(body))
+        head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items()) + "\r\n"
+        requests.append(head.encode() + body)
+    return requests
+
+
+def wrk_script(path: Path, requests: list[bytes]) -> Path:
+    """A wrk script that sends these requests in rotation, as they are."""
+    quoted = ",\n".join('"' + "".join(f"\\{byte:03d}" for byte in request) + '"' for request in requests)
+    path.write_text(
+        f"local requests = {{\n{quoted}\n}}\nlocal n = 0\n"
+        "request = function() n = n % #requests + 1; return requests[n] end\n"
+    )
+    return path
+
+
+def wrk(port: int, script: Path, seconds: float, connections: int, core: int) -> Load:
+    """Run wrk on one core."""
+    argv = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
+    said = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
+    if found is None:
+        raise SystemExit(said)
+    took = float(found[2]) / (1000 if found[3] == "ms" else 1)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    cut = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+    errors = (int(bad[1]) if bad else 0) + (sum(int(n) for n in cut.groups()) if cut else 0)
+    p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
+    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    return Load(int(found[1]), took, errors, float(p50[1]) * scale[p50[2]] if p50 else 0.0)
