@@ -301,7 +301,17 @@ def test_a_malformed_authorization_is_refused(authorization: bytes | None, code:
     assert error.status == 403
 
 
-@pytest.mark.parametrize("date", [b"", b"now", b"2026-11-21T08:40:02Z", b"20261321T084002Z", b"2026112\xb9T084002Z"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        b"",
+        b"now",
+        b"2026-11-21T08:40:02Z",
+        b"20261321T084002Z",
+        b"2026112\xb9T084002Z",
+        b"20261121 21 Nov 2026 08:40:02 GMT",
+    ],
+)
 def test_a_malformed_date_is_refused(date: bytes) -> None:
     assert refused(_with(signed(), b"x-amz-date", date)).status == 403
 
@@ -445,7 +455,11 @@ def test_without_authentication_nothing_is_needed() -> None:
 def test_caches_stay_bounded() -> None:
     verifier = Verifier(KNOWN)
     head = signed()
-    for i in range(5000):
-        found = _replaced(head, b"eu-west-1", b"r%d" % i)
-        verifier.check_head(found["method"], found["path"], b"", found["headers"], "sagemaker-runtime", NOW_MS)
-    assert max(len(verifier._scopes), len(verifier._keys), len(verifier._stamps)) <= 4096
+    for i in range(2000):
+        found = _with(_replaced(head, b"eu-west-1", b"r%d" % i), b"x-%d" % i, b"")
+        verifier.check_head(b"POST", b"/p/%d" % i, b"", found["headers"], "sagemaker-runtime", NOW_MS)
+    for i in range(100):
+        found = _with(head, b"x-%d" % i, b"")
+        verifier.check_head(b"POST", b"/p", b"", found["headers"], "sagemaker-runtime", NOW_MS)
+    assert max(len(scope.passed) for scope in verifier._scopes.values()) <= 8
+    assert max(len(verifier._scopes), len(verifier._keys), len(verifier._stamps), len(verifier._targets)) <= 1024

@@ -33,8 +33,10 @@ STREAMING = frozenset(
     }
 )
 _ALGORITHM = b"AWS4-HMAC-SHA256"
-_CACHED_MAX = 4096  # entries of each cache, which is emptied when full
-_SHAPES_MAX = 64  # remembered sets of header names, for one scope
+_CACHED_MAX = 1024  # entries of each cache, which is emptied when full
+_SHAPES_MAX = 8  # remembered sets of header names, for one scope, and of how many bytes together
+_SHAPE_BYTES_MAX = 1024
+_PATH_BYTES_MAX = 256  # of a path that is remembered
 _PREFIX_BYTES_MAX = 4096
 _HEX = frozenset(b"0123456789abcdef")
 
@@ -195,9 +197,10 @@ class Verifier:
         names = tuple(headers)
         if names not in scope.passed:
             _check_signed(names, scope, service)
-            if len(scope.passed) >= _SHAPES_MAX:
-                scope.passed.clear()
-            scope.passed.add(names)
+            if sum(map(len, names)) <= _SHAPE_BYTES_MAX:
+                if len(scope.passed) >= _SHAPES_MAX:
+                    scope.passed.clear()
+                scope.passed.add(names)
         try:
             lines = b"\n".join([start + headers[name] for name, start in scope.lines])
             plain = not (b"  " in lines or b": " in lines or b" \n" in lines or b"\t" in lines or lines[-1:] == b" ")
@@ -209,7 +212,7 @@ class Verifier:
         targets = self._targets.get(path) if not query and service != "s3" else None
         if targets is None:
             targets = canonical_targets(path, query, service == "s3")
-            if not query and service != "s3":
+            if not query and service != "s3" and len(path) <= _PATH_BYTES_MAX:
                 if len(self._targets) >= _CACHED_MAX:
                     self._targets.clear()
                 self._targets[path] = targets
@@ -299,7 +302,7 @@ class Verifier:
     def _time_of(self, stamp: bytes, service: str) -> int:
         at_ms = self._stamps.get(stamp)
         if at_ms is None:
-            parsed = parse_date(stamp)
+            parsed = parse_date(stamp) if len(stamp) == 16 else None
             if parsed is None:
                 raise auth_error(
                     Fault.INCOMPLETE, service, "Date must be in ISO-8601 'basic format': YYYYMMDDTHHMMSSZ."

@@ -108,6 +108,10 @@ _OWN_PAGE = Destination(Kind.OWN, "")
 
 def destination(method: bytes, path: bytes, query: bytes, header: Header) -> Destination:
     """Where the request goes: `path` and `query` raw, `header` gives a value by its lower-case name."""
+    if path.startswith(b"/endpoints/"):
+        authorization = header(b"authorization")
+        if authorization is not None and b"/sagemaker/aws4_request" in authorization:
+            return _runtime(method, path)  # the common case, as short as it can be
     scope = scope_service(query, header)
     if path.startswith(b"/endpoints/") and scope in (b"sagemaker", b""):
         return _runtime(method, path)
