@@ -143,13 +143,13 @@ def _unified(root: Path, controllers: str) -> None:
 
 def test_without_a_tree_nothing_can_be_limited(tmp_path: Path) -> None:
     found = cgroups.detect("eyrie-x", tmp_path, tmp_path / "none")
-    assert (found.version, found.parents, found.create("s")) == (0, (), ())
+    assert (found.version, found.prefixes, found.create("s")) == (0, (), ())
     assert cgroups.limit((), 1000, 64) == []
 
 
 def test_version_1_by_its_files(tmp_path: Path) -> None:
     for controller, file in {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes"}.items():
-        probe = tmp_path / controller / "docker" / "me" / "eyrie-x" / "probe"
+        probe = tmp_path / controller / "docker" / "me" / "eyrie-x.probe"
         probe.mkdir(parents=True)
         (tmp_path / controller / "cgroup.procs").write_text("")
         (probe / file).write_text("")
@@ -157,7 +157,7 @@ def test_version_1_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("3:cpu,cpuacct:/docker/me\n2:memory:/docker/me\n0::/\n")
     found = cgroups.detect("eyrie-x", tmp_path, tmp_path / "own")
     assert (found.version, found.controllers) == (1, {"cpu", "memory"})
-    assert found.parents[0] == tmp_path / "cpu/docker/me/eyrie-x"
+    assert found.prefixes[0] == f"{tmp_path}/cpu/docker/me/eyrie-x."
 
 
 def test_version_2_that_hands_nothing_down_is_said(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_version_2_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "place").write_text("0::/own\n")
     found = cgroups.detect("eyrie-x", tmp_path, tmp_path / "place")
     assert (found.version, found.controllers) == (2, {"cpu", "memory", "pids"})
-    assert found.parents == (tmp_path / "own" / "eyrie-x",)
+    assert found.prefixes == (f"{tmp_path}/own/eyrie-x/",)
 
 
 def test_limits_are_written_to_whichever_files_there_are(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+WARMING_PERCENT = 50  # a slot that imports its frameworks gives way to what serves
 PIDS_MAX = 2048  # threads count, and OpenMP starts one a core
 _PERIOD_US = 100_000
 _V1_FILES = {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes", "pids": "pids.max"}
@@ -23,22 +24,34 @@ _V2_FILES = {"cpu": "cpu.max", "memory": "memory.max", "pids": "pids.max"}
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """What can be limited here. `parents` holds our own folder in each usable hierarchy (one for version 2)."""
+    """What can be limited here. A group's folder is a prefix with the instance's name behind it, one a hierarchy.
+
+    In version 1 the groups lie side by side with the tasks of everyone else, so that each weighs as much as a process
+    of its own; version 2 wants a folder between, which is given the weight of this host's CPUs.
+    """
 
     version: int  # 1, 2, or 0: none can be written
-    parents: tuple[Path, ...]
+    prefixes: tuple[str, ...]
     controllers: frozenset[str]  # of "cpu", "memory", "pids"
     detail: str  # for people
 
     def create(self, name: str) -> tuple[str, ...]:
         """Make an instance's groups; their folders. A hierarchy that fails is left out: limits are then not had."""
         made = []
-        for parent in self.parents:
+        for group in (f"{prefix}{name}" for prefix in self.prefixes):
             with contextlib.suppress(OSError):
-                (parent / name).mkdir(parents=True, exist_ok=True)
-                _put(parent / name / "pids.max", PIDS_MAX)
-                made.append(str(parent / name))
+                Path(group).mkdir(parents=True, exist_ok=True)
+                _put(Path(group, "pids.max"), PIDS_MAX)
+                _weigh(Path(group), WARMING_PERCENT)
+                made.append(group)
         return tuple(made)
+
+    def tidy(self) -> None:
+        """Remove the folder between, where there is one and nothing is left in it."""
+        for prefix in self.prefixes:
+            if prefix.endswith("/"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(prefix)
 
 
 def limit(groups: Sequence[str], vcpu_milli: int, memory_mb: int) -> list[str]:
@@ -46,6 +59,7 @@ def limit(groups: Sequence[str], vcpu_milli: int, memory_mb: int) -> list[str]:
     quota, memory = vcpu_milli * _PERIOD_US // 1000, memory_mb * 1_048_576
     failed = []
     for group in map(Path, groups):
+        _weigh(group, max(100, vcpu_milli // 10))
         for name, value in (
             ("cpu.cfs_period_us", _PERIOD_US),
             ("cpu.cfs_quota_us", quota),
@@ -122,44 +136,46 @@ def _own_places(own: Path) -> dict[str, str]:
 
 
 def _version_1(name: str, root: Path, places: dict[str, str]) -> Cgroups:
-    parents, had, refused = [], set(), []
+    prefixes, had, refused = [], set(), []
     for controller, file in _V1_FILES.items():
         folder = root / controller
         if not (folder / "cgroup.procs").exists():
             continue
-        for parent in _candidates(folder, places.get(controller, "/"), name):
-            if _usable(parent, file):
-                parents.append(parent)
+        for parent in _candidates(folder, places.get(controller, "/")):
+            if _usable(f"{parent}/{name}.", file):
+                prefixes.append(f"{parent}/{name}.")
                 had.add(controller)
                 break
         else:
             refused.append(controller)
-    if parents:
-        return Cgroups(1, tuple(dict.fromkeys(parents)), frozenset(had), f"version 1: {_names(had)}")
+    if prefixes:
+        return Cgroups(1, tuple(dict.fromkeys(prefixes)), frozenset(had), f"version 1: {_names(had)}")
     why = f"version 1 is mounted, but {_names(refused)} cannot be written" if refused else "none is mounted"
     return Cgroups(0, (), frozenset(), why)
 
 
 def _version_2(name: str, root: Path, place: str) -> Cgroups:
-    for parent in _candidates(root, place, name):
-        if not _delegate(parent.parent):
+    for parent in _candidates(root, place):
+        ours = parent / name
+        if not _delegate(parent):
             continue
         with contextlib.suppress(OSError):
-            parent.mkdir(exist_ok=True)
-            _delegate(parent)
-            had = {c for c, file in _V2_FILES.items() if _usable(parent, file)}
+            ours.mkdir(exist_ok=True)
+            _delegate(ours)
+            had = {c for c, file in _V2_FILES.items() if _usable(f"{ours}/", file)}
             if had & {"cpu", "memory"}:
-                return Cgroups(2, (parent,), frozenset(had), f"version 2: {_names(had)}")
-            parent.rmdir()
+                _weigh(ours, 100 * (os.cpu_count() or 1))
+                return Cgroups(2, (f"{ours}/",), frozenset(had), f"version 2: {_names(had)}")
+            ours.rmdir()
     return Cgroups(0, (), frozenset(), "version 2 is mounted, but cpu and memory cannot be handed to a group of ours")
 
 
-def _candidates(folder: Path, place: str, name: str) -> Iterator[Path]:
+def _candidates(folder: Path, place: str) -> Iterator[Path]:
     """Below our own group first, so that limits above us hold; else beside it; else at the top."""
     own = folder / place.lstrip("/")
     for parent in dict.fromkeys((own, own.parent, folder)):
         if parent.is_dir() and parent.is_relative_to(folder):
-            yield parent / name
+            yield parent
 
 
 def _delegate(folder: Path) -> bool:
@@ -171,9 +187,9 @@ def _delegate(folder: Path) -> bool:
     return bool(wanted) and (not missing or _put(folder / "cgroup.subtree_control", " ".join(f"+{c}" for c in missing)))
 
 
-def _usable(parent: Path, file: str) -> bool:
-    """Whether a group below `parent` can be made and has the limit's file, and a process may join it."""
-    probe = parent / "probe"
+def _usable(prefix: str, file: str) -> bool:
+    """Whether a group with this prefix can be made and has the limit's file, and a process may join it."""
+    probe = Path(f"{prefix}probe")
     try:
         probe.mkdir(parents=True, exist_ok=True)
         return os.access(probe / file, os.W_OK) and os.access(probe / "cgroup.procs", os.W_OK)
@@ -182,6 +198,12 @@ def _usable(parent: Path, file: str) -> bool:
     finally:
         with contextlib.suppress(OSError):
             probe.rmdir()
+
+
+def _weigh(group: Path, percent: int) -> None:
+    """Its share of a busy CPU, relative to one process (100)."""
+    _put(group / "cpu.shares", min(1024 * percent // 100, 262_144))
+    _put(group / "cpu.weight", min(percent, 10_000))
 
 
 def _put(path: Path, value: int | str) -> bool:

@@ -315,8 +315,7 @@ def group_name(data: Path) -> str:
 def end_all(settings: Settings) -> ending.Ended:
     """End every slot and instance of a data directory without control: what `eyrie down` calls last."""
     ended = ending.end_all(settings.data, settings.drain_ms / 1000)
-    for parent in cgroups.detect(group_name(settings.data)).parents:
-        cgroups.remove((str(parent),))
+    cgroups.detect(group_name(settings.data)).tidy()
     return ended
 
 

@@ -53,8 +53,7 @@ def _users(settings: Settings) -> HostFact:
 
 def _limits() -> HostFact:
     found = cgroups.detect("eyrie-doctor")
-    for parent in found.parents:
-        cgroups.remove((str(parent),))
+    found.tidy()
     missing = sorted({"cpu", "memory", "pids"} - found.controllers)
     if not missing:
         return HostFact("limits", f"control groups {found.detail}: instance types are caps", True)
