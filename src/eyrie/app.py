@@ -92,7 +92,7 @@ async def _control(settings: Settings) -> None:
     credentials = Credentials.load(keys) if settings.auth else Credentials()
     app = ControlApp(surroundings, credentials)
     compute.start()
-    await feed.start(loop)
+    await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600))
     server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
     driving = asyncio.create_task(loop.run())
     await _told_to_stop(driving)

@@ -17,7 +17,7 @@ from eyrie.adapters import process_lock
 from eyrie.adapters.feed import NOBODY, Feed
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
-from eyrie.http1.unix import connect_unix
+from eyrie.http1.unix import connect_unix, listen_unix
 
 KEY = EndpointKey("123456789012", "us-east-1", "birds")
 SLUG = KEY.slug
@@ -65,7 +65,7 @@ class Worker:
 @asynccontextmanager
 async def running(data: Path) -> AsyncIterator[tuple[Feed, Heard]]:
     feed, heard = Feed(data), Heard()
-    await feed.start(heard)
+    await feed.start(heard, listen_unix(str(data / "run" / "feed.sock")))
     try:
         yield feed, heard
     finally:

@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ import msgspec
 from eyrie.adapters.process_lock import holder
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute
-from eyrie.http1.unix import listen_unix
 
 LOG = logging.getLogger(__name__)
 NOBODY = 1 << 62  # served when no live worker serves the endpoint at all
@@ -84,11 +84,10 @@ class Feed:
         self._run.mkdir(parents=True, exist_ok=True)
         self._read_published()
 
-    async def start(self, listener: Listener) -> None:
-        """Open `run/feed.sock`."""
+    async def start(self, listener: Listener, sock: socket.socket) -> None:
+        """Serve on `sock`, which listens at `run/feed.sock`."""
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        sock = listen_unix(str(self._run / "feed.sock"), mode=0o600)
         self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=LINE_BYTES_MAX)
 
     async def close(self) -> None:

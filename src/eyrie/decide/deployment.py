@@ -115,9 +115,9 @@ def _with_artifact(variant: Variant, digest: str | None) -> Variant:
 def _start_failure(endpoint: Endpoint, fleet: Fleet, policy: Policy, since_ms: int = 0) -> str | None:
     """Why a fleet will not come up: a start that was refused or took too long, or too many crashes in a row."""
     for backoff in endpoint.backoffs:
-        if backoff.fleet == fleet.generation and backoff.last_ms >= since_ms:
-            if backoff.fatal or backoff.crashes >= policy.crashes_max:
-                return backoff.reason
+        ours = backoff.fleet == fleet.generation and backoff.last_ms >= since_ms
+        if ours and (backoff.fatal or backoff.crashes >= policy.crashes_max):
+            return backoff.reason
     return None
 
 
