@@ -99,8 +99,9 @@ RESERVED_BUCKETS = frozenset(
 )
 """Bucket names that would shadow a path of ours: CreateBucket refuses them."""
 
-INVOKE_ACTIONS = frozenset({b"invocations", b"invocations-response-stream"})
+_INVOKE_ACTIONS = {name.encode(): name for name in ("invocations", "invocations-response-stream")}
 
+_INVOKE = Kind.INVOKE
 _OBJECTS = Destination(Kind.OBJECTS, "s3")
 _UNKNOWN = Destination(Kind.CONTROL, "")
 _OWN_PAGE = Destination(Kind.OWN, "")
@@ -162,9 +163,13 @@ def host_bucket(host: bytes) -> str:
 
 def _runtime(method: bytes, path: bytes) -> Destination:
     name, _, action = path[11:].partition(b"/")
-    endpoint = (unquote_to_bytes(name) if b"%" in name else name).decode("utf-8", "replace")
-    kind = Kind.INVOKE if method == b"POST" and action in INVOKE_ACTIONS and name else Kind.CONTROL
-    return Destination(kind, "sagemaker-runtime", endpoint, action.decode("utf-8", "replace"))
+    plain = name.isascii() and b"%" not in name
+    endpoint = name.decode() if plain else unquote_to_bytes(name).decode("utf-8", "replace")
+    if method == b"POST" and name:
+        invoked = _INVOKE_ACTIONS.get(action)
+        if invoked is not None:
+            return Destination(_INVOKE, "sagemaker-runtime", endpoint, invoked)
+    return Destination(Kind.CONTROL, "sagemaker-runtime", endpoint, action.decode("utf-8", "replace"))
 
 
 def _objects(header: Header) -> Destination:
