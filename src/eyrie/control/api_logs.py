@@ -160,7 +160,7 @@ def _streams(context: Context, params: Params) -> tuple[str, list[Stream]]:
         raise _invalid("Exactly one of logGroupName and logGroupIdentifier is needed.")
     group = _group_name(params.get("logGroupName") or params["logGroupIdentifier"])
     name = group.removeprefix(PREFIX)
-    if group.startswith(PREFIX) and name and "/" not in name and "." not in name:
+    if group.startswith(PREFIX) and name and "/" not in name:
         streams = context.logs.streams(EndpointKey(context.scope.account, context.scope.region, name))
         if streams or context.get("Endpoint", name) is not None:
             return group, streams

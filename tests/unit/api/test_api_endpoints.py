@@ -264,6 +264,7 @@ def test_instances_are_bounded_over_all_endpoints(sm: Any, door: Any, deployed: 
         "The account-level service limit 'Number of instances across active endpoints' is 500 Instances, with current "
         "utilization of 499 Instances and a request delta of 2 Instances."
     )
+    deployed("g", InitialInstanceCount=1)  # the last that there may be
     in_service(door)
     grow = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 501}]
     too_many = refused(sm.update_endpoint_weights_and_capacities, EndpointName="e", DesiredWeightsAndCapacities=grow)

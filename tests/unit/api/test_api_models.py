@@ -257,10 +257,11 @@ def test_tags_are_kept_beside_the_model(sm: Any, refused: Any) -> None:
     assert "Tags" not in sm.describe_model(ModelName="m")
 
 
-def test_tags_do_not_outlive_the_model(sm: Any, refused: Any) -> None:
+def test_tags_do_not_outlive_the_model(sm: Any, door: Any, refused: Any) -> None:
     container = {"Image": "eyrie/xgboost"}
     sm.create_model(ModelName="m", PrimaryContainer=container, Tags=[{"Key": "a", "Value": "1"}])
     sm.delete_model(ModelName="m")
+    assert door.store.scan("Tags") == []
     assert refused(sm.list_tags, ResourceArn=ARN + "m") == ("ValidationException", f'Could not find model "{ARN}m".')
     sm.create_model(ModelName="m", PrimaryContainer=container)
     assert sm.list_tags(ResourceArn=ARN + "m")["Tags"] == []
