@@ -11,11 +11,15 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from eyrie.adapters.artifacts import S3Artifacts
+from eyrie.adapters.s3_client import _UnixConnection
 from eyrie.domain.names import Scope
 from eyrie.ports import ArtifactError
 
@@ -32,26 +36,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def s3(world: World) -> Iterator[Any]:
-    """boto3 by way of a TCP listener on the same store is not needed: the port's own client signs and sends."""
-    yield Uploader(world)
+def s3(world: World) -> Uploader:
+    return Uploader(world)
 
 
 class Uploader:
     """Puts objects through the Unix socket."""
 
     def __init__(self, world: World) -> None:
-        from eyrie.adapters.s3_client import _UnixConnection
-
         self._connect = lambda: _UnixConnection(world.data / "run" / "objects.sock")
         self.put("models", "", b"")
 
     def put(self, bucket: str, key: str, body: bytes) -> None:
-        from urllib.parse import quote
-
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-        from botocore.credentials import Credentials
 
         path = f"/{bucket}" + (f"/{quote(key)}" if key else "")
         request = AWSRequest("PUT", f"http://localhost{path}", data=body)
@@ -125,7 +121,9 @@ def test_a_prefix_is_fetched_as_files(s3: Uploader, artifacts: S3Artifacts) -> N
 
 
 def test_the_users_own_code_is_laid_over(s3: Uploader, artifacts: S3Artifacts) -> None:
-    s3.put("models", "m/model.tar.gz", archive(("model.json", b"{}"), ("code/inference.py", b"old"), ("code/kept", b"k")))
+    s3.put(
+        "models", "m/model.tar.gz", archive(("model.json", b"{}"), ("code/inference.py", b"old"), ("code/kept", b"k"))
+    )
     s3.put("models", "sourcedir.tar.gz", archive(("inference.py", b"new"), ("requirements.txt", b"")))
     alone = artifacts.fetch(HOME, URL)
     digest = artifacts.fetch(HOME, URL, "s3://models/sourcedir.tar.gz")
@@ -183,9 +181,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_archives_are_refused_and_leave_nothing(s3: Uploader, artifacts: S3Artifacts, tmp_path: Path, kind: str) -> None:
+def test_bad_archives_are_refused_and_leave_nothing(
+    s3: Uploader, artifacts: S3Artifacts, tmp_path: Path, kind: str
+) -> None:
     s3.put("models", "bad.tar.gz", BAD[kind])
-    with pytest.raises(ArtifactError, match="s3://models/bad.tar.gz"):
+    with pytest.raises(ArtifactError, match=r"s3://models/bad\.tar\.gz"):
         artifacts.fetch(HOME, "s3://models/bad.tar.gz")
     assert list((tmp_path / "artifacts").iterdir()) == []
     assert not (tmp_path / "out").exists()
@@ -210,7 +210,8 @@ def test_many_threads_fetch_the_same(s3: Uploader, artifacts: S3Artifacts) -> No
     s3.put("models", "same.tar.gz", archive(*[(f"f{n}", os.urandom(1000)) for n in range(50)]))
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(artifacts.fetch(HOME, "s3://models/same.tar.gz"))) for _ in range(8)
+        threading.Thread(target=lambda: found.append(artifacts.fetch(HOME, "s3://models/same.tar.gz")))
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()

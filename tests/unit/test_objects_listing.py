@@ -83,7 +83,7 @@ def test_pages_of_uploads_equal_the_sorted_model(
     db.execute("DELETE FROM uploads")
     for number, key in enumerate(keys):
         catalogue.put_upload(Change(db), Upload(f"{number:04x}", "b", key, 1, "1", Details()))
-    rolled = {entry for entry in model(set(keys), prefix, delimiter, b"")}
+    rolled = set(model(set(keys), prefix, delimiter, b""))
     expected = sorted((key, f"{n:04x}") for n, key in enumerate(keys) if key in rolled and key.startswith(prefix))
     expected = [(k, i) for k, i in expected if not (delimiter and delimiter in k[len(prefix) :])]
     prefixes = [entry for entry in sorted(rolled) if delimiter and entry.find(delimiter, len(prefix)) >= 0]

@@ -41,7 +41,7 @@ _UNKEPT_PROMISES = (
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
 )
-# The SageMaker SDK asks for aws:kms with every upload, naming no key. It is taken as a wish, not kept, and no reply says
+# The SageMaker SDK asks for aws:kms with every upload, naming no key. That is taken as a wish, not kept: no reply says
 # that an object is encrypted; one that names a key is refused above.
 _ENCRYPTIONS = (None, "AES256", "aws:kms", "aws:kms:dsse")
 
