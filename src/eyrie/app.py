@@ -64,7 +64,7 @@ async def _control(settings: Settings) -> None:
     from eyrie.adapters.feed import Feed
     from eyrie.adapters.instance_logs import InstanceLogs
     from eyrie.adapters.instance_types import load_instance_types
-    from eyrie.adapters.store_sql import SqlStore
+    from eyrie.adapters.store_sql import SqlStore, StoreVersionError
     from eyrie.control.app import ControlApp, Surroundings
     from eyrie.control.loop import Loop
     from eyrie.control.story import Observation
@@ -73,7 +73,11 @@ async def _control(settings: Settings) -> None:
     from eyrie.http1.unix import listen_unix
     from eyrie.wire.credentials import Credentials
 
-    store, clock, identity = SqlStore(settings.store_url), SystemClock(settings.time_scale), RandomIdentity()
+    try:
+        store = SqlStore(settings.store_url)
+    except StoreVersionError as error:  # one line in the log, and no traceback
+        raise SystemExit(str(error)) from None
+    clock, identity = SystemClock(settings.time_scale), RandomIdentity()
     run, keys = settings.data / "run", settings.data / "credentials.json"
     artifacts = S3Artifacts(settings.data, run / "objects.sock", keys if settings.auth else None)
     feed = Feed(settings.data)
