@@ -148,7 +148,7 @@ def measure(demo: Demo, rows: list[str], truth: list[int]) -> None:
     """Invoke with every test row, several times over; print accuracy, shares and latency."""
     runtime = boto3.client("sagemaker-runtime")
     tally, right = Tally(), 0
-    rounds = 7
+    rounds = 14
     for _ in range(rounds):
         for row, label in zip(rows, truth, strict=True):
             right += round(invoke(runtime, ENDPOINT, row, tally)) == label
