@@ -34,7 +34,7 @@ from eyrie.modelserver.codecs import (
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, RowModel
 from eyrie.modelserver.measure import pace
-from eyrie.modelserver.threads import Workers, limit_native_threads, threads_for
+from eyrie.modelserver.threads import Pools, Workers, threads_for
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -61,10 +61,13 @@ class ModelServer:
     user code.
     """
 
-    def __init__(self, ml: Path, loop: asyncio.AbstractEventLoop, exit_with: Callable[[int], None]) -> None:
+    def __init__(
+        self, ml: Path, loop: asyncio.AbstractEventLoop, pools: Pools, exit_with: Callable[[int], None]
+    ) -> None:
         """`exit_with` ends the process: a model that does not load takes its instance with it, as a container would."""
         self._ml = ml
         self._loop = loop
+        self._pools = pools
         self._exit_with = exit_with
         self.phase = Phase.WAITING
         self.claim: Claim | None = None
@@ -189,8 +192,8 @@ class ModelServer:
         """In the loader's thread: everything that may take long before the first prediction."""
         assert self.claim is not None
         threads = threads_for(self.claim.vcpu_milli)
-        limit_native_threads(threads)
-        source = loader.Source(self._ml, dict(os.environ), self.claim.image, threads)
+        self._pools.resize(threads, os.environ, self.claim.environment)
+        source = loader.Source(self._ml, dict(os.environ), self.claim.image)
         environment.extend_path(loader.code_paths(source, loader.script_path(source)))
         model = loader.load(source)
         if not isinstance(model, RowModel):

@@ -60,7 +60,6 @@ class Source:
     ml: Path  # /opt/ml, or its stand-in outside a sandbox; `model/` below it
     env: Mapping[str, str]  # the instance's environment
     image: str = ""  # as the user named it: tells scikit-learn's container from XGBoost's where the files do not
-    threads: int = 1
 
     @property
     def model_dir(self) -> Path:
@@ -152,7 +151,7 @@ def load_files(source: Source) -> RowModel:
     if any(_is_booster(value) for value in objects) or (not source.wants_sklearn and all(map(_has_booster, objects))):
         module = _framework("xgboost")
         boosters = [value if _is_booster(value) else value.get_booster() for value in objects]
-        return module.XGBoostModel(boosters, source.env, source.threads)  # type: ignore[no-any-return]
+        return module.XGBoostModel(boosters, source.env)  # type: ignore[no-any-return]
     if len(objects) > 1:
         raise LoadError(
             "several models that are not XGBoost's cannot be served together; choose one in code/inference.py"

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyrie.modelserver.log import LogFile, StampedStream, open_log
+from eyrie.modelserver.threads import Pools, start_single
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -78,19 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a slot to its end; the exit code."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _leave)  # until the event loop has its own handler
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # before any OpenMP: idle threads must not spin on a shared host
+    start_single()
     file = open_log(options.box, options.log_bytes_max)
     if options.lock_fd is not None and not hold_lock(options.lock_fd):
         log.error("the lock of this slot is held by another process")
         return 1
     import_all(options.imports)
     importlib.import_module("eyrie.modelserver.app")
+    pools = Pools()
     gc.collect()
     gc.freeze()
     listener = bind(options.box)
-    code = run(options, listener, file)
+    code = run(options, listener, file, pools)
     for stream in {sys.stdout, sys.stderr}:
         if isinstance(stream, StampedStream):
             stream.finish()
@@ -142,7 +142,7 @@ def bind(box: Path) -> socket.socket:
     return listener
 
 
-def run(options: Options, listener: socket.socket, file: LogFile) -> int:
+def run(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
     """Serve until SIGTERM or until the model fails to load; the exit code."""
     try:
         import uvloop
@@ -151,10 +151,10 @@ def run(options: Options, listener: socket.socket, file: LogFile) -> int:
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_serve(options, listener, file))
+        return runner.run(_serve(options, listener, file, pools))
 
 
-async def _serve(options: Options, listener: socket.socket, file: LogFile) -> int:
+async def _serve(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
     from eyrie.http1.limits import Limits
     from eyrie.http1.server import listen
     from eyrie.modelserver.app import ModelServer
@@ -168,7 +168,7 @@ async def _serve(options: Options, listener: socket.socket, file: LogFile) -> in
 
     loop.add_signal_handler(signal.SIGTERM, end, 0)
     loop.add_signal_handler(signal.SIGINT, end, 0)
-    server = await listen(ModelServer(options.ml, loop, end), listener, Limits(idle_ms=600_000))
+    server = await listen(ModelServer(options.ml, loop, pools, end), listener, Limits(idle_ms=600_000))
     watch = loop.create_task(_watch_log(file))
     log.info("waiting for a model")
     code = await ended

@@ -5,15 +5,14 @@ Slow models, large bodies and user code run here, so that /ping and everybody el
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
 
-log = logging.getLogger(__name__)
+POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Workers:
@@ -76,13 +75,35 @@ def threads_for(vcpu_milli: int) -> int:
     return max(1, min(vcpu_milli // 1000, len(os.sched_getaffinity(0))))
 
 
-def limit_native_threads(threads: int) -> None:
-    """Bound the OpenMP and BLAS pools that are loaded by now, and those of libraries loaded later."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, str(threads))
-    try:
-        pools = import_module("threadpoolctl")
-    except ImportError:
-        log.info("threadpoolctl is not installed: thread pools keep their own sizes")
-        return
-    pools.threadpool_limits(limits=threads)
+def start_single(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Before the numeric libraries are imported: one thread each, and none that spins while it waits.
+
+    A slot does not know yet how many cores it will have, and a library that starts one thread a core of a large host
+    costs every slot its memory. `Pools.resize` gives them theirs.
+    """
+    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for variable in POOL_VARIABLES:
+        environ.setdefault(variable, "1")
+
+
+class Pools:
+    """The OpenMP and BLAS thread pools of the libraries that are loaded; finding them takes milliseconds, so it is
+    done once.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._controller = import_module("threadpoolctl").ThreadpoolController()
+        except ImportError:
+            self._controller = None
+
+    def resize(self, threads: int, environ: MutableMapping[str, str], asked: Mapping[str, str]) -> None:
+        """Give pools this many threads, those of libraries loaded later by the environment; `asked` is what the user
+        set.
+        """
+        for variable in POOL_VARIABLES:
+            if variable not in asked:
+                environ[variable] = str(threads)
+        wanted = asked.get("OMP_NUM_THREADS", "")
+        if self._controller is not None:
+            self._controller.limit(limits=int(wanted) if wanted.isdecimal() and int(wanted) else threads)
