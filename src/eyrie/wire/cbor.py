@@ -169,7 +169,9 @@ def _write(out: bytearray, value: Any) -> None:
         for key, item in value.items():
             _write(out, str(key))
             _write(out, item)
-    else:
+    elif isinstance(value, (list, tuple)):
         _head(out, 4, len(value))
         for item in value:
             _write(out, item)
+    else:
+        _write(out, str(value))

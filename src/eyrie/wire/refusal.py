@@ -10,7 +10,7 @@ from eyrie.wire import cbor, plain, xml
 from eyrie.wire.errors import ApiError
 from eyrie.wire.messages import HttpReply
 from eyrie.wire.model import Models, Service, Shape, UnknownService
-from eyrie.wire.rest import write_envelope
+from eyrie.wire.rest import header_value, write_envelope
 from eyrie.wire.speech import CBOR, QUERY, REST_JSON, REST_XML, Speech
 
 # Codes for broken constraints and for bodies of the wrong form, where a service has its own.
@@ -66,12 +66,12 @@ def refuse(models: Models, speech: Speech, method: str, request_id: str, error: 
     headers = [("x-amzn-RequestId", request_id)]
     if speech.query_mode and service is not None and service.query_compatible:
         old = str(shape.error.get("code", name)) if shape is not None else error.code
-        headers.append(("x-amzn-query-error", f"{old};{error.fault}"))
+        headers.append(("x-amzn-query-error", header_value(f"{old};{error.fault}")))
     if speech.protocol == CBOR:
         headers += [("smithy-protocol", "rpc-v2-cbor"), ("Content-Type", "application/cbor")]
         return HttpReply(status, headers, cbor.dumps({"__type": name, **body}))
     if speech.protocol == REST_JSON:
-        headers += [("x-amzn-ErrorType", name), ("Content-Type", "application/json")]
+        headers += [("x-amzn-ErrorType", header_value(name)), ("Content-Type", "application/json")]
         if shape is not None:
             headers += write_envelope(shape, error.fields)[1]
         return HttpReply(status, headers, _json(body))

@@ -247,9 +247,9 @@ def write_envelope(shape: Shape, result: Mapping[str, Any]) -> tuple[int | None,
         if member.location == "statusCode":
             status = int(value)
         elif member.location == "headers":
-            headers.extend(((member.wire_name or "") + key, _clean(item)) for key, item in value.items())
+            headers.extend(((member.wire_name or "") + key, header_value(item)) for key, item in value.items())
         elif member.location == "header":
-            headers.append((member.wire_name or name, _clean(_show_header(member, value))))
+            headers.append((member.wire_name or name, header_value(_show_header(member, value))))
     return status, headers
 
 
@@ -263,7 +263,7 @@ def _show_header(member: Shape, value: Any) -> str:
     return show_scalar(member.kind, value, member.timestamp_format or "rfc822")
 
 
-def _clean(text: Any) -> str:
+def header_value(text: Any) -> str:
     """A header's value in latin-1 as UTF-8 bytes, without line breaks: no reply may be split."""
     one_line = str(text).replace("\r", " ").replace("\n", " ").replace("\0", " ")
     return one_line if one_line.isascii() else one_line.encode("utf-8", "replace").decode("latin-1")
