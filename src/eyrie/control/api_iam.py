@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from eyrie.wire.errors import ApiError
 KIND = "IamRole"
 GLOBAL = "aws-global"
 SESSION_SECONDS = 3600
+POLICIES_MAX = 20  # attached to one role
 TRUST_SAGEMAKER = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -34,6 +36,9 @@ def operations() -> Mapping[str, Operation]:
         "GetRole": get_role,
         "ListRoles": list_roles,
         "DeleteRole": delete_role,
+        "AttachRolePolicy": attach_role_policy,
+        "DetachRolePolicy": detach_role_policy,
+        "ListAttachedRolePolicies": list_attached_role_policies,
         "GetUser": get_user,
         "SimulatePrincipalPolicy": simulate_principal_policy,
     }
@@ -60,8 +65,12 @@ def get_role(context: Context, params: Params) -> dict[str, Any]:
 def list_roles(context: Context, params: Params) -> dict[str, Any]:
     """All roles, by name, in pages."""
     prefix = params.get("PathPrefix", "/")
-    found = sorted([_default(context), *context.store.scan(KIND, _account(context))], key=lambda d: d.name)
-    found = [d for d in found if d.body.get("Path", "/").startswith(prefix) and d.name > params.get("Marker", "")]
+    stored = {d.name: d for d in (_default(context), *context.store.scan(KIND, _account(context)))}
+    found = [
+        d
+        for _, d in sorted(stored.items())
+        if d.body.get("Path", "/").startswith(prefix) and d.name > params.get("Marker", "")
+    ]
     size = int(params.get("MaxItems", 100))
     reply: dict[str, Any] = {"Roles": [_role(context, d) for d in found[:size]], "IsTruncated": len(found) > size}
     if reply["IsTruncated"]:
@@ -74,8 +83,37 @@ def delete_role(context: Context, params: Params) -> dict[str, Any]:
     name = params["RoleName"]
     if name == DEFAULT_ROLE:
         raise ApiError("DeleteConflict", f"The role {DEFAULT_ROLE} belongs to Eyrie and cannot be deleted.", 409)
-    context.store.commit(Commit(deletes=[_existing(context, name)]))
+    role = _existing(context, name)
+    if _attached(role):
+        raise ApiError("DeleteConflict", "Cannot delete entity, must detach all policies first.", 409)
+    context.store.commit(Commit(deletes=[role]))
     return {}
+
+
+def attach_role_policy(context: Context, params: Params) -> dict[str, Any]:
+    """Note a managed policy with a role. It is not evaluated."""
+    role = _existing(context, params["RoleName"])
+    attached = [*_attached(role), params["PolicyArn"]]
+    if len(set(attached)) > POLICIES_MAX:
+        raise ApiError("LimitExceeded", f"A role has at most {POLICIES_MAX} attached policies.", 409)
+    _keep_attached(context, role, attached)
+    return {}
+
+
+def detach_role_policy(context: Context, params: Params) -> dict[str, Any]:
+    """Take a managed policy from a role."""
+    role, arn = _existing(context, params["RoleName"]), params["PolicyArn"]
+    if arn not in _attached(role):
+        raise ApiError("NoSuchEntity", f"Policy {arn} was not found.", 404)
+    _keep_attached(context, role, [kept for kept in _attached(role) if kept != arn])
+    return {}
+
+
+def list_attached_role_policies(context: Context, params: Params) -> dict[str, Any]:
+    """The managed policies noted with a role: all of the few that there may be."""
+    arns = _attached(_existing(context, params["RoleName"]))
+    policies = [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in arns]
+    return {"AttachedPolicies": policies, "IsTruncated": False}
 
 
 def get_user(context: Context, params: Params) -> dict[str, Any]:
@@ -114,12 +152,22 @@ def _account(context: Context) -> Scope:
     return Scope(context.scope.account, GLOBAL)
 
 
+def _attached(role: Document) -> list[str]:
+    return list(role.body.get("AttachedPolicies", []))
+
+
+def _keep_attached(context: Context, role: Document, arns: list[str]) -> None:
+    """Store what is attached; the default role becomes a document with it."""
+    body = {**role.body, "AttachedPolicies": sorted(set(arns))}
+    context.store.commit(Commit(puts=[replace(role, body=body, modified_ms=context.now_ms)]))
+
+
 def _find(context: Context, name: str) -> Document | None:
     return context.store.get(KIND, _account(context), name)
 
 
 def _existing(context: Context, name: str) -> Document:
-    found = _default(context) if name == DEFAULT_ROLE else _find(context, name)
+    found = _find(context, name) or (_default(context) if name == DEFAULT_ROLE else None)
     if found is None:
         raise ApiError("NoSuchEntity", f"The role with name {name} cannot be found.", 404)
     return found
@@ -140,7 +188,7 @@ def _role(context: Context, d: Document) -> dict[str, Any]:
     role = {
         "Path": path,
         "RoleName": d.name,
-        "RoleId": DEFAULT_ROLE_ID if d.version == 0 and d.name == DEFAULT_ROLE else _role_id(d),
+        "RoleId": DEFAULT_ROLE_ID if d.name == DEFAULT_ROLE else _role_id(d),
         "Arn": f"arn:aws:iam::{context.scope.account}:role{path}{d.name}",
         "CreateDate": seconds(d.created_ms),
         "AssumeRolePolicyDocument": quote(d.body["AssumeRolePolicyDocument"], safe=""),

@@ -63,6 +63,26 @@ def test_a_role_is_stored(iam: Any, refused: Any, door: Any) -> None:
     assert refused(iam.get_role, RoleName="R") == missing
 
 
+def test_policies_are_noted_with_a_role(iam: Any, refused: Any) -> None:
+    full = "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"
+    iam.create_role(RoleName="R", AssumeRolePolicyDocument=TRUST)
+    for role in ("R", "Eyrie"):
+        iam.attach_role_policy(RoleName=role, PolicyArn=full)
+        iam.attach_role_policy(RoleName=role, PolicyArn=full)
+        found = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        assert found == [{"PolicyName": "AmazonSageMakerFullAccess", "PolicyArn": full}]
+        assert iam.get_role(RoleName=role)["Role"]["RoleName"] == role
+    assert refused(iam.delete_role, RoleName="R")[0] == "DeleteConflict"
+    iam.detach_role_policy(RoleName="R", PolicyArn=full)
+    assert refused(iam.detach_role_policy, RoleName="R", PolicyArn=full)[0] == "NoSuchEntity"
+    iam.delete_role(RoleName="R")
+    for n in range(19):
+        iam.attach_role_policy(RoleName="Eyrie", PolicyArn=f"arn:aws:iam::aws:policy/P{n:02d}")
+    one_more = refused(iam.attach_role_policy, RoleName="Eyrie", PolicyArn="arn:aws:iam::aws:policy/P99")
+    assert one_more == ("LimitExceeded", "A role has at most 20 attached policies.")
+    assert [r["RoleName"] for r in iam.list_roles()["Roles"]] == ["Eyrie"]
+
+
 def test_roles_are_listed_in_pages(iam: Any) -> None:
     for name in ("A", "B", "Z"):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST)
