@@ -96,32 +96,25 @@ class Gateway:
         self.invoker.answer(connection, errors.validation(said))
 
     def body(self, connection: Connection, data: bytes) -> None:
-        """A collected body."""
-        connection.context.body(data)
+        """Never called: an Invocation or a Forward listens to what follows a head."""
 
     def data(self, connection: Connection, piece: bytes) -> None:
-        """A piece of a streamed body."""
-        connection.context.data(piece)
+        """Never called, as `body`."""
 
     def end(self, connection: Connection) -> None:
-        """The end of a streamed body."""
-        connection.context.end()
+        """Never called, as `body`."""
 
     def too_large(self, connection: Connection) -> None:
-        """A collected body passed its limit."""
-        connection.context.too_large()
+        """Never called, as `body`."""
 
     def gone(self, connection: Connection) -> None:
-        """The client left."""
-        connection.context.gone()
+        """Never called, as `body`."""
 
     def paused(self, connection: Connection) -> None:
-        """The client does not keep up."""
-        connection.context.paused()
+        """Never called, as `body`."""
 
     def resumed(self, connection: Connection) -> None:
-        """The client has caught up."""
-        connection.context.resumed()
+        """Never called, as `body`."""
 
     # --- the process ------------------------------------------------------------------------------------------------
 

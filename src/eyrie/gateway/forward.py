@@ -39,7 +39,7 @@ class Forwarder:
         pool = self._objects if destination.kind is Kind.OBJECTS else self._control
         connection.stream(raw=True)
         forward = Forward(self, connection, pool, destination.service)
-        connection.context = forward
+        connection.listener = forward
         self.active.add(forward)
         forward.send()
 
@@ -95,7 +95,7 @@ class Forward:
             self._wait(error.failure)
             return
         for piece in self._early:
-            self.data(piece)
+            self.data(connection, piece)
         self._early = []
 
     def _wait(self, failure: Failure) -> None:
@@ -121,7 +121,7 @@ class Forward:
             self.moved_at_s = now
             self._connection.resume_reading()
 
-    def data(self, piece: bytes) -> None:
+    def data(self, connection: Connection, piece: bytes) -> None:
         """A piece of the request's body, as it is on the wire."""
         self.moved_at_s = self._forwarder.sweep.now
         if self.channel is not None:
@@ -129,7 +129,7 @@ class Forward:
         else:
             self._early.append(piece)
 
-    def end(self) -> None:
+    def end(self, connection: Connection) -> None:
         """The request is whole; its bytes say so themselves."""
 
     def writable(self, writable: bool) -> None:
@@ -174,7 +174,7 @@ class Forward:
             self._forwarder.meter.count("forwards_lost")
             self._fail("InternalFailure", "The process that works on this ended before it answered.", 500)
 
-    def gone(self) -> None:
+    def gone(self, connection: Connection) -> None:
         """The client left."""
         if self.channel is not None:
             self.channel.cancel()
@@ -184,23 +184,23 @@ class Forward:
     def stuck(self) -> None:
         """Nothing moved for long."""
         self._forwarder.meter.count("forwards_stuck")
-        self.gone()
+        self.gone(self._connection)
         self._connection.abort()
 
-    def paused(self) -> None:
+    def paused(self, connection: Connection) -> None:
         """The client does not keep up."""
         if self.channel is not None:
             self.channel.pause_reading()
 
-    def resumed(self) -> None:
+    def resumed(self, connection: Connection) -> None:
         """The client has caught up."""
         if self.channel is not None:
             self.channel.resume_reading()
 
-    def body(self, data: bytes) -> None:
+    def body(self, connection: Connection, data: bytes) -> None:
         """Never called: bodies pass in pieces."""
 
-    def too_large(self) -> None:
+    def too_large(self, connection: Connection) -> None:
         """Never called: bodies pass in pieces."""
 
     def _fail(self, code: str, message: str, status: int) -> None:

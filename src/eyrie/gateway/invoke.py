@@ -37,8 +37,7 @@ JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its he
 _SM = b"x-amzn-sagemaker-"
 _TARGET_VARIANT = _SM + b"target-variant"
 _FORWARDED = (b"content-type", b"accept", _SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")
-_REQUEST_LINES = tuple((name, name + b": ") for name in _FORWARDED)
-_RETURNED = {name: name + b": " for name in (b"content-type", _SM + b"custom-attributes")}
+_RETURNED = frozenset((b"content-type", _SM + b"custom-attributes"))
 _HEADER_BYTES_MAX = 1_024
 _NOT_BUILT = {
     _SM + b"session-id": "sticky sessions (SessionId)",
@@ -104,7 +103,7 @@ class Invoker:
             self.answer(connection, errors.unavailable("Too many request bodies are in flight. Try again."))
             return
         self.reserved_bytes += length
-        connection.context = Invocation(self, connection, claim, endpoint, name, length)
+        connection.listener = Invocation(self, connection, claim, endpoint, name, length)
         connection.collect(limit)
 
     def answer(self, connection: Connection, reply: Reply) -> None:
@@ -161,7 +160,13 @@ class Invocation:
 
     # --- the client's side ------------------------------------------------------------------------------------------
 
-    def body(self, data: bytes) -> None:
+    def data(self, connection: Connection, piece: bytes) -> None:
+        """Never called: bodies are collected."""
+
+    def end(self, connection: Connection) -> None:
+        """Never called: bodies are collected."""
+
+    def body(self, connection: Connection, data: bytes) -> None:
         """The body is whole: prove the signature, check the rest, send it."""
         invoker, endpoint = self._invoker, self._endpoint
         self._began_at = perf_counter()
@@ -173,7 +178,7 @@ class Invocation:
         if endpoint is None:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
-        fields = self._connection.fields
+        fields = connection.fields
         if not _SPECIAL.isdisjoint(fields):
             reply = self._check_fields(endpoint)
             if reply is not None:
@@ -201,25 +206,25 @@ class Invocation:
             )
         return None
 
-    def too_large(self) -> None:
+    def too_large(self, connection: Connection) -> None:
         """The body passed the limit while it came in."""
         self._invoker.meter.count("bodies_too_large")
         endpoint = self._endpoint
         limit = endpoint.body_bytes_max if endpoint is not None else self._invoker.settings.body_bytes_max
         self._refuse(errors.body_too_large(limit))
 
-    def gone(self) -> None:
+    def gone(self, connection: Connection) -> None:
         """The client left: its work is cancelled."""
         self._invoker.meter.count("clients_gone")
         self._leave()
         self._release()
 
-    def paused(self) -> None:
+    def paused(self, connection: Connection) -> None:
         """The client does not keep up."""
         if self.channel is not None:
             self.channel.pause_reading()
 
-    def resumed(self) -> None:
+    def resumed(self, connection: Connection) -> None:
         """The client has caught up."""
         if self.channel is not None:
             self.channel.resume_reading()
@@ -258,17 +263,15 @@ class Invocation:
     def _send(self, instance: Instance) -> Failure | None:
         body = self._body
         fields = self._connection.fields
-        lines = [instance.request_line]
-        for name, prefix in _REQUEST_LINES:
-            value = fields.get(name)
-            if value is not None:
-                lines += (prefix, value, b"\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(body))
-        if len(body) <= JOINED_BYTES_MAX:
-            lines.append(body)
-            body = b""
+        head = instance.request_line
+        for name in _FORWARDED:
+            if name in fields:
+                head += b"%b: %b\r\n" % (name, fields[name])
         try:
-            instance.pool.send(self, b"".join(lines), body)
+            if len(body) <= JOINED_BYTES_MAX:
+                instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            else:
+                instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
         except ConnectFailed as error:
             return error.failure
         self.instance = instance
@@ -327,9 +330,9 @@ class Invocation:
         """The reply, in one piece."""
         invoker, instance = self._invoker, self.instance
         assert instance is not None
+        instance.heard_at_s = invoker.sweep.now
         self._status = status
         self._headers = headers
-        instance.heard_at_s = invoker.sweep.now
         if status >= 300:
             self._pieces.append(body)
             self.reply_end()
@@ -338,7 +341,7 @@ class Invocation:
         if not invoker.poison.empty:
             invoker.poison.answered(self._hash())
         lines = self._reply_lines(instance)
-        self._account(status)
+        self._account(status, instance)
         self._connection.reply(status, lines, body)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -382,7 +385,7 @@ class Invocation:
             return
         if not self._streaming:
             self._start()
-        self._account(self._status)
+        self._account(self._status, self.instance)
         self._connection.finish()
 
     def reply_failed(self, failure: Failure, began: bool) -> None:
@@ -403,7 +406,7 @@ class Invocation:
                 self.move("its connection ended")
             return
         if self._connection.reply_started:
-            self._account(599)
+            self._account(599, instance)
             self._connection.abort()
         else:
             self._finish(errors.model_error(endpoint.key, instance.variant.container, self._status, said, False))
@@ -424,7 +427,7 @@ class Invocation:
         self._invoker.meter.count("timeouts")
         self._leave(keep_instance=True)
         if self._connection.reply_started:
-            self._account(599)
+            self._account(599, self.instance)
             self._connection.abort()
         else:
             self._finish(errors.timed_out(endpoint.key, container))
@@ -432,12 +435,11 @@ class Invocation:
     # --- endings ----------------------------------------------------------------------------------------------------
 
     def _reply_lines(self, instance: Instance) -> bytes:
-        lines = [instance.variant.invoked_line, self._invoker.ids.line()]
+        lines = instance.variant.invoked_line + self._invoker.ids.line()
         for name, value in self._headers:
-            prefix = _RETURNED.get(name)
-            if prefix is not None and len(value) <= _HEADER_BYTES_MAX:
-                lines += (prefix, value, b"\r\n")
-        return b"".join(lines)
+            if name in _RETURNED and len(value) <= _HEADER_BYTES_MAX:
+                lines += b"%b: %b\r\n" % (name, value)
+        return lines
 
     def _reply_length(self) -> int | None:
         for name, value in self._headers:
@@ -465,30 +467,32 @@ class Invocation:
         if instance is not None:
             lines += instance.variant.invoked_line
         lines += self._invoker.ids.line()
-        self._account(status)
+        self._account(status, instance)
         self._connection.reply(status, lines, body)
 
-    def _account(self, status: int) -> None:
+    def _account(self, status: int, instance: Instance | None) -> None:
         """Everything that ends with a request, before its reply goes out (which may begin the next one)."""
         done_at = perf_counter()
-        instance, endpoint = self.instance, self._endpoint
-        assert endpoint is not None
-        meter = self._invoker.meter
-        if instance is None:
-            meter.rollup(endpoint.slug, self._variant, "").add(status, 0, int((done_at - self._began_at) * 1e6), 0)
-        else:
+        invoker = self._invoker
+        if instance is not None:
             took = done_at - self._sent_at
             variant = instance.variant
             if took > variant.slowest_s:
                 variant.slowest_s = took
             variant.answered += 1
-            waited_us = int((self._sent_at - self._began_at) * 1e6)
             rollup = instance.rollup
             if rollup.taken:
-                rollup = instance.rollup = meter.rollup(endpoint.slug, variant.name, instance.target.instance_id)
+                slug = instance.endpoint.slug
+                rollup = instance.rollup = invoker.meter.rollup(slug, variant.name, instance.instance_id)
+            waited_us = int((self._sent_at - self._began_at) * 1e6)
             rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations))
             instance.invocations.discard(self)
-        self._release()
+        elif self._endpoint is not None:
+            rollup = invoker.meter.rollup(self._endpoint.slug, self._variant, "")
+            rollup.add(status, 0, int((done_at - self._began_at) * 1e6), 0)
+        invoker.active.discard(self)
+        invoker.reserved_bytes -= self._reserved
+        self._reserved = 0
 
     def _leave(self, keep_instance: bool = False) -> None:
         """Let go of the instance."""

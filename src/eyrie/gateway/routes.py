@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TABLE_BYTES_MAX = 4_194_304
+_LEAST = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
 CONNECTIONS_MAX = 1_024  # to one instance, a worker
 
 
@@ -102,6 +103,9 @@ class Variant:
     def choose(self, avoid: Instance | None) -> Instance | None:
         """An instance for a request, another than `avoid` where there is one."""
         routed = self.routed
+        if len(routed) == 2 and avoid is None and self.route.strategy is _LEAST:  # the usual case, without making lists
+            first, second = len(routed[0].invocations), len(routed[1].invocations)
+            return routed[first > second] if first != second else routed[random.random() < 0.5]
         if avoid is not None:
             routed = [instance for instance in routed if instance is not avoid]
         if len(routed) < 2:
@@ -154,7 +158,7 @@ class Endpoint:
             return variant.choose(avoid)
         if not self._variants:
             return None
-        chosen = self._variants[self._wheel.deal()]
+        chosen = self._variants[self._wheel.deal() if len(self._variants) > 1 else 0]
         instance = chosen.choose(avoid)
         if instance is None:  # its only instance is the one to avoid
             others = (other.choose(avoid) for other in self._variants if other is not chosen)

@@ -3,7 +3,8 @@ request.
 
 An `Application` hears of each request on a `Connection`, in this order:
 
-    head(connection)       method, target, headers, fields, content_length are set. It calls
+    head(connection)       method, target, headers (and the same as a dict, `fields`, where trailing blanks of a value
+                           are kept), content_length (None: chunked) and raw_head are set. It calls
                                collect(limit)      -> later body(connection, data) with the whole body, or
                                stream(raw=False)   -> data(connection, piece) ..., then end(connection), or it
                                replies at once (what the client still sends is read and dropped, within bounds).
@@ -17,7 +18,8 @@ and replies, at any later time but once a request, with one of
     connection.start(status, lines, length or None for chunked); connection.write(piece) ...; connection.finish()
     connection.write_raw(data) ...; connection.finish_raw(keep_alive)     bytes that somebody else framed
 
-`connection.context` is the application's own slot a request; `pause_reading()` and `resume_reading()` hold a streamed
+`connection.context` is the application's own slot a request, and `connection.listener` may be set to another object that
+hears what follows the head; `pause_reading()` and `resume_reading()` hold a streamed
 body back. Requests that a client pipelines are answered one after the other; what it sends ahead is bounded.
 
     server = await listen(application, sock, limits); ...; await server.close(drain_ms)
@@ -41,7 +43,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from eyrie.http1.limits import Limits
-from eyrie.http1.replies import date_line, has_body, status_line
+from eyrie.http1.replies import STATUS_LINES, date_line, has_body, status_line
 from eyrie.http1.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -53,11 +55,8 @@ _EMPTY_LINE = b"\r\n\r\n"
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
 
 
-class Application(Protocol):
-    """What a server serves. Calls come from the event loop and must not block; see the module's docstring."""
-
-    def head(self, connection: Connection) -> None:
-        """A request's head was read."""
+class Listener(Protocol):
+    """Who hears of a request after its head."""
 
     def body(self, connection: Connection, data: bytes) -> None:
         """The whole body, after `collect`."""
@@ -81,6 +80,13 @@ class Application(Protocol):
         """The client has caught up."""
 
 
+class Application(Listener, Protocol):
+    """What a server serves. Calls come from the event loop and must not block; see the module's docstring."""
+
+    def head(self, connection: Connection) -> None:
+        """A request's head was read."""
+
+
 class Refused(Exception):
     """A request that HTTP itself forbids or a limit stops; answered with this status and the connection closed."""
 
@@ -102,6 +108,10 @@ _UNDECIDED = 0
 _COLLECT = 1
 _STREAM = 2
 _RAW = 3
+
+
+class _NotAlone(Exception):
+    """A read brought more than one request."""
 
 
 def refusal(status: int, message: str) -> tuple[bytes, bytes]:
@@ -153,6 +163,7 @@ class Connection(asyncio.Protocol):
         "context",
         "fields",
         "http_1_0",
+        "listener",
         "method",
         "raw_head",
         "target",
@@ -180,9 +191,6 @@ class Connection(asyncio.Protocol):
         self._spoilt = ""  # why the head cannot be accepted, found while it was parsed
         self._seen_target: bytes | None = None
         self._collect_limit = 0
-        self._expects_continue = False
-        self._pieces: list[bytes] = []
-        self._received = 0  # bytes of the body, as far as they count against a limit
         self._remaining = 0  # bytes of the body still to come; of a chunked one, its bytes on the wire so far
         self._tail = b""  # the last bytes of the segment before, where an empty line may have begun
         self._reply_chunked = False
@@ -195,6 +203,10 @@ class Connection(asyncio.Protocol):
         self.raw_head = b""
         self.content_length: int | None = 0
         self.context: Any = None
+        self.listener: Listener = self._server.application
+        self._pieces: list[bytes] = []
+        self._received = 0  # bytes of the body, as far as they count against a limit
+        self._expects_continue = False
         self._head_done = False
         self._complete = False
         self._keep = False
@@ -220,8 +232,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers, names in lower case, repeated ones joined by commas."""
-        return list(self.fields.items())
+        """The headers, names in lower case, repeated ones joined by commas, no blanks around values."""
+        return [(name, value.rstrip(b" \t")) for name, value in self.fields.items()]
 
     @property
     def peer(self) -> str:
@@ -275,7 +287,8 @@ class Connection(asyncio.Protocol):
             framing = self._framing(status, len(body), keep)
             if not has_body(self.method, status):
                 body = b""
-        transport.write(b"%b%b%b%b\r\n%b" % (status_line(status), lines, server.date, framing, body))
+        line = STATUS_LINES.get(status) or status_line(status)
+        transport.write(b"%b%b%b%b\r\n%b" % (line, lines, server.date, framing, body))
         self._reply_started = True
         self._finished(keep)
 
@@ -352,7 +365,7 @@ class Connection(asyncio.Protocol):
         self._phase = _BODY  # so that finishing lingers: there may be bytes that nobody parsed
         self.reply(status, *refusal(status, message))
         if known:
-            self._server.application.gone(self)
+            self.listener.gone(self)
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -371,13 +384,33 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         phase = self._phase
-        if phase <= _BODY:
+        if phase > _BODY:
+            self._read_ahead(data)
+            return
+        self._consuming = True
+        try:
             if phase == _BODY or not self.raw_head:  # a head has one deadline, however it drips
                 self._since = self._sweep.now
-            self._consume(data)
-        elif phase == _REPLY:
+                if phase == _HEAD and self._read_alone(data):
+                    data = b""
+            while data and (self._phase == _BODY or (self._phase == _HEAD and not self._writing_paused)):
+                data = self._step(data)
+        except Refused as refused:
+            data = b""
+            self.refuse(refused.status, str(refused))
+        except Exception:  # the loop boundary: an application's mistake costs its own request only
+            data = b""
+            log.exception("a request failed in the application")
+            self.refuse(500, "internal failure")
+        self._consuming = False
+        if data and self._phase in (_HEAD, _REPLY):
             self._keep_for_later(data)
-        elif phase == _LINGER:
+
+    def _read_ahead(self, data: bytes) -> None:
+        """Bytes that come while a reply is under way, or after it."""
+        if self._phase == _REPLY:
+            self._keep_for_later(data)
+        elif self._phase == _LINGER:
             self._linger_left -= len(data)
             if self._linger_left < 0:
                 self.abort()
@@ -393,28 +426,30 @@ class Connection(asyncio.Protocol):
         self.transport = None
         self._server.forget(self)
         if unanswered:
-            self._server.application.gone(self)
+            self.listener.gone(self)
 
     def pause_writing(self) -> None:
         """The reply's buffer is full."""
         self._writing_paused = True
         self._since = self._sweep.now
         if self._phase <= _REPLY and self._mode != _UNDECIDED:
-            self._server.application.paused(self)
+            self.listener.paused(self)
 
     def resume_writing(self) -> None:
         """The reply's buffer has emptied."""
         self._writing_paused = False
         self._since = self._sweep.now
         if self._phase <= _REPLY and self._mode != _UNDECIDED:
-            self._server.application.resumed(self)
+            self.listener.resumed(self)
         elif self._phase == _HEAD and self._hold:
             self._go_on()
 
     # --- what the parser calls: facts are noted, nothing is decided inside of it -------------------------------------
 
     def on_url(self, url: bytes) -> None:
-        """The request target."""
+        """The request target; that of a second request means that the first was not alone."""
+        if self._head_done:
+            raise _NotAlone
         self.target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -453,27 +488,11 @@ class Connection(asyncio.Protocol):
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def _consume(self, data: bytes) -> None:
-        self._consuming = True
-        try:
-            while data and (self._phase == _BODY or (self._phase == _HEAD and not self._writing_paused)):
-                data = self._step(data)
-        except Refused as refused:
-            data = b""
-            self.refuse(refused.status, str(refused))
-        except Exception:  # the loop boundary: an application's mistake costs its own request only
-            data = b""
-            log.exception("a request failed in the application")
-            self.refuse(500, "internal failure")
-        self._consuming = False
-        if data and self._phase in (_HEAD, _REPLY):
-            self._keep_for_later(data)
-
     def _step(self, data: bytes) -> bytes:
         """Parse one segment of `data`; what is left of it belongs to the next step or request."""
         if self._phase == _HEAD:
-            size = data.find(_EMPTY_LINE) + 4 if not self._tail else self._cut(data)
-            if size == 3 or size == len(data):
+            size = self._cut(data)
+            if size == len(data):
                 self._read_head(data)
                 return b""
             self._read_head(data[:size])
@@ -512,6 +531,25 @@ class Connection(asyncio.Protocol):
             return 505, "HTTP/2 is not spoken here"
         return 400, f"not HTTP/1.1: {error}"
 
+    def _read_alone(self, data: bytes) -> bool:
+        """Most often a read brings one request and nothing else: parse it in one go. False where it was otherwise, and
+        nothing has happened.
+        """
+        size = data.find(_EMPTY_LINE) + 4
+        if size == 3 or size > self._limits.head_bytes or data[0] < 65 or self._writing_paused:
+            return False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+            self._parser = httptools.HttpRequestParser(self)
+            self._reset()
+            self._repeated = 0
+            self._spoilt = ""
+            return False
+        self.raw_head = data[:size]
+        self._begin(data[size:])
+        return True
+
     def _read_head(self, segment: bytes) -> None:
         limits = self._limits
         self.raw_head = head = self.raw_head + segment if self.raw_head else segment
@@ -523,7 +561,7 @@ class Connection(asyncio.Protocol):
             self._parser_stopped(error)
         if self._head_done:
             self._tail = b""
-            self._begin(head)
+            self._begin(b"")
             return
         if self.raw_head.startswith(b"\r\n") and not self.raw_head.strip(b"\r\n"):
             if len(self.raw_head) > 4:
@@ -540,49 +578,57 @@ class Connection(asyncio.Protocol):
             return 414, f"the request target is longer than {limits.target_bytes} bytes"
         return 431, f"the head is longer than {limits.head_bytes} bytes"
 
-    def _begin(self, head: bytes) -> None:
-        """A head is complete: check what the parser leaves open, then let the application decide."""
-        if b" \r\n" in head or b"\t\r\n" in head:
-            self.fields = {name: value.rstrip(b" \t") for name, value in self.fields.items()}
+    def _begin(self, rest: bytes) -> None:
+        """A head is complete, and `rest` of its body has come: check what the parser leaves open, then let the
+        application decide.
+        """
         fields = self.fields
-        if len(fields) + self._repeated > self._limits.header_count:
-            raise Refused(431, f"more than {self._limits.header_count} headers")
-        if self._repeated:
-            self._repeated = 0
-            if self._spoilt:
-                raise Refused(400, self._spoilt)
+        if self._repeated or len(fields) > self._limits.header_count:
+            self._check_count()
         target = self.target
-        if target != self._seen_target or not head.startswith(b" HTTP/1.1\r\n", len(self.method) + 1 + len(target)):
+        start = len(self.method) + 1 + len(target)
+        if target != self._seen_target or not self.raw_head.startswith(b" HTTP/1.1\r\n", start):
             self._check_line(target)
         elif self.method not in _METHODS:
             raise Refused(400, "this method is not served")
         host = fields.get(b"host")
         if host is None or host != self._seen_host:
             self._check_host(host)
-        if not self._complete or b"expect" in fields or b"transfer-encoding" in fields:
-            self._check_framing(fields)
+        if b"content-length" in fields:
+            self.content_length = self._remaining = int(fields[b"content-length"])
+        elif b"transfer-encoding" in fields or not self._complete:
+            self._check_chunked(fields)
+        if b"expect" in fields:
+            self._check_expectation(fields[b"expect"])
         self._phase = _REPLY if self._complete else _BODY
         self._server.application.head(self)
-        if self._phase == _BODY or self._phase == _REPLY:  # else it has answered
-            self._take_body()
+        length = self.content_length
+        if self._mode == _COLLECT and self._complete and length is not None and length <= self._collect_limit:
+            pieces = self._pieces
+            self.listener.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        elif self._phase == _BODY or self._phase == _REPLY:  # else it has answered
+            self._take_body(rest)
 
-    def _take_body(self) -> None:
-        """The application knows the head: hand over a body that is empty, ask for one that is not."""
-        mode = self._mode
-        if mode == _UNDECIDED:
+    def _take_body(self, rest: bytes) -> None:
+        """The application knows the head: hand over what of the body has come, ask for the rest."""
+        if self._mode == _UNDECIDED:
             self.collect(self._limits.body_bytes)
-            mode = _COLLECT
-        application = self._server.application
-        if self._complete:
-            if mode == _COLLECT:
-                application.body(self, b"")
-            else:
-                application.end(self)
-        elif mode == _COLLECT:
+        if self._mode == _COLLECT:
             if self.content_length is not None and self.content_length > self._collect_limit:
-                application.too_large(self)
-            elif self._expects_continue:
+                self.listener.too_large(self)
+                return
+            if self._expects_continue and not rest:
                 self.accept_body()
+        if rest or self._complete:
+            self._pass_on(rest)
+
+    def _check_count(self) -> None:
+        count = len(self.fields) + self._repeated
+        self._repeated = 0
+        if count > self._limits.header_count:
+            raise Refused(431, f"more than {self._limits.header_count} headers")
+        if self._spoilt:
+            raise Refused(400, self._spoilt)
 
     def _check_line(self, target: bytes) -> None:
         """Everything about the request line; a connection that repeats its target with HTTP/1.1 skips it."""
@@ -603,53 +649,51 @@ class Connection(asyncio.Protocol):
             raise Refused(400, "a request needs exactly one valid Host header")
         self._seen_host = host
 
-    def _check_framing(self, fields: dict[bytes, bytes]) -> None:
-        self._pieces = []
-        self._received = 0
+    def _check_chunked(self, fields: dict[bytes, bytes]) -> None:
+        if fields.get(b"transfer-encoding", b"").strip().lower() != b"chunked" or self.http_1_0:
+            raise Refused(400, "only `Transfer-Encoding: chunked` is understood, with HTTP/1.1")
+        self.content_length = None
         self._remaining = 0
-        self._expects_continue = False
-        if b"transfer-encoding" in fields:
-            if fields[b"transfer-encoding"].strip().lower() != b"chunked" or self.http_1_0:
-                raise Refused(400, "only `Transfer-Encoding: chunked` is understood, with HTTP/1.1")
-            self.content_length = None
-        elif b"content-length" in fields:
-            self.content_length = self._remaining = int(fields[b"content-length"])
-        elif not self._complete:
-            raise Refused(400, "a body without a length")
-        if b"expect" in fields and not self.http_1_0:
-            if fields[b"expect"].strip().lower() != b"100-continue":
-                raise Refused(417, "no such expectation is met here")
-            self._expects_continue = not self._complete
+
+    def _check_expectation(self, expected: bytes) -> None:
+        if self.http_1_0:
+            return
+        if expected.strip().lower() != b"100-continue":
+            raise Refused(417, "no such expectation is met here")
+        self._expects_continue = not self._complete
 
     def _read_body(self, segment: bytes) -> None:
         try:
             self._parser.feed_data(segment)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
             self._parser_stopped(error)
-        self._expects_continue = False  # the client did not wait
+        self._pass_on(segment)
+
+    def _pass_on(self, segment: bytes) -> None:
+        """A segment of the body was parsed: to the application with it, or to what is collected for it."""
         if self.content_length is None:
             self._tail = (self._tail + segment)[-3:]
             self._check_overhead(len(segment))
         else:
             self._remaining -= len(segment)
             self._received += len(segment)
-        application = self._server.application
+        listener = self.listener
+        pieces = self._pieces
         if self._mode == _COLLECT:
             if self._received > self._collect_limit:
                 self._pieces = []
-                application.too_large(self)
+                listener.too_large(self)
             elif self._complete:
                 self._phase = _REPLY
-                pieces = self._pieces
-                application.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                listener.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
             return
-        pieces, self._pieces = self._pieces, []
+        self._pieces = []
         piece = segment if self._mode == _RAW else b"".join(pieces)
         if piece:
-            application.data(self, piece)
-        if self._complete and self._phase == _BODY:
+            listener.data(self, piece)
+        if self._complete and self._phase in (_BODY, _REPLY):
             self._phase = _REPLY
-            application.end(self)
+            listener.end(self)
 
     def _check_overhead(self, segment_bytes: int) -> None:
         """A chunked body must not be made of framing: `_remaining` counts the wire here, `_received` the body."""
@@ -674,7 +718,7 @@ class Connection(asyncio.Protocol):
     # --- after a reply -----------------------------------------------------------------------------------------------
 
     def _finished(self, keep: bool) -> None:
-        if self._phase == _REPLY and keep:
+        if self._phase == _REPLY and keep and not self._server.draining:
             self._reset()
             self._phase = _HEAD
             if self._consuming or self._writing_paused:
@@ -693,7 +737,7 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Answer what was pipelined."""
         data, self._hold = self._hold, b""
-        self._consume(data)
+        self.data_received(data)
         if self._phase == _HEAD or len(self._hold) <= self._limits.pipelined_bytes:
             self.resume_reading()
 

@@ -194,15 +194,15 @@ class Channel(asyncio.Protocol):
             if self._head_bytes > self._pool.head_bytes_max:
                 self._fail(Failure.GARBAGE)
                 return
-        self._tell(sink, data)
-
-    def _tell(self, sink: Sink, data: bytes) -> None:
         if self.complete and not self._head_told and not self._raw:
             pieces = self._pieces
             self._sink = self._request = None
             self._give_back()
             sink.reply_whole(self._status, self._headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            return
+        else:
+            self._tell(sink, data)
+
+    def _tell(self, sink: Sink, data: bytes) -> None:
         if self._head_done and not self._head_told:
             self._head_told = True
             sink.reply_head(self._status, self._headers)
@@ -294,8 +294,9 @@ class Channel(asyncio.Protocol):
     def _give_back(self) -> None:
         if self._bodiless:
             self._parser = httptools.HttpResponseParser(self)
-        if self.keep_alive and not self.own and self.transport is not None:
-            self._pool.put_back(self)
+        pool = self._pool
+        if self.keep_alive and not self.own and self.transport is not None and len(pool.idle) < pool.idle_max:
+            pool.idle.append(self)
         else:
             self._drop()
 
@@ -314,7 +315,7 @@ class Channel(asyncio.Protocol):
 class Pool:
     """The connections to one Unix socket: idle ones are used again, newest first."""
 
-    __slots__ = ("_connecting", "_idle", "_loop", "channels", "channels_max", "head_bytes_max", "idle_max", "path")
+    __slots__ = ("_connecting", "_loop", "channels", "channels_max", "head_bytes_max", "idle", "idle_max", "path")
 
     def __init__(
         self,
@@ -330,7 +331,7 @@ class Pool:
         self.channels_max = channels_max
         self.head_bytes_max = head_bytes_max
         self.channels: set[Channel] = set()
-        self._idle: list[Channel] = []
+        self.idle: list[Channel] = []
         self._connecting: set[asyncio.Task[Any]] = set()
 
     def send(
@@ -352,8 +353,8 @@ class Pool:
 
         Raises ConnectFailed.
         """
-        if self._idle and not fresh:
-            channel = self._idle.pop()
+        if self.idle and not fresh:
+            channel = self.idle.pop()
             channel.begin(sink, head, body, True, raw, bodiless, replay)
             return channel
         channel = self._connect()
@@ -387,22 +388,15 @@ class Pool:
             return
         channel.begin(sink, request[0], request[1], False, raw, bodiless, True)
 
-    def put_back(self, channel: Channel) -> None:
-        """An exchange ended well: keep the connection."""
-        if len(self._idle) < self.idle_max:
-            self._idle.append(channel)
-        elif channel.transport is not None:
-            channel.transport.abort()
-
     def forget(self, channel: Channel) -> None:
         """A connection is gone."""
         self.channels.discard(channel)
-        if channel in self._idle:
-            self._idle.remove(channel)
+        if channel in self.idle:
+            self.idle.remove(channel)
 
     def close(self) -> None:
         """Cut the idle connections; those in use end with their exchange."""
-        idle, self._idle = self._idle, []
+        idle, self.idle = self.idle, []
         self.idle_max = 0
         for channel in idle:
             if channel.transport is not None:
