@@ -339,3 +339,11 @@ def test_a_long_path_is_no_hindrance(tmp_path: Path) -> None:
     assert ask(folder / "s", "GET", "/ping").status == 200
     server.join()
     os.close(fd)
+
+
+def test_the_first_word_on_an_end_holds(tmp_path: Path) -> None:
+    slot = Slot(tmp_path)
+    slot.write_once("exit.json", "first")
+    slot.write_once("exit.json", "second")
+    assert slot.exit_reason() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]

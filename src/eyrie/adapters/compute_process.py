@@ -270,6 +270,10 @@ class ProcessCompute:
             self._maker.adopt(slot, record)
             with self._table:
                 self._known[spec.instance_id] = Known(slot, record, spec, slot.claimed_ms())
+            if slot.started and not slot.alive():
+                ending.bury(
+                    slot, record, spec.memory_mb, wait_s=0.0
+                )  # it ended before we came: nobody is writing still
             if slot.started:
                 self._tending.claim(slot, spec, now=False)  # 202 again for one that was claimed before
                 stopping = slot.ending()

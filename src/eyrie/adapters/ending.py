@@ -41,20 +41,24 @@ def kill(slot: Slot) -> None:
             processes.send(pid, signal.SIGKILL, processes.holds_lock(slot))
 
 
-def bury(slot: Slot, record: SlotRecord, memory_mb: int | None = None) -> str:
-    """Clear away what is left of a server whose lock is free, and write down how it ended. The reason, for people."""
+def bury(slot: Slot, record: SlotRecord, memory_mb: int | None = None, wait_s: float = EXIT_CODE_WAIT_S) -> str:
+    """Clear away what is left of a server whose lock is free, and write down how it ended. The reason, for people.
+
+    Threads may come to bury together: the first one's word holds, since its look at the counters was before their end.
+    `wait_s`: how long the launcher may take to write the exit code.
+    """
     known = slot.exit_reason()
     if known is not None:
         return known
-    status = _final_status(slot)
+    status = _final_status(slot, wait_s)
     _kill_left_behind(status)
     oom_kills = cgroups.oom_kills(record.groups)
     reason = describe(status.exit_code, oom_kills, slot.ending() is not None, slot.tail(20), memory_mb)
-    with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile, or written by another thread of ours
-        slot.write("exit.json", reason)
+    with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
+        slot.write_once("exit.json", reason)
     cgroups.kill(record.groups)
     cgroups.remove(record.groups)
-    return reason
+    return slot.exit_reason() or reason
 
 
 def describe(
@@ -146,9 +150,9 @@ def _kill_left_behind(status: Status) -> None:
             os.killpg(status.init, signal.SIGKILL)  # its leader is gone, so the number cannot be another's yet
 
 
-def _final_status(slot: Slot) -> Status:
+def _final_status(slot: Slot, wait_s: float) -> Status:
     """The status with the exit code, which the launcher writes just after the lock has fallen."""
-    deadline = time.monotonic() + EXIT_CODE_WAIT_S
+    deadline = time.monotonic() + wait_s
     while (status := slot.status()).exit_code is None and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     return status

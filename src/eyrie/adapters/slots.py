@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +122,21 @@ class Slot:
 
     def write(self, name: str, value: Any) -> None:
         """Write one of control's files, whole, and rename it into place."""
-        new = self.path / f"{name}.new"
+        self._write_beside(name, value).rename(self.path / name)
+
+    def write_once(self, name: str, value: Any) -> None:
+        """The same, unless the file is there: then it stays as it is."""
+        new = self._write_beside(name, value)
+        with contextlib.suppress(FileExistsError):
+            os.link(new, self.path / name)
+        new.unlink()
+
+    def _write_beside(self, name: str, value: Any) -> Path:
+        new = self.path / f"{name}.{threading.get_ident()}.new"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(msgspec.json.encode(value))
-        new.rename(self.path / name)
+        return new
 
     def hold_lock(self) -> int:
         """A locked descriptor for the server to inherit. It appears as `lock` only once it is held."""
