@@ -260,6 +260,7 @@ TALKATIVE = """
         logging.getLogger("mine").warning("from logging")
         os.write(1, b"from descriptor one\\n")
         os.write(2, b"from descriptor two\\n")
+        sys.stdout.buffer.write(b"from the buffer\\n")
         subprocess.run(["sh", "-c", "echo from a child"], check=True)
         return 1
     def predict_fn(value, model):
@@ -279,7 +280,7 @@ def test_everything_that_is_said_lands_in_the_bounded_log(start: Callable[..., S
     lines = slot.log().splitlines()
     for words in ("from print", "two words", "WARNING mine: from logging"):
         assert any(STAMPED.fullmatch(line) and line.endswith(words) for line in lines), words
-    for words in ("from descriptor one", "from descriptor two", "from a child"):
+    for words in ("from descriptor one", "from descriptor two", "from the buffer", "from a child"):
         assert words in lines
     with contextlib.closing(UnixConnection(slot.box / "s")) as connection:
         for _ in range(400):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eyrie.modelserver.batcher import SLOW_S, Batcher, Bounds, predict_each, stack
+from eyrie.modelserver.batcher import SLOW_BATCHES, SLOW_S, Batcher, Bounds, predict_each, stack
 from eyrie.modelserver.codecs import NAN, RowShape
 from eyrie.modelserver.measure import pace
 from eyrie.modelserver.threads import Workers, threads_for
@@ -201,19 +201,19 @@ def test_when_no_thread_takes_the_batch_its_requests_hear_of_it() -> None:
 def test_a_model_that_turns_out_slow_moves_off_the_loop() -> None:
     bench = Bench()
     bench.cost = SLOW_S * 2
-    for i in range(4):
+    for i in range(SLOW_BATCHES + 1):
         bench.batcher.submit(f"r{i}", [[1.0]])
         bench.turn()
     assert bench.batcher.threaded
-    assert len(bench.answers) == 3
+    assert len(bench.answers) == SLOW_BATCHES
     bench.work()
-    assert len(bench.answers) == 4
+    assert len(bench.answers) == SLOW_BATCHES + 1
 
 
 def test_a_single_slow_batch_moves_nothing() -> None:
     bench = Bench()
-    for i in range(10):
-        bench.cost = SLOW_S * 2 if i % 2 else 0.0
+    for i in range(3 * SLOW_BATCHES):
+        bench.cost = SLOW_S * 2 if i % SLOW_BATCHES else 0.0
         bench.batcher.submit(f"r{i}", [[1.0]])
         bench.turn()
     assert not bench.batcher.threaded

@@ -432,6 +432,16 @@ def test_an_empty_folder_and_a_strange_one_say_what_is_wanted(source: Source) ->
         load(source)
 
 
+def test_a_pickle_of_another_version_is_loaded_with_a_warning(source: Source, data: Data) -> None:
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    trained = LinearRegression().fit(np.nan_to_num(data.rows), data.value)
+    written = pickle.dumps(trained).replace(sklearn.__version__.encode(), b"0" * len(sklearn.__version__))
+    (source.model_dir / "model.pkl").write_bytes(written)
+    with pytest.warns(InconsistentVersionWarning):
+        assert rows_model(source).shape.width == 5
+
+
 def test_something_that_cannot_predict_is_refused(source: Source) -> None:
     joblib.dump({"a": 1}, source.model_dir / "model.joblib")
     with pytest.raises(LoadError, match="a dict, which has no predict method"):

@@ -8,6 +8,7 @@ another's error.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ import numpy as np
 
 from eyrie.modelserver.codecs import Array, Rows, RowShape
 
+log = logging.getLogger("eyrie.modelserver")
+
 T = TypeVar("T")
 Predict = Callable[[Array], Array]
 Outcome = Array | Exception
 
 SLOW_S = 0.002  # a batch that takes longer holds up /ping and every other request: it belongs in a thread
-SLOW_BATCHES = 3  # in a row, before a model that was measured as quick is moved there
+SLOW_BATCHES = 16  # in a row, before a model that was measured as quick is moved there; a busy host makes a few
 
 
 class Off(Protocol):
@@ -111,6 +114,7 @@ class Batcher(Generic[T]):
         self._slow = self._slow + 1 if self._clock() - before > SLOW_S else 0
         if self._slow >= SLOW_BATCHES:
             self._threads = 1
+            log.info("%d batches in a row took over %g ms: predicting in a thread now", self._slow, SLOW_S * 1000)
         if self._queue and not self._scheduled:
             self._scheduled = True
             self._soon(self._turn)

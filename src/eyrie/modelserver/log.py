@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 LINE_CHARS_MAX = 65_536  # a longer line is cut into several
 LOG, OLDER = "log", "log.1"
@@ -85,6 +86,7 @@ class StampedStream(io.TextIOBase):
 
     def __init__(self, file: LogFile) -> None:
         self._file = file
+        self._bytes: BinaryIO = open(1, "wb", buffering=0, closefd=False)  # noqa: SIM115
         self._pending = threading.local()  # of each thread: a line that has not ended yet
 
     @property
@@ -95,6 +97,11 @@ class StampedStream(io.TextIOBase):
     def writable(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """Descriptor 1 for bytes, which arrive in the log without a stamp."""
+        return self._bytes
 
     def fileno(self) -> int:
         """Descriptor 1, for those who insist on writing past the stream."""
