@@ -9,6 +9,7 @@ the other on one thread of their own; nothing here decides.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -166,10 +167,7 @@ class Loop:
             changed = await self._take_inventory()
             for key in self._unsettled | {self._holders[i] for i in changed if i in self._holders}:
                 self.wake(key)
-            try:
-                await asyncio.wait_for(self._look_now.wait(), INVENTORY_PERIOD_S)
-            except TimeoutError:
-                continue
+            await _set_or_late(self._look_now, INVENTORY_PERIOD_S)
             self._look_now.clear()
 
     async def _take_inventory(self) -> set[str]:
@@ -210,11 +208,7 @@ class Loop:
             self._stirred.clear()
             if self._woken:
                 continue
-            wait_s = self._next_due_s()
-            try:
-                await asyncio.wait_for(self._stirred.wait(), wait_s)
-            except TimeoutError:
-                continue
+            await _set_or_late(self._stirred, self._next_due_s())
 
     def _due(self) -> list[EndpointKey]:
         now_s = asyncio.get_running_loop().time()
@@ -300,6 +294,13 @@ class Loop:
     async def _aside(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run on the thread of looks, in turn."""
         return await asyncio.get_running_loop().run_in_executor(self._looks, function, *arguments)
+
+
+async def _set_or_late(event: asyncio.Event, wait_s: float | None) -> None:
+    """Wait for an event, so long at the most. (`wait_for` of Python 3.11 may swallow a cancellation.)"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await event.wait()
 
 
 def _settled(endpoint: Endpoint) -> bool:

@@ -5,6 +5,7 @@ what a miss means is decide/fleet's to say. The results are one part of what the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,10 +97,9 @@ class Prober:
     async def _rest(self, instance_id: str, pause_s: float) -> None:
         """Wait for the next turn, or for someone who wants to know now."""
         asked = self._now[instance_id]
-        try:
-            await asyncio.wait_for(asked.wait(), pause_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await asked.wait()
         asked.clear()
 
     def _timings(self, probed: Probed) -> tuple[float, float]:
