@@ -8,16 +8,20 @@ import socket
 import struct
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eyrie.adapters import cgroups, sandbox, seccomp
+from eyrie.adapters.compute_process import ARCHIVED_LOGS_MAX, archive
 from eyrie.adapters.ending import describe
 from eyrie.adapters.placing import PlacingFailed, place
 from eyrie.adapters.slot_client import NoAnswer, ask
 from eyrie.adapters.slots import Slot, read_bounded
 from eyrie.adapters.tending import excess
+from eyrie.domain.fleet import ContainerSpec, InstanceSpec
+from eyrie.domain.names import EndpointKey
 
 
 @pytest.mark.parametrize(
@@ -347,3 +351,18 @@ def test_the_first_word_on_an_end_holds(tmp_path: Path) -> None:
     slot.write_once("exit.json", "second")
     assert slot.exit_reason() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
+
+
+def test_the_archive_of_logs_is_bounded(tmp_path: Path) -> None:
+    spec = InstanceSpec(
+        "i-1", EndpointKey("123456789012", "us-east-1", "ep"), "main", "a", 1, "ml.m5.large", 1000, 64,
+        ContainerSpec("primary", "eyrie/sklearn", None, None),
+    )  # fmt: skip
+    slot = Slot(tmp_path / "slot")
+    (slot.path / "box").mkdir(parents=True)
+    for number in range(ARCHIVED_LOGS_MAX + 2):
+        (slot.path / "box" / "log").write_text(f"line {number}\n")
+        archive(slot, replace(spec, instance_id=f"i-{number}"), tmp_path)
+        os.utime(tmp_path / f"logs/endpoints/{spec.endpoint.slug}/main/i-{number}.log", (number, number))
+    left = {path.name for path in (tmp_path / "logs/endpoints" / spec.endpoint.slug / "main").iterdir()}
+    assert left == {f"i-{number}.log" for number in range(2, ARCHIVED_LOGS_MAX + 2)}

@@ -38,6 +38,7 @@ log = logging.getLogger("eyrie.compute")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]){0,127}")
 _LOCKS = 64
+ARCHIVED_LOGS_MAX = 20  # of one variant; the oldest go first
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,9 @@ class ProcessCompute:
         _check_names(spec)
         with self._one(spec.instance_id):
             known = self._find(spec.instance_id)
-            if known is not None and known.slot.started:
+            if known is not None:
                 self._again(known, spec)
                 return
-            if known is not None:  # control died between the spec and the start: nothing ever ran there
-                self._drop(known)
             self._admit(spec)
             try:
                 self._bring_up(spec)
@@ -112,12 +111,7 @@ class ProcessCompute:
         """SIGTERM, and SIGKILL after the grace (at once where it is 0). Returns without waiting; unknown ids pass."""
         with self._one(instance_id):
             known = self._find(instance_id)
-            if known is None:
-                return
-            if not known.slot.started:
-                self._drop(known)
-                return
-            if not known.slot.alive():
+            if known is None or not known.slot.alive():
                 return
             already = known.slot.ending()
             kill_at_ms = int(time.time() * 1000) + max(grace_ms, 0)
@@ -135,10 +129,9 @@ class ProcessCompute:
             known = self._find(instance_id)
             if known is None or known.slot.alive():
                 return
-            if known.slot.started:
-                ending.bury(known.slot, known.record, known.spec.memory_mb)
-                archive(known.slot, known.spec, self._data)
-            self._drop(known)
+            ending.bury(known.slot, known.record, known.spec.memory_mb)
+            archive(known.slot, known.spec, self._data)
+            self._forget_slot(known.slot, instance_id)
 
     def inventory(self) -> list[ObservedInstance]:
         """Every instance that was started here, alive or gone but not forgotten."""
@@ -262,26 +255,22 @@ class ProcessCompute:
 
     def _adopt(self, slot: Slot) -> None:
         record, spec = slot.record(), slot.spec()
-        if record is None:
-            self._maker.discard(slot)
+        if record is None or (spec is not None and not slot.started):
+            self._maker.discard(slot)  # control died while it made the slot: nothing ever ran there
         elif spec is None:
             self._pool.adopt(slot, record)
         else:
             self._maker.adopt(slot, record)
             with self._table:
                 self._known[spec.instance_id] = Known(slot, record, spec, slot.claimed_ms())
-            if slot.started and not slot.alive():
+            if not slot.alive():
                 ending.bury(
                     slot, record, spec.memory_mb, wait_s=0.0
                 )  # it ended before we came: nobody is writing still
-            if slot.started:
-                self._tending.claim(slot, spec, now=False)  # 202 again for one that was claimed before
-                stopping = slot.ending()
-                if stopping is not None:
-                    self._tending.end_later(slot, stopping.kill_at_ms)
-
-    def _drop(self, known: Known) -> None:
-        self._forget_slot(known.slot, known.spec.instance_id)
+            self._tending.claim(slot, spec, now=False)  # 202 again for one that was claimed before
+            stopping = slot.ending()
+            if stopping is not None:
+                self._tending.end_later(slot, stopping.kill_at_ms)
 
     def _forget_slot(self, slot: Slot, instance_id: str) -> None:
         with self._table:
@@ -309,6 +298,9 @@ def archive(slot: Slot, spec: InstanceSpec, data: Path) -> None:
     new = folder / f".{spec.instance_id}.new"
     new.write_bytes(slot.whole_log())
     new.rename(folder / f"{spec.instance_id}.log")
+    by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    for old in by_age[:-ARCHIVED_LOGS_MAX]:
+        old.unlink(missing_ok=True)
 
 
 def group_name(data: Path) -> str:

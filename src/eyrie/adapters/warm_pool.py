@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 
 from eyrie.adapters import processes
@@ -24,6 +25,7 @@ log = logging.getLogger("eyrie.compute")
 START_TIMEOUT_S = 60.0  # of a slot: imports on a busy, cold host
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
 ANSWER_TIMEOUT_S = 0.5
+REFILL_DELAY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class PoolCounters:
 
 @dataclass(slots=True)
 class WarmPool:
-    """The slots that nobody claimed yet. Times are seconds of a monotonic clock, given by the caller."""
+    """The slots that nobody claimed yet. Times are seconds of the monotonic clock."""
 
     maker: SlotMaker
     wanted: int
@@ -170,6 +172,8 @@ class WarmPool:
     def _count_claim(self, ready: bool) -> None:
         if ready:
             self.counters.claims_warm += 1
+            if self._waiting:  # not empty: let the instance load its model before imports compete with it
+                self._not_before = max(self._not_before, time.monotonic() + REFILL_DELAY_S)
         else:
             self.counters.claims_early += 1
 
