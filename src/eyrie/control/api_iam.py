@@ -39,6 +39,8 @@ def operations() -> Mapping[str, Operation]:
         "AttachRolePolicy": attach_role_policy,
         "DetachRolePolicy": detach_role_policy,
         "ListAttachedRolePolicies": list_attached_role_policies,
+        "ListRolePolicies": list_role_policies,
+        "ListInstanceProfilesForRole": list_instance_profiles_for_role,
         "GetUser": get_user,
         "SimulatePrincipalPolicy": simulate_principal_policy,
     }
@@ -114,6 +116,18 @@ def list_attached_role_policies(context: Context, params: Params) -> dict[str, A
     arns = _attached(_existing(context, params["RoleName"]))
     policies = [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in arns]
     return {"AttachedPolicies": policies, "IsTruncated": False}
+
+
+def list_role_policies(context: Context, params: Params) -> dict[str, Any]:
+    """None: inline policies are not kept."""
+    _existing(context, params["RoleName"])
+    return {"PolicyNames": [], "IsTruncated": False}
+
+
+def list_instance_profiles_for_role(context: Context, params: Params) -> dict[str, Any]:
+    """None: there are no machines to have them."""
+    _existing(context, params["RoleName"])
+    return {"InstanceProfiles": [], "IsTruncated": False}
 
 
 def get_user(context: Context, params: Params) -> dict[str, Any]:

@@ -282,6 +282,8 @@ COMPANIONS = {
         "AttachRolePolicy": "stored: no policy is evaluated",
         "DetachRolePolicy": "stored",
         "ListAttachedRolePolicies": "stored",
+        "ListRolePolicies": "answers none: inline policies are not kept",
+        "ListInstanceProfilesForRole": "answers none",
         "GetUser": "refused as for any caller that is a role",
         "SimulatePrincipalPolicy": "answers allowed to everything: every principal is root until there are policies",
     },

@@ -83,6 +83,14 @@ def test_policies_are_noted_with_a_role(iam: Any, refused: Any) -> None:
     assert [r["RoleName"] for r in iam.list_roles()["Roles"]] == ["Eyrie"]
 
 
+def test_a_role_has_no_inline_policies_and_no_profiles(iam: Any, refused: Any) -> None:
+    """Terraform asks before it takes a role for its own, and before it deletes one."""
+    assert iam.list_role_policies(RoleName="Eyrie")["PolicyNames"] == []
+    assert iam.list_instance_profiles_for_role(RoleName="Eyrie")["InstanceProfiles"] == []
+    for operation in (iam.list_role_policies, iam.list_instance_profiles_for_role):
+        assert refused(operation, RoleName="none")[0] == "NoSuchEntity"
+
+
 def test_roles_are_listed_in_pages(iam: Any) -> None:
     for name in ("A", "B", "Z"):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST)
