@@ -268,6 +268,24 @@ def test_clocks_may_differ_by_fifteen_minutes_at_most(apart_s: int) -> None:
     assert verify(head, now_ms=NOW_MS - 900_000).account == ACCOUNT
 
 
+def test_a_signature_that_was_good_grows_old_also_where_it_is_remembered() -> None:
+    verifier, head = Verifier(KNOWN), signed()
+    assert verify(head, verifier=verifier).account == ACCOUNT
+    for apart_ms in (900_001, -900_001):
+        assert refused(head, verifier=verifier, now_ms=NOW_MS + apart_ms).message.startswith("Signature ")
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_scope_of_another_service_is_told(warm: bool) -> None:
+    verifier, head = Verifier(KNOWN), signed(service="logs")
+    if warm:
+        assert verify(head, "logs", verifier=verifier).service == "logs"
+    for service, expected in (("sagemaker-runtime", "sagemaker"), ("cloudwatch", "monitoring"), ("s3", "s3")):
+        error = refused(head, service, verifier=verifier)
+        assert error.message == f"Credential should be scoped to correct service: '{expected}'."
+    assert verify(head, "", verifier=verifier).service == "logs"
+
+
 @pytest.mark.parametrize(
     ("authorization", "code"),
     [
@@ -347,6 +365,12 @@ def test_presigned_urls_last_a_week_at_most(expires: bytes) -> None:
     head = signed(botocore.auth.S3SigV4QueryAuth, method="GET", body=b"", service="s3", expires=60)
     error = refused({**head, "query": head["query"].replace(b"Expires=60", b"Expires=" + expires)}, "s3")
     assert error.code == "AuthorizationHeaderMalformed"
+
+
+def test_presigned_urls_are_not_for_the_future() -> None:
+    head = signed(botocore.auth.S3SigV4QueryAuth, method="GET", body=b"", service="s3", expires=86_400)
+    assert verify(head, "s3", now_ms=NOW_MS - 900_000).account == ACCOUNT
+    assert refused(head, "s3", now_ms=NOW_MS - 901_000).code == "RequestTimeTooSkewed"
 
 
 def test_a_presigned_put_takes_any_body_and_no_unsigned_amz_header() -> None:
