@@ -163,8 +163,8 @@ class Blobs(Protocol):
         """The names of all blobs, in pages, in no order: for sweeping."""
         ...
 
-    async def tidy(self) -> int:
-        """Remove what interrupted puts of a process that is gone left behind; how many. Before the first put only."""
+    async def tidy(self, prefix: str) -> int:
+        """Remove what interrupted puts of names that begin so left half written; how many. While nobody puts such."""
         ...
 
 

@@ -166,12 +166,13 @@ def test_local_listing_of_many_and_what_a_killed_put_left(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         for name in NAMES:
-            (tmp_path / name[:2] / name).write_bytes(b"x")
-        staged = tmp_path / NAMES[0][:2] / f"{NAMES[0]}#1"
-        staged.write_bytes(b"half")
+            (tmp_path / name[-2:] / name).write_bytes(b"x")
+        ours, theirs = [tmp_path / "ab" / (digit * 30 + "ab#1") for digit in "01"]
+        for staged in (ours, theirs):
+            staged.write_bytes(b"half")
         assert await names(blobs) == sorted(NAMES)
-        assert await blobs.tidy() == 1
-        assert not staged.exists()
+        assert await blobs.tidy("0000") == 1
+        assert (ours.exists(), theirs.exists()) == (False, True)
         assert await names(blobs) == sorted(NAMES)
 
     run(scenario)
@@ -192,7 +193,7 @@ def test_a_local_put_is_synced_before_it_answers(tmp_path: Path, monkeypatch: py
     for body in (b"small", b"x" * (3 * MB)):
         synced.clear()
         run(lambda body=body: _put(blobs, body))  # type: ignore[misc]
-        folder = tmp_path / NAMES[0][:2]
+        folder = tmp_path / NAMES[0][-2:]
         assert synced == [str(folder / NAMES[0]), str(folder)]
 
 

@@ -126,6 +126,19 @@ def test_what_is_not_served_says_so(s3: Any, bucket: str) -> None:
     assert refused(s3.restore_object, Bucket=bucket, Key="k") == ("NotImplemented", 501)
 
 
+def test_promises_that_are_not_kept_are_not_made(s3: Any, bucket: str) -> None:
+    place = {"Bucket": bucket, "Key": "k", "Body": b"x"}
+    assert refused(s3.put_object, **place, ACL="public-read") == ("AccessControlListNotSupported", 400)
+    assert refused(s3.put_object_acl, Bucket=bucket, Key="k", ACL="private") == ("AccessControlListNotSupported", 400)
+    assert refused(s3.put_object, **place, StorageClass="GLACIER") == ("InvalidStorageClass", 400)
+    assert refused(s3.put_object, **place, ObjectLockLegalHoldStatus="ON") == ("NotImplemented", 501)
+    assert refused(s3.put_object, **place, ServerSideEncryption="aws:kms", SSEKMSKeyId="k")[0] == "NotImplemented"
+    arguments = {"Bucket": "locked", "ObjectLockEnabledForBucket": True}
+    assert refused(s3.create_bucket, **arguments) == ("NotImplemented", 501)
+    s3.put_object(**place, ACL="bucket-owner-full-control", StorageClass="STANDARD")
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
 def test_bucket_tags(s3: Any, bucket: str) -> None:
     assert refused(s3.get_bucket_tagging, Bucket=bucket) == ("NoSuchTagSet", 404)
     tags = [{"Key": "a", "Value": "1"}]
@@ -174,7 +187,7 @@ def test_an_object_keeps_what_it_was_given(s3: Any, bucket: str) -> None:
         "ContentDisposition": 'attachment; filename="x.csv"',
         "CacheControl": "max-age=60",
         "ContentLanguage": "de",
-        "Metadata": {"owner": "me", "n": "1"},
+        "Metadata": {"owner": "me", "n": "1", "a.b_c!": "2"},
         "Tagging": "a=1&b=x%20y",
     }
     put = s3.put_object(Bucket=bucket, Key="k", Body=b"hello", **given)
@@ -291,6 +304,17 @@ def test_crc32c_and_crc64nvme(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="n", Body=b"123456789", ChecksumCRC64NVME=b64(bytes.fromhex("ae8b14860a799888")))
     wrong = {"ChecksumCRC64NVME": b64(b"12345678")}
     assert refused(s3.put_object, Bucket=bucket, Key="n", Body=b"1", **wrong) == ("BadDigest", 400)
+
+
+@pytest.mark.parametrize("size", [100, 3 * MB])
+def test_a_wrong_checksum_leaves_the_old_object(s3: Any, world: World, bucket: str, size: int) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"old")
+    arguments = {"Bucket": bucket, "Key": "k", "Body": b"n" * size, "ChecksumCRC32": "AAAAAA=="}
+    assert refused(s3.put_object, **arguments) == ("BadDigest", 400)
+    assert read(s3, bucket, "k") == b"old"
+    arguments = {"Bucket": bucket, "Key": "k", "Body": b"n" * size, "IfNoneMatch": "*"}
+    assert refused(s3.put_object, **arguments) == ("PreconditionFailed", 412)
+    assert read(s3, bucket, "k") == b"old"
 
 
 def test_content_md5(s3: Any, bucket: str) -> None:

@@ -131,9 +131,13 @@ def test_a_prefix_costs_one_seek_however_much_lies_below(db: sqlite3.Connection)
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "objects.db"
-    Index(path, lambda _: None).close()
+    first = Index(path, lambda _: None, "a1")
+    first.close()
+    again = Index(path, lambda _: None, "b2")
+    assert (first.store_id, again.store_id) == ("a1", "a1")
+    again.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(IndexUnusable, match="format 99"):
-        Index(path, lambda _: None)
+        Index(path, lambda _: None, "c3")

@@ -105,12 +105,9 @@ class ObstoreBlobs:
         except (BaseError, OSError) as error:
             raise BlobsFailed(str(error)) from error
 
-    async def tidy(self) -> int:
-        """Remove what interrupted puts of a process that is gone left behind; how many files.
-
-        Before the first put only.
-        """
-        return 0 if self._root is None else await asyncio.to_thread(_remove_staged, self._root)
+    async def tidy(self, prefix: str) -> int:
+        """Remove what interrupted puts of names that begin so left half written; how many. While nobody puts such."""
+        return 0 if self._root is None else await asyncio.to_thread(_remove_staged, self._root, prefix)
 
 
 class _Counted:
@@ -173,7 +170,7 @@ def _s3(bucket: str, prefix: str, query: dict[str, str]) -> ObstoreBlobs:
 def _path(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a blob name: {name!r}")
-    return f"{name[:2]}/{name}"
+    return f"{name[-2:]}/{name}"  # the first digits are the same for all of one writer
 
 
 def _sync(path: Path) -> None:
@@ -193,12 +190,12 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _remove_staged(root: Path) -> int:
+def _remove_staged(root: Path, prefix: str) -> int:
     removed = 0
     for folder in root.iterdir():
         if len(folder.name) == 2 and folder.is_dir():
             for entry in os.scandir(folder):
-                if _STAGED.fullmatch(entry.name):
+                if _STAGED.fullmatch(entry.name) and entry.name.startswith(prefix):
                     os.unlink(entry.path)
                     removed += 1
     return removed

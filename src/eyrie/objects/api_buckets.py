@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from eyrie.http1.handlers import Response
 from eyrie.objects import catalogue
-from eyrie.objects.api_tagging import read_tags, tagging_document
+from eyrie.objects.api_objects import refuse_grants
+from eyrie.objects.api_tagging import read_tags, tagging_document, tags_in
 from eyrie.objects.body import read_document
 from eyrie.objects.call import Call, reply, xml_reply
 from eyrie.objects.conditions import iso_date
@@ -19,6 +20,7 @@ from eyrie.objects.xml import Element, element
 from eyrie.wire.errors import ApiError
 
 BUCKETS_MAX = 10_000  # an account's, as in the real service
+BUCKET_TAGS_MAX = 50
 _HOME_REGION = "us-east-1"  # the one region that has no location constraint
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-\d")
 
@@ -50,9 +52,12 @@ def owner(account: str, name: str = "Owner") -> Element:
 async def create_bucket(call: Call) -> Response:
     """PUT /BUCKET."""
     check_new_bucket(call.bucket)
+    if (call.header("x-amz-bucket-object-lock-enabled") or "false").lower() == "true":
+        raise refuse("NotImplemented", Header="x-amz-bucket-object-lock-enabled")
+    refuse_grants(call)
     document = await read_document(call, "CreateBucketConfiguration", optional=True)
     region = _region_of(document, call.identity.region)
-    made = Bucket(call.bucket, call.identity.account, region, call.now_ms)
+    made = Bucket(call.bucket, call.identity.account, region, call.now_ms, _tags_of(document))
 
     def create(change: Change) -> None:
         known = catalogue.bucket(change.db, made.name)
@@ -68,6 +73,13 @@ async def create_bucket(call: Call) -> Response:
 
     await call.store.index.write(create)
     return reply(200, {"location": f"/{call.bucket}", "x-amz-bucket-arn": f"arn:aws:s3:::{call.bucket}"})
+
+
+def _tags_of(document: Element | None) -> dict[str, str]:
+    tags = document.find("Tags") if document is not None else None
+    if document is not None and (document.find("Location") or document.find("Bucket")):
+        raise refuse("NotImplemented", "Directory buckets are not implemented.")
+    return {} if tags is None else tags_in(tags, BUCKET_TAGS_MAX)
 
 
 def _region_of(document: Element | None, region: str) -> str:
@@ -136,7 +148,7 @@ async def get_bucket_tagging(call: Call) -> Response:
 async def put_bucket_tagging(call: Call) -> Response:
     """PUT /BUCKET?tagging."""
     call.owned_bucket()
-    return await _set_tags(call, await read_tags(call, 50))
+    return await _set_tags(call, await read_tags(call, BUCKET_TAGS_MAX))
 
 
 async def delete_bucket_tagging(call: Call) -> Response:

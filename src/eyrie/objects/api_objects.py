@@ -37,6 +37,7 @@ _UNKEPT_PROMISES = (
     "x-amz-server-side-encryption-aws-kms-key-id",
     "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
@@ -56,6 +57,9 @@ def requested_details(call: Call) -> Details:
             raise refuse("NotImplemented", Header=name)
     if call.header("x-amz-server-side-encryption") not in _ENCRYPTIONS:
         raise refuse("InvalidArgument", ArgumentName="x-amz-server-side-encryption")
+    if (call.header("x-amz-storage-class") or "STANDARD") != "STANDARD":
+        raise refuse("InvalidStorageClass", StorageClassRequested=call.headers["x-amz-storage-class"][:64])
+    refuse_grants(call)
     headers = {name: value for name in _KEPT_HEADERS if (value := call.header(name))}
     if "content-encoding" in headers:
         encodings = [e.strip() for e in headers["content-encoding"].split(",") if e.strip().lower() != "aws-chunked"]
@@ -68,6 +72,17 @@ def requested_details(call: Call) -> Details:
     if size > METADATA_BYTES_MAX:
         raise refuse("MetadataTooLarge", Size=size, MaxSizeAllowed=METADATA_BYTES_MAX)
     return Details(headers, metadata, header_tags(call.header("x-amz-tagging")))
+
+
+def refuse_grants(call: Call) -> None:
+    """Access lists are off, as in every new bucket of the real service.
+
+    Raises ApiError (AccessControlListNotSupported).
+    """
+    if (call.header("x-amz-acl") or "private") not in ("private", "bucket-owner-full-control"):
+        raise refuse("AccessControlListNotSupported")
+    if any(name.startswith("x-amz-grant-") for name in call.headers):
+        raise refuse("AccessControlListNotSupported")
 
 
 def write_guard(call: Call, change: Change) -> None:

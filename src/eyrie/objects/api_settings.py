@@ -76,7 +76,7 @@ OBJECT_SETTINGS = frozenset(
 
 def bucket_settings() -> Mapping[tuple[str, str], Handler]:
     """(method, subresource) to handler, for what a bucket can tell of its settings."""
-    table: dict[tuple[str, str], Handler] = {("GET", "acl"): get_bucket_acl}
+    table: dict[tuple[str, str], Handler] = {("GET", "acl"): get_bucket_acl, ("PUT", "acl"): put_acl}
     for name, code in _NEVER_SET.items():
         table["GET", name] = _never_set(code)
     for name, document in _DEFAULTS.items():
@@ -102,6 +102,12 @@ def _default(document: Element) -> Handler:
 async def not_implemented(call: Call) -> Response:
     """Any subresource that is not served."""
     raise refuse("NotImplemented", f"{call.method} of this subresource is not implemented.")
+
+
+async def put_acl(call: Call) -> Response:
+    """PUT ?acl of a bucket or an object."""
+    call.owned_bucket()
+    raise refuse("AccessControlListNotSupported")
 
 
 async def get_bucket_acl(call: Call) -> Response:

@@ -52,6 +52,11 @@ async def read_tags(call: Call, limit: int) -> dict[str, str]:
     tag_set = document.find("TagSet") if document is not None else None
     if tag_set is None:
         raise refuse("MalformedXML")
+    return tags_in(tag_set, limit)
+
+
+def tags_in(tag_set: Element, limit: int) -> dict[str, str]:
+    """The tags that an element holds. Raises ApiError (InvalidTag)."""
     return checked_tags([(tag.get("Key"), tag.get("Value")) for tag in tag_set.all("Tag")], limit)
 
 

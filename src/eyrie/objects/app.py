@@ -11,15 +11,16 @@ import socket
 import time
 from collections.abc import AsyncIterator
 
-from eyrie.adapters.blobs import open_blobs
+from eyrie.adapters.blobs import BlobsUnusable, open_blobs
 from eyrie.http1.handlers import serve as serve_http
 from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
+from eyrie.objects.index import IndexUnusable
 from eyrie.objects.router import Router
 from eyrie.objects.store import ObjectStore
 from eyrie.settings import Settings
 from eyrie.wire.auth import Verifier
-from eyrie.wire.credentials import Credentials
+from eyrie.wire.credentials import Credentials, CredentialsError
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,10 @@ async def objects_server(settings: Settings, listener: socket.socket) -> AsyncIt
     """The S3 API on a bound socket, inside the context. Raises BlobsUnusable, IndexUnusable, CredentialsError."""
     credentials = Credentials() if not settings.auth else Credentials.load(settings.data / "credentials.json")
     verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
-    blobs = open_blobs(settings.blobs_url)
-    left = await blobs.tidy()
+    store = ObjectStore(settings.data / "objects.db", open_blobs(settings.blobs_url), _token, _now_ms)
+    left = await store.tidy()
     if left:
         log.info("removed %d unfinished files of interrupted uploads", left)
-    store = ObjectStore(settings.data / "objects.db", blobs, _token, _now_ms)
     server = await serve_http(Router(store, verifier, _now_ms), listener, LIMITS)
     sweeping = asyncio.create_task(_sweep_for_ever(store))
     try:
@@ -67,9 +67,12 @@ async def serve(settings: Settings) -> None:
     run = settings.data / "run"
     run.mkdir(parents=True, exist_ok=True)
     path = run / "objects.sock"
-    async with objects_server(settings, listen_unix(str(path))):
-        log.info("serving S3 on %s", path)
-        await stop.wait()
+    try:
+        async with objects_server(settings, listen_unix(str(path))):
+            log.info("serving S3 on %s", path)
+            await stop.wait()
+    except (BlobsUnusable, IndexUnusable, CredentialsError) as error:  # one line in the log, and no traceback
+        raise SystemExit(str(error)) from None
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 SCHEMA_VERSION = 1
 _BATCH_MAX = 256
 _SCHEMA = """
+CREATE TABLE store (id TEXT NOT NULL);
 CREATE TABLE buckets (
     name TEXT PRIMARY KEY, account TEXT NOT NULL, region TEXT NOT NULL, created_ms INTEGER NOT NULL, tags TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -71,14 +72,16 @@ class _Job:
 class Index:
     """Reads through `db`, on the thread that made the index; writes through `write`."""
 
-    def __init__(self, path: Path, freed: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, path: Path, freed: Callable[[Sequence[str]], None], new_id: str) -> None:
+        """`new_id` becomes the `store_id` of an index that is made now. Raises IndexUnusable."""
         self._path = path
         self._freed = freed
         writer = _open(path)
-        _migrate(writer, path)
+        _migrate(writer, path, new_id)
         writer.close()
         self.db = _open(path)
         self.db.execute("PRAGMA query_only = ON")
+        (self.store_id,) = self.db.execute("SELECT id FROM store").fetchone()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="objects-index", daemon=True)
         self._thread.start()
@@ -145,13 +148,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path, new_id: str) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         db.close()
         raise IndexUnusable(f"{path} has format {version}; this Eyrie knows {SCHEMA_VERSION} at most")
     if version == 0:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        make = f"INSERT INTO store VALUES ('{new_id}'); PRAGMA user_version = {SCHEMA_VERSION};"
+        db.executescript(f"BEGIN; {_SCHEMA} {make} COMMIT;")
 
 
 def _run(db: sqlite3.Connection, jobs: Sequence[_Job]) -> None:

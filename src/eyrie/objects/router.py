@@ -5,10 +5,11 @@ XML.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote_plus
 
-from eyrie.http1.handlers import BodyTooLarge, Request, Response
+from eyrie.http1.handlers import BodyTooLarge, ClientGone, Request, Response
 from eyrie.objects import api_buckets, api_copy, api_listing, api_multipart, api_objects, api_settings, api_tagging
 from eyrie.objects.api_settings import BUCKET_SETTINGS, OBJECT_SETTINGS, Handler
 from eyrie.objects.call import Call
@@ -43,6 +44,7 @@ _OBJECT: Mapping[tuple[str, str], Handler] = {
     ("HEAD", ""): api_objects.head_object,
     ("DELETE", ""): api_objects.delete_object,
     ("GET", "acl"): api_settings.get_object_acl,
+    ("PUT", "acl"): api_settings.put_acl,
     ("GET", "attributes"): api_settings.get_object_attributes,
     ("GET", "tagging"): api_tagging.get_object_tagging,
     ("PUT", "tagging"): api_tagging.put_object_tagging,
@@ -80,9 +82,17 @@ class Router:
             response = _refusal(error, request, request_id)
         except BodyTooLarge as error:
             response = _refusal(refuse("EntityTooLarge", MaxSizeAllowed=error.limit), request, request_id)
-        except OSError:  # the disk is full, or the blob store away: the client may come back
+        except (
+            OSError,
+            sqlite3.OperationalError,
+        ):  # the disk is full, or the blob store away: the client may come back
             log.exception("request %s failed: %r %r", request_id, request.method, request.path)
             response = _refusal(refuse("ServiceUnavailable"), request, request_id)
+        except ClientGone:
+            raise
+        except Exception:  # the boundary of a request: a mistake of ours costs nobody else anything
+            log.exception("request %s failed: %r %r", request_id, request.method, request.path)
+            response = _refusal(refuse("InternalError"), request, request_id)
         response.headers += [(b"x-amz-request-id", request_id.encode()), (b"x-amz-id-2", request_id.encode() * 2)]
         return response
 

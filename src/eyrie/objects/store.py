@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 WRITES_MAX = 256  # bodies being stored at once; each holds some 3 MB (16 MB over s3://)
 READS_MAX = 1024  # replies being streamed at once
 UPLOAD_AGE_MS = 7 * 24 * 3600 * 1000  # a multipart upload that was begun longer ago is aborted
+STORE_ID_DIGITS = 8  # the first digits of a blob's name say whose it is: another Eyrie may use the same bucket
 _DELETE_BATCH = 64
 _RETRY_S = 30
 
@@ -37,7 +38,7 @@ class ObjectStore:
     """
 
     def __init__(self, path: Path, blobs: Blobs, token: Callable[[int], str], now_ms: Callable[[], int]) -> None:
-        self.index = Index(path, self._freed)
+        self.index = Index(path, self._freed, token(STORE_ID_DIGITS))
         self.token = token
         self.now_ms = now_ms
         self._blobs = blobs
@@ -58,7 +59,7 @@ class ObjectStore:
         """
         if len(self._writing) >= WRITES_MAX:
             raise refuse("SlowDown")
-        name = self.token(32)
+        name = self.index.store_id + self.token(32 - STORE_ID_DIGITS)
         self._writing.add(name)
         try:
             size = await self._put(name, chunks)
@@ -153,6 +154,10 @@ class ObjectStore:
             except OSError as error:  # the next sweep finds them again
                 log.warning("blobs were not deleted: %s", error)
 
+    async def tidy(self) -> int:
+        """Remove what interrupted puts of an earlier process left half written; how many. Before the first put only."""
+        return await self._blobs.tidy(self.index.store_id)
+
     async def sweep(self) -> int:
         """Delete every blob that nothing names and nobody is writing or reading; abort old uploads. How many blobs."""
         await self._abort_old_uploads()
@@ -165,6 +170,8 @@ class ObjectStore:
         return found
 
     def _is_orphan(self, name: str) -> bool:
+        if not name.startswith(self.index.store_id):
+            return False
         busy = name in self._writing or name in self._pins or name in self._doomed
         return not busy and not catalogue.is_named(self.index.db, name)
 
