@@ -149,3 +149,14 @@ def test_malformed_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         read(head_claim(UNSIGNED_TRAILER), body)
     assert caught.value.status == 400
+
+
+def test_lines_and_trailers_are_bounded() -> None:
+    decoder = ChunkedBody(head_claim(UNSIGNED_TRAILER))
+    with pytest.raises(ApiError, match="chunk header is too long"):
+        decoder.feed(b"3;" + b"x" * 2000)
+    decoder = ChunkedBody(head_claim(UNSIGNED_TRAILER))
+    decoder.feed(b"0\r\n")
+    with pytest.raises(ApiError, match="trailer is too long"):
+        for i in range(10_000):
+            decoder.feed(b"x-%d: y\r\n" % i)

@@ -173,3 +173,11 @@ def test_secrets_are_not_repeated(models: Models) -> None:
         )
     assert "Value at 'oldPassword' failed to satisfy constraint" in caught.value.message
     assert "sss" not in caught.value.message
+
+
+@pytest.mark.parametrize("depth", [40, 200, 20_000])
+def test_nesting_is_bounded(models: Models, depth: int) -> None:
+    inner = '{"SubExpressions": [' * depth + "{}" + "]}" * depth
+    error = refused(models, "Search", f'{{"Resource": "Endpoint", "SearchExpression": {inner}}}'.encode())
+    assert error.code == "SerializationException"
+    assert "ested" in error.message

@@ -98,23 +98,16 @@ class _Reader:
             return True
         return False
 
-    def count(self, info: int) -> int:
-        """Items to come; never more than there are bytes left, so that a short body cannot announce billions."""
-        count = self.length(info)
-        if count > len(self.data) - self.at:
-            raise Malformed("The CBOR item ends early")
-        return count
-
     def array(self, info: int, depth: int) -> list[Any]:
-        if info != _INDEFINITE:
-            return [self.item(depth + 1) for _ in range(self.count(info))]
+        if info != _INDEFINITE:  # an announced billion of items fails at the first that is not there
+            return [self.item(depth + 1) for _ in range(self.length(info))]
         items = []
         while not self.broke():
             items.append(self.item(depth + 1))
         return items
 
     def map(self, info: int, depth: int) -> dict[str, Any]:
-        left = -1 if info == _INDEFINITE else self.count(info)
+        left = -1 if info == _INDEFINITE else self.length(info)
         pairs: dict[str, Any] = {}
         while left != 0 and not (left < 0 and self.broke()):
             key = self.item(depth + 1)
