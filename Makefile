@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench wheel lock clean
+.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +49,11 @@ up: setup ## Keep Eyrie running (Ctrl-C stops it); UP_ARGS="--port 8080" adds fl
 	@.venv/bin/eyrie up $(UP_ARGS)
 
 bench: setup ## Measure the gateway against HAProxy, and an endpoint against FastAPI
-	$(PY) -m bench
+	$(PY) bench/gateway_vs_haproxy.py
+	$(PY) bench/endpoint_vs_fastapi.py
+
+survival: setup ## Break things under load, five runs each: requests failed and seconds to heal, median and worst
+	$(PY) bench/survival.py
 
 wheel: setup ## Build dist/eyrie-VERSION-py3-none-any.whl
 	$(PY) -m build --wheel --no-isolation --outdir dist .
