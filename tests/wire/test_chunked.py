@@ -156,7 +156,6 @@ def test_lines_and_trailers_are_bounded() -> None:
     with pytest.raises(ApiError, match="chunk header is too long"):
         decoder.feed(b"3;" + b"x" * 2000)
     decoder = ChunkedBody(head_claim(UNSIGNED_TRAILER))
-    decoder.feed(b"0\r\n")
+    lines = b"".join(b"x-%d: y\r\n" % i for i in range(10_000))
     with pytest.raises(ApiError, match="trailer is too long"):
-        for i in range(10_000):
-            decoder.feed(b"x-%d: y\r\n" % i)
+        decoder.feed(b"0\r\n" + lines)

@@ -212,6 +212,7 @@ def test_a_bucket_in_the_host_is_the_paths_first_part(models: Models) -> None:
         ("HEAD", "/b/k", {}, "HeadObject"),
         ("GET", "/b/k?x-id=GetObject&unknown=1", {}, "GetObject"),
         ("GET", "/b//k//", {}, "GetObject"),
+        ("GET", "/b/k?" + "&".join(f"a{i}=1" for i in range(1000)), {}, "GetObject"),
     ],
 )
 def test_s3_operations_by_method_path_and_query(
@@ -221,6 +222,12 @@ def test_s3_operations_by_method_path_and_query(
     wire = peer.wire(models)
     request = HttpRequest(method, path, text, headers)
     assert wire.locate(request).name == operation
+
+
+def test_query_parameters_are_bounded(models: Models) -> None:
+    query_ = "&".join(f"a{i}=1" for i in range(1001))
+    with pytest.raises(ApiError, match="Too many query parameters"):
+        peer.wire(models).locate(HttpRequest("GET", "/b/k", query_, {}))
 
 
 def test_a_call_is_located_by_its_head_alone(models: Models) -> None:

@@ -88,7 +88,7 @@ def float_of(value: Any, kind: str) -> float:
 def integer_text(text: str, kind: str) -> int:
     """An integer that is written out, as in headers, queries and XML."""
     digits = text.strip()
-    if len(digits) > _NUMBER_CHARS_MAX or not digits.lstrip("+-").isdecimal() or not digits.isascii():
+    if not digits.isascii() or not digits.lstrip("+-").isdecimal():
         raise wrong_type(text, "an Integer" if kind == "integer" else "a Long")
     try:
         return check_integer(int(digits), kind)
