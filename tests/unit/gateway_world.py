@@ -181,7 +181,9 @@ class World:
         if read:
             self.gateway.book.read([key.slug])
 
-    def sign(self, body: bytes, headers: dict[str, str], path: str, method: str = "POST", secret: str = SECRET) -> bytes:
+    def sign(
+        self, body: bytes, headers: dict[str, str], path: str, method: str = "POST", secret: str = SECRET
+    ) -> bytes:
         """The bytes of a signed request."""
         url = f"http://127.0.0.1:{self.port}{path}"
         request = AWSRequest(method, url, headers={"Content-Type": "text/csv", **headers}, data=body)

@@ -1,4 +1,4 @@
-"""A worker among instances that die, hang, lie and come back: what it costs the client, which is nothing where it can be."""
+"""A worker among instances that die, hang, lie and come back, and what it costs the client: nothing where it can be."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ and replies, at any later time but once a request, with one of
     connection.start(status, lines, length or None for chunked); connection.write(piece) ...; connection.finish()
     connection.write_raw(data) ...; connection.finish_raw(keep_alive)     bytes that somebody else framed
 
-`connection.context` is the application's own slot a request, and `connection.listener` may be set to another object that
-hears what follows the head; `pause_reading()` and `resume_reading()` hold a streamed
-body back. Requests that a client pipelines are answered one after the other; what it sends ahead is bounded.
+`connection.context` is the application's own slot a request, and `connection.listener` may be set to another object
+that hears what follows the head. `pause_reading()` and `resume_reading()` hold a streamed body back. Requests that a client
+pipelines are answered one after the other; what it sends ahead is bounded.
 
     server = await listen(application, sock, limits); ...; await server.close(drain_ms)
 
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
-_FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/[0-9]\.[0-9]\r\n")
+_FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/([0-9]\.[0-9])\r\n")
 _EMPTY_LINE = b"\r\n\r\n"
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
 
@@ -185,7 +185,6 @@ class Connection(asyncio.Protocol):
         self._phase = _HEAD
         self.transport: asyncio.Transport | None = None
         self.method = b""
-        self.target = b""
         self.http_1_0 = False
         self._repeated = 0  # header lines whose name had come before
         self._spoilt = ""  # why the head cannot be accepted, found while it was parsed
@@ -199,6 +198,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         """Ready for the next request; what only a body or a reply in pieces needs is set where those begin."""
+        self.target = b""
         self.fields: dict[bytes, bytes] = {}
         self.raw_head = b""
         self.content_length: int | None = 0
@@ -447,10 +447,10 @@ class Connection(asyncio.Protocol):
     # --- what the parser calls: facts are noted, nothing is decided inside of it -------------------------------------
 
     def on_url(self, url: bytes) -> None:
-        """The request target; that of a second request means that the first was not alone."""
+        """The request target, or a part of it; that of a second request means that the first was not alone."""
         if self._head_done:
             raise _NotAlone
-        self.target = url
+        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header line, or a trailer once the head is done: those are dropped."""
@@ -632,10 +632,13 @@ class Connection(asyncio.Protocol):
 
     def _check_line(self, target: bytes) -> None:
         """Everything about the request line; a connection that repeats its target with HTTP/1.1 skips it."""
-        version = self._parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            raise Refused(505 if version >= "2" else 400, f"HTTP/{version} is not spoken here")
-        self.http_1_0 = version == "1.0"
+        line = _FIRST_LINE.match(self.raw_head)
+        if line is None:  # RTSP, repeated blanks, HTTP/0.9
+            raise Refused(400, "the first line is no HTTP/1 request line")
+        version = line[1]
+        if version not in (b"1.0", b"1.1"):
+            raise Refused(505 if version >= b"2" else 400, f"HTTP/{version.decode()} is not spoken here")
+        self.http_1_0 = version == b"1.0"
         if self.method not in _METHODS:
             raise Refused(400, "this method is not served")
         if len(target) > self._limits.target_bytes:
