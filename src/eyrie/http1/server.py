@@ -19,8 +19,8 @@ and replies, at any later time but once a request, with one of
     connection.write_raw(data) ...; connection.finish_raw(keep_alive)     bytes that somebody else framed
 
 `connection.context` is the application's own slot a request, and `connection.listener` may be set to another object
-that hears what follows the head. `pause_reading()` and `resume_reading()` hold a streamed body back. Requests that a client
-pipelines are answered one after the other; what it sends ahead is bounded.
+that hears what follows the head. `pause_reading()` and `resume_reading()` hold a streamed body back. Requests that a
+client pipelines are answered one after the other; what it sends ahead is bounded.
 
     server = await listen(application, sock, limits); ...; await server.close(drain_ms)
 
