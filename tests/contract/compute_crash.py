@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def crash(data: Path, how: str, steps: int) -> list[str]:
     through.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():  # the test runner may have a thread of its own, which the child has no use for
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         try:
             _ensure(data, how, Fuse(steps, writing))

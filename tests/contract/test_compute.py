@@ -233,7 +233,7 @@ def test_a_frozen_waiting_slot_is_not_claimed(world: World) -> None:
     assert slot.slot_id not in ready(compute, spec).socket
 
 
-def test_slots_that_cannot_start_are_tried_with_back_off(world: World) -> None:
+def test_slots_that_cannot_start_are_tried_again(world: World) -> None:
     compute = world.compute(standin("--fail-at-start"))
     until(lambda: compute.stats()["pool_starts_failed"] >= 2)
     assert compute.stats()["pool_starts_failed"] <= 3
