@@ -14,7 +14,7 @@ import msgspec
 
 from eyrie.wire import cbor, plain, query, refusal, rest, xml
 from eyrie.wire.dispatch import SERVICE_OF_VERSION
-from eyrie.wire.errors import ApiError, too_large
+from eyrie.wire.errors import ApiError, constraint_violations, too_large
 from eyrie.wire.messages import Call, HttpReply, HttpRequest
 from eyrie.wire.model import Models, Operation, Service, Shape, UnknownService
 from eyrie.wire.speech import CBOR, QUERY, REST_JSON, REST_XML, Speech, speech_of
@@ -70,7 +70,7 @@ class Wire:
             raise ApiError(refusal.validation_code(operation.service), f"{operation.name} has no parameter {names}.")
         problems = violations(operation.input, params)
         if problems:
-            raise _violated(operation.service, problems)
+            raise constraint_violations(problems, refusal.validation_code(operation.service))
         return Call(
             service=operation.service,
             operation=operation.name,
@@ -207,12 +207,6 @@ class Wire:
         out.append(f"</{name}Response>")
         headers = [("x-amzn-RequestId", call.request_id), ("Content-Type", "text/xml")]
         return HttpReply(operation.status, headers, "".join(out).encode("utf-8", "replace"))
-
-
-def _violated(service: str, problems: list[str]) -> ApiError:
-    errors = "error" if len(problems) == 1 else "errors"
-    text = f"{len(problems)} validation {errors} detected: {'; '.join(problems)}"
-    return ApiError(refusal.validation_code(service), text)
 
 
 def _with_bucket(path: str, bucket: str) -> str:

@@ -31,14 +31,14 @@ def validation(message: str) -> ApiError:
     return ApiError("ValidationException", message)
 
 
-def constraint_violations(violations: Iterable[str]) -> ApiError:
-    """ValidationException over broken model constraints, in the service's own form.
+def constraint_violations(violations: Iterable[str], code: str = "ValidationException") -> ApiError:
+    """ValidationException (or the service's own code) over broken model constraints, in AWS's form.
 
     Each violation reads `Value 'x' at 'instanceType' failed to satisfy constraint: Member must ...`.
     """
     found = list(violations)
     errors = "error" if len(found) == 1 else "errors"
-    return validation(f"{len(found)} validation {errors} detected: " + "; ".join(found))
+    return ApiError(code, f"{len(found)} validation {errors} detected: {'; '.join(found)}")
 
 
 def could_not_find(noun: str, arn: str) -> ApiError:
@@ -78,39 +78,14 @@ def resource_limit_exceeded(quota: str, limit: int, current: int, delta: int) ->
     return ApiError("ResourceLimitExceeded", text)
 
 
-def conflict(message: str) -> ApiError:
-    """ConflictException: someone else changed it first, or its state forbids this."""
-    return ApiError("ConflictException", message)
-
-
-def access_denied(message: str) -> ApiError:
-    """AccessDeniedException."""
-    return ApiError("AccessDeniedException", message)
-
-
 def throttled(message: str = "Rate exceeded") -> ApiError:
     """ThrottlingException: a bound was hit; the client may come back."""
     return ApiError("ThrottlingException", message)
 
 
-def unknown_operation(message: str = "The requested operation is not known here.") -> ApiError:
-    """UnknownOperationException: no service of ours has this operation, or the request names none."""
-    return ApiError("UnknownOperationException", message, 404)
-
-
-def serialization(message: str) -> ApiError:
-    """SerializationException: the body is not what the protocol or the shape's types allow."""
-    return ApiError("SerializationException", message)
-
-
 def too_large(limit_bytes: int) -> ApiError:
     """RequestEntityTooLargeException, naming the limit."""
     return ApiError("RequestEntityTooLargeException", f"The request body is larger than {limit_bytes} bytes.", 413)
-
-
-def endpoint_not_found(endpoint: str, account: str) -> ApiError:
-    """ValidationError of sagemaker-runtime (there the code has no "Exception")."""
-    return ApiError("ValidationError", f"Endpoint {endpoint} of account {account} not found.")
 
 
 def internal_failure(message: str = "An internal failure occurred.") -> ApiError:
