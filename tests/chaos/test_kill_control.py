@@ -167,7 +167,7 @@ def delete(eyrie: Running, name: str) -> None:
     until(lambda: not eyrie.running(name), f"no instance of {name}")
 
 
-@pytest.mark.parametrize(("number", "point"), enumerate(CREATE))
+@pytest.mark.parametrize(("number", "point"), list(enumerate(CREATE)))
 def test_killed_while_creating(eyrie: Running, number: int, point: str) -> None:
     name = f"created-{number}"
     pid = eyrie.arm(point)
@@ -180,7 +180,7 @@ def test_killed_while_creating(eyrie: Running, number: int, point: str) -> None:
     delete(eyrie, name)
 
 
-@pytest.mark.parametrize(("number", "point"), enumerate(UPDATE))
+@pytest.mark.parametrize(("number", "point"), list(enumerate(UPDATE)))
 def test_killed_while_updating(eyrie: Running, number: int, point: str) -> None:
     name = f"updated-{number}"
     eyrie.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName="first")

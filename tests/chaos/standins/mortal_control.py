@@ -1,6 +1,6 @@
 """The real control process, which kills itself with SIGKILL at a point that a test has armed: the file DATA/die-at
-holds the beginning of the point's name, and is removed as it dies. Points are before and after each commit (named after the
-events that it stores) and each action.
+holds the beginning of the point's name, and is removed as it dies. There is a point before and after each commit, named
+after the events that it stores, and each action.
 """
 
 from __future__ import annotations
