@@ -109,7 +109,6 @@ def test_the_texts_that_sdks_match_on() -> None:
     assert errors.could_not_find("endpoint", ARN).message == f'Could not find endpoint "{ARN}".'
     assert errors.could_not_find("endpoint", ARN).code == "ValidationException"
     assert errors.already_exists("model", ARN).message == f'Cannot create already existing model "{ARN}".'
-    assert errors.in_progress("endpoint", ARN).message == f'Cannot update in-progress endpoint "{ARN}".'
     limit = errors.resource_limit_exceeded("ml.m5.large for endpoint usage", 4, 4, 1)
     assert "'ml.m5.large for endpoint usage' is 4 Instances, with current utilization of 4 Instances" in limit.message
 

@@ -54,11 +54,6 @@ def already_exists(noun: str, arn: str) -> ApiError:
     return validation(f'Cannot create already existing {noun} "{arn}".')
 
 
-def in_progress(noun: str, arn: str) -> ApiError:
-    """ValidationException, `Cannot update in-progress endpoint "arn:...".`"""
-    return validation(f'Cannot update in-progress {noun} "{arn}".')
-
-
 def resource_not_found(message: str) -> ApiError:
     """ResourceNotFound, as all nouns newer than hosting answer for what is missing."""
     return ApiError("ResourceNotFound", message)
