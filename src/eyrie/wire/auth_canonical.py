@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calendar import timegm
+from datetime import UTC, datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/-_.~"
@@ -87,9 +87,7 @@ def _http_date(text: bytes) -> int:
 def _utc_ms(year: bytes, month: int, day: bytes, hour: bytes, minute: bytes, second: bytes) -> int:
     if not (year + day + hour + minute + second).isdigit():
         raise ValueError(year)
-    fields = (int(year), month, int(day), int(hour), int(minute), int(second))
-    if not (
-        1970 <= fields[0] <= 9999 and 1 <= month <= 12 and 1 <= fields[2] <= 31 and fields[3] < 24 and fields[4] < 60
-    ):
+    if int(year) < 1970:
         raise ValueError(year)
-    return timegm((*fields, 0, 0, 0)) * 1000
+    at = datetime(int(year), month, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    return int(at.timestamp()) * 1000
