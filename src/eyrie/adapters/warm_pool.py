@@ -22,7 +22,7 @@ from eyrie.adapters.slots import Slot, SlotRecord
 
 log = logging.getLogger("eyrie.compute")
 
-START_TIMEOUT_S = 60.0  # of a slot: imports on a busy, cold host
+START_TIMEOUT_S = 240.0  # of a slot: imports on a busy, cold host; one that is killed for slowness only adds load
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
 ANSWER_TIMEOUT_S = 0.5
 REFILL_DELAY_S = 1.0
