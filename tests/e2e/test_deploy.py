@@ -10,8 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from demo_models import pack
 
-from .conftest import Deployed, RealEyrie, until
+from .conftest import ROLE, Deployed, RealEyrie, until
 
 
 def test_two_variants_answer_by_weight_from_instances_in_different_zones(deployed: Deployed) -> None:
@@ -90,22 +91,19 @@ def test_a_missing_endpoint_is_told_as_the_real_service_does(eyrie: RealEyrie) -
     assert error.value.response["Error"]["Message"] == "Endpoint nobody of account 123456789012 not found."
 
 
-def test_a_model_that_does_not_load_fails_its_endpoint_with_the_reason(deployed: Deployed) -> None:
+def test_a_model_that_does_not_load_fails_its_endpoint_with_the_reason(deployed: Deployed, tmp_path: Path) -> None:
     s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
-    archive = next(m.archive for m in deployed.models if m.name == "sklearn")
-    s3.upload_file(str(archive), "models", "wrong.tar.gz")
+    (tmp_path / "xgboost-model").write_text("this is no model")
+    s3.upload_file(str(pack(tmp_path / "xgboost-model")), "models", "wrong.tar.gz")
     container = {"Image": "eyrie/xgboost", "ModelDataUrl": "s3://models/wrong.tar.gz"}
-    sagemaker.create_model(
-        ModelName="wrong", PrimaryContainer=container, ExecutionRoleArn="arn:aws:iam::123456789012:role/r"
-    )
+    sagemaker.create_model(ModelName="wrong", PrimaryContainer=container, ExecutionRoleArn=ROLE)
     variant = {"VariantName": "v", "ModelName": "wrong", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName="wrong", ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName="wrong", EndpointConfigName="wrong")
-    failed = until(
-        lambda: (d := sagemaker.describe_endpoint(EndpointName="wrong"))["EndpointStatus"] == "Failed" and d, 200.0
-    )
-    assert "model" in failed["FailureReason"].lower()
-    assert deployed.eyrie.run("logs", "wrong").stdout
+    until(lambda: sagemaker.describe_endpoint(EndpointName="wrong")["EndpointStatus"] == "Failed", 200.0)
+    reason = sagemaker.describe_endpoint(EndpointName="wrong")["FailureReason"]
+    assert "xgboost-model" in reason
+    assert "xgboost-model" in deployed.eyrie.run("logs", "wrong").stdout
     deployed.delete("wrong")
 
 
