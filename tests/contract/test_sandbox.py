@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -294,6 +295,25 @@ def test_nothing_is_left_of_it(world: World) -> None:
     assert not Path(one.socket).parent.parent.exists()
     until(lambda: not any(Path(group).exists() for group in groups), "its groups removed")
     assert observed(compute, spec) is None
+
+
+def test_groups_without_a_slot_are_swept_with_what_runs_in_them(world: World) -> None:
+    first = world.computes[0]
+    if not first.groups.prefixes:
+        pytest.skip(f"no groups here: {first.groups.detail}")
+    made = first.groups.create("feedfeedfeed")
+    sleeper = subprocess.Popen(["/bin/sleep", "100"])
+    Path(made[0], "cgroup.procs").write_text(str(sleeper.pid))
+    slots = world.data / "slots"
+    until(
+        lambda: first.groups.sweep(lambda name: (slots / name).exists()) or not Path(made[0]).exists(), "them removed"
+    )
+    assert sleeper.wait() == -9
+    assert all(
+        one.alive
+        for one in first.inventory()
+        if one.instance_id in (world.spec(1).instance_id, world.spec(2).instance_id)
+    )
 
 
 def test_a_warm_slot_is_no_way_into_the_next_model(world: World) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,20 @@ class Cgroups:
                 _weigh(Path(group), WARMING_PERCENT)
                 made.append(group)
         return tuple(made)
+
+    def sweep(self, wanted: Callable[[str], bool]) -> None:
+        """Remove groups whose slots are no more: their processes took longer to end than whoever removed them waited.
+
+        `wanted` is asked after a group was seen, and a slot's folder is there before its groups: none is swept too
+        early.
+        """
+        for prefix in self.prefixes:
+            folder, _, start = prefix.rpartition("/")
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(start) and entry.is_dir() and not wanted(entry.name[len(start) :]):
+                        kill((entry.path,))
+                        remove((entry.path,))
 
     def tidy(self) -> None:
         """Remove the folder between, where there is one and nothing is left in it."""

@@ -77,7 +77,7 @@ class ProcessCompute:
         self._coming: set[str] = set()  # instances whose ensure is under way and that are not in `_known` yet
         self._table = threading.Lock()  # of the two above
         self._locks = [threading.Lock() for _ in range(_LOCKS)]  # by instance id: one call an instance at a time
-        self._tending = Tending(self._pool, on_death, settings.log_bytes_max + DISK_SLACK_BYTES)
+        self._tending = Tending(self._pool, on_death, settings.log_bytes_max + DISK_SLACK_BYTES, self._sweep)
 
     def start(self) -> None:
         """Take in what is on disk, then keep the pool full and ended instances buried, in a thread."""
@@ -85,6 +85,7 @@ class ProcessCompute:
             self._adopt(slot)
         for trash in (self._data / "slots").glob(".*"):
             Slot(trash.with_name(trash.name[1:])).remove()
+        self._sweep()
         log.info("isolation: %s; limits: %s", self.isolation.detail, self.groups.detail)
         self._tending.start()
 
@@ -278,6 +279,9 @@ class ProcessCompute:
         self._tending.drop(slot)
         self._maker.discard(slot)
 
+    def _sweep(self) -> None:
+        self.groups.sweep(lambda slot_id: (self._data / "slots" / slot_id).exists())
+
     def _find(self, instance_id: str) -> Known | None:
         with self._table:
             return self._known.get(instance_id)
@@ -311,7 +315,9 @@ def group_name(data: Path) -> str:
 def end_all(settings: Settings) -> ending.Ended:
     """End every slot and instance of a data directory without control: what `eyrie down` calls last."""
     ended = ending.end_all(settings.data, settings.drain_ms / 1000)
-    cgroups.detect(group_name(settings.data)).tidy()
+    groups = cgroups.detect(group_name(settings.data))
+    groups.sweep(lambda slot_id: (settings.data / "slots" / slot_id).exists())
+    groups.tidy()
     return ended
 
 

@@ -29,6 +29,7 @@ log = logging.getLogger("eyrie.compute")
 
 CLAIM_TIMEOUT_S = 1.0
 SOON_MS, LATER_MS = 25, 1000
+SWEEP_PERIOD_S = 30.0
 BOX_FILES_MAX = 16
 DISK_SLACK_BYTES = 4_194_304  # beyond the bound of the log
 
@@ -50,6 +51,7 @@ class Tending:
     pool: WarmPool
     on_death: Callable[[InstanceSpec], None]
     disk_bytes_max: int
+    sweep: Callable[[], None]  # called once in a while
     _watched: dict[Slot, _Watched] = field(default_factory=dict)
     _kill_at_ms: dict[Slot, int] = field(default_factory=dict)
     _dropped: list[_Watched] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Tending:
     _thread: threading.Thread | None = None
     _closing: bool = False
     _all_again_s: float = 0.0
+    _sweep_again_s: float = 0.0
 
     def start(self) -> None:
         """Begin."""
@@ -136,6 +139,9 @@ class Tending:
                 self._look_at(watched)
         if whole:
             self._all_again_s = now_s + LATER_MS / 1000
+        if now_s >= self._sweep_again_s:
+            self._sweep_again_s = now_s + SWEEP_PERIOD_S
+            self.sweep()
         self._kill_the_late()
 
     def _look_at(self, watched: _Watched) -> None:
