@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from eyrie.http1.handlers import Response
 from eyrie.objects import catalogue, checksums
@@ -157,21 +158,18 @@ class _Named:
 
 
 async def complete_upload(call: Call) -> Response:
-    """POST /BUCKET/KEY?uploadId=ID: the named parts, in order, become the object."""
-    upload = _upload(call)
+    """POST /BUCKET/KEY?uploadId=ID: the named parts, in order, become the object. May be repeated while it stands."""
+    call.owned_bucket()
     document = await read_document(call, "CompleteMultipartUpload")
     assert document is not None
     named = _named_parts(document)
-    version = call.store.token(32)
-
-    def complete(change: Change) -> StoredObject:
-        return _complete(call, change, upload, named, version)
-
-    made = await call.store.index.write(complete)
-    location = f"http://{call.header('host') or 'localhost'}/{call.bucket}/{call.key.decode()}"
+    made = _completed_before(call)
+    if made is None:
+        upload = _upload(call)
+        made = await call.store.index.write(lambda change: _complete(call, change, upload, named))
     result = element(
         "CompleteMultipartUploadResult",
-        Location=location,
+        Location=f"http://{call.header('host') or 'localhost'}/{call.bucket}/{quote(call.key)}",
         Bucket=call.bucket,
         Key=call.key.decode(),
         ETag=f'"{made.etag}"',
@@ -180,6 +178,16 @@ async def complete_upload(call: Call) -> Response:
         result.add(f"Checksum{algorithm}", value)
         result.add("ChecksumType", made.details.checksum_type)
     return xml_reply(result)
+
+
+def _completed_before(call: Call) -> StoredObject | None:
+    """The object that this very upload became: the answer to its completion may have been lost."""
+    found = catalogue.stored_object(call.store.index.db, call.bucket, call.key)
+    return found if found is not None and found.version == _version_of(call.query.get("uploadId", "")) else None
+
+
+def _version_of(upload_id: str) -> str:
+    return upload_id[:32]
 
 
 def _named_parts(document: Element) -> list[_Named]:
@@ -199,7 +207,8 @@ def _named_parts(document: Element) -> list[_Named]:
     return named
 
 
-def _complete(call: Call, change: Change, upload: Upload, named: Sequence[_Named], version: str) -> StoredObject:
+def _complete(call: Call, change: Change, upload: Upload, named: Sequence[_Named]) -> StoredObject:
+    version = _version_of(upload.upload_id)
     if catalogue.upload(change.db, upload.upload_id) is None:
         raise no_such_upload(upload.upload_id)
     write_guard(call, change)

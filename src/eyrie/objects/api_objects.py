@@ -117,7 +117,7 @@ async def put_object(call: Call) -> Response:
         catalogue.put_object(change, made, [incoming.segment()])
 
     await call.store.commit(incoming, put)
-    return reply(200, {"etag": f'"{made.etag}"', **checksum_headers(made.details), "x-amz-object-size": None})
+    return reply(200, {"etag": f'"{made.etag}"', **checksum_headers(made.details)})
 
 
 def checksum_headers(details: Details) -> dict[str, str | int | None]:
