@@ -1,7 +1,8 @@
 """Requests a CPU second: one gateway worker (SigV4 and metering on) against HAProxy (one thread, checks nothing).
 
-The same run, the same upstream, 1,000 distinct signed requests in rotation, so that no verdict can be cached; the server
-under test on one core, wrk and the upstream on the other; rounds alternate, the median of seven counts. CPU seconds are
+The same run, the same upstream, 1,000 distinct signed requests in rotation, so that no verdict can be cached; the
+server under test on one core, wrk and the upstream on the other; rounds alternate, the median of seven counts. CPU
+seconds are
 those of the server's process, from /proc. The goal is a ratio of at least 0.38.
 """
 
@@ -17,9 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import measure
 import msgspec
 
+import measure
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
 from eyrie.settings import Settings
@@ -122,8 +123,9 @@ def main() -> int:
                 load = measure.wrk(port, scripts[which], chosen.seconds, chosen.connections, LOAD_CORE)
                 used = measure.cpu_s(pid) - before
                 rates[which].append(load.requests / used)
+                rate, cost_us = load.requests / used, used / load.requests * 1e6
                 print(
-                    f"{which:8} {load.requests / used:10,.0f} requests a CPU second  {used / load.requests * 1e6:6.1f} us"
+                    f"{which:8} {rate:10,.0f} requests a CPU second  {cost_us:6.1f} us"
                     f"  {load.rate:9,.0f} requests/s  p50 {load.p50_ms:.2f} ms  errors {load.errors}",
                     flush=True,
                 )

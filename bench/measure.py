@@ -21,6 +21,18 @@ ACCESS, SECRET, ACCOUNT, REGION = "AKIDBENCH", "bench-secret", "123456789012", "
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Whose key requests are signed with."""
+
+    access: str
+    secret: str
+    region: str
+
+
+BENCH = Signer(ACCESS, SECRET, REGION)
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What one run of wrk saw."""
 
@@ -66,10 +78,10 @@ def wait_for_path(path: Path, seconds: float = 10.0) -> None:
 
 
 @contextlib.contextmanager
-def process(argv: list[str], core: int, env: dict[str, str] | None = None, **more: object) -> Iterator[int]:
-    """A process pinned to one core, ended with the block."""
+def process(argv: list[str], core: int | None, env: dict[str, str] | None = None, **more: object) -> Iterator[int]:
+    """A process, pinned to one core unless that is None, ended with the block."""
     child = subprocess.Popen(
-        ["taskset", "-c", str(core), *argv],
+        [*_pinned(core), *argv],
         env={**os.environ, **(env or {})},
         stdout=subprocess.DEVNULL,
         **more,  # type: ignore[call-overload]
@@ -85,9 +97,13 @@ def process(argv: list[str], core: int, env: dict[str, str] | None = None, **mor
             child.wait()
 
 
-def signed_requests(port: int, endpoint: str, bodies: list[bytes]) -> list[bytes]:
+def _pinned(core: int | None) -> list[str]:
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
+def signed_requests(port: int, endpoint: str, bodies: list[bytes], key: Signer = BENCH) -> list[bytes]:
     """One signed InvokeEndpoint a body, as boto3 sends it: the bytes of the whole request."""
-    signer = SigV4Auth(Credentials(ACCESS, SECRET), "sagemaker", REGION)
+    signer = SigV4Auth(Credentials(key.access, key.secret), "sagemaker", key.region)
     requests = []
     for number, body in enumerate(bodies):
         headers = {
@@ -117,9 +133,10 @@ def wrk_script(path: Path, requests: list[bytes]) -> Path:
     return path
 
 
-def wrk(port: int, script: Path, seconds: float, connections: int, core: int) -> Load:
-    """Run wrk on one core."""
-    argv = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
+def wrk(port: int, script: Path, seconds: float, connections: int, core: int | None) -> Load:
+    """Run wrk, on one core unless that is None."""
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
+    argv = [*_pinned(core), *argv]
     said = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
     if found is None:
