@@ -1,4 +1,5 @@
-"""Random lives of an endpoint: commands, faults, crashes of control and late gateways in any order, from a seed.
+"""Random lives of an endpoint: commands, faults, crashes of control and late gateways in any order, from a seed. What
+control sees of the world may be old at any step.
 
 Safety while faults happen: the lint accepts every decision (the reconciler raises otherwise), the world never sees a
 second start or an early stop, no variant runs more than its bound, and one that has a healthy READY instance has it in
@@ -38,6 +39,7 @@ class Life:
             + [self.look] * 12
             + [self.act] * 12
             + [self.rig.ping] * 6
+            + [self.rig.see] * 6
         )()
         self.judge()
 
@@ -106,6 +108,8 @@ class Life:
         world = self.rig.world
         assert world.wrongs == [], world.wrongs
         assert all(n == 1 for n in world.starts.values())
+        owed = [effect.effect_id for _, effect in self.rig.queue]
+        assert len(owed) == len(set(owed)), "an effect was owed again before it ended"
         endpoint = self.rig.endpoints.get(KEY)
         if endpoint is None:
             return

@@ -300,7 +300,9 @@ class World:
         for gateway in self.gateways:
             if gateway.live and gateway.serves(instance_id) and offered_ms < self.policy.ack_limit_ms:
                 self.wrongs.append(f"{instance_id} stopped while a gateway serves it")
-            if gateway.live and instance_id in gateway.busy and out_ms < self.policy.drain_ms:
+            patience_ms = self.policy.ack_limit_ms + self.policy.drain_ms  # with one that never takes the table up
+            drained = out_ms >= self.policy.drain_ms or offered_ms >= patience_ms
+            if gateway.live and instance_id in gateway.busy and not drained:
                 self.wrongs.append(f"{instance_id} stopped after {out_ms} ms with a request outstanding")
 
 
@@ -323,6 +325,7 @@ class Rig:
         self.health: dict[str, Health] = {}
         self.queue: list[tuple[EndpointKey, Effect]] = []
         self.outcomes: dict[EndpointKey, list[Outcome]] = {}
+        self.see()
         for action in store.outbox():
             key = EndpointKey(action.scope.account, action.scope.region, action.name)
             self.queue.append((key, effect_of(action)))
@@ -341,12 +344,16 @@ class Rig:
                     before = self.health.get(i.instance_id, Health())
                     self.health[i.instance_id] = after_ping(before, detail, self.clock.ms)
 
+    def see(self) -> None:
+        """Take the inventory that looks rest on from now on."""
+        self.inventory_ms = self.clock.ms
+        self.inventory = {o.instance_id: o for o in self.world.inventory()}
+
     def look(self, key: EndpointKey = KEY) -> bool:
         """One look; True when it changed something."""
-        inventory = {o.instance_id: o for o in self.world.inventory()}
         outcomes = self.outcomes.pop(key, [])
         pending = frozenset(e.effect_id for k, e in self.queue if k == key)
-        seen = Seen(inventory, self.clock.ms, self.health)
+        seen = Seen(self.inventory, self.inventory_ms, self.health)
         look = self.reconciler.look(key, seen, outcomes, pending)
         self.queue.extend((key, e) for e in look.decision.effects)
         return look.changed
@@ -379,6 +386,7 @@ class Rig:
     def settle(self) -> None:
         """Look and act until nothing changes at this moment."""
         for _ in range(1000):
+            self.see()
             changed = sum(self.look(key) for key in sorted(self.keys()))
             if self.queue:
                 self.act()
