@@ -55,6 +55,19 @@ def test_a_stale_pid_in_a_free_lock_is_nobody(tmp_path: Path) -> None:
     assert process_lock.pin(tmp_path / "x.lock") is None
 
 
+def test_a_holder_that_ends_while_it_is_pinned_is_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.lock"
+    fd = process_lock.take(path)
+    open_pidfd = os.pidfd_open
+
+    def late(pid: int) -> int:
+        os.close(fd)  # the lock falls between the first look and the pidfd: the number may be another's by now
+        return open_pidfd(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", late)
+    assert process_lock.pin(path) is None
+
+
 def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "control.lock"
     with another_holder(path) as process:

@@ -28,7 +28,11 @@ class Started:
         self.data = data
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, str(UP), str(data), str(port), str(gateways)], stdout=pipe, stderr=pipe, text=True
+            [sys.executable, str(UP), str(data), str(port), str(gateways)],
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            process_group=0,
         )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
@@ -89,9 +93,12 @@ def test_it_starts_every_part_and_ends_them_in_order(data: Path) -> None:
     assert pids(data) == {}
 
 
-def test_ctrl_c_ends_it_all_too(data: Path) -> None:
-    assert Started(data, gateways=1).end(signal.SIGINT)[0] == 0
-    assert "instances" in (data / "order").read_text()
+def test_ctrl_c_at_the_terminal_ends_it_all_in_order_too(data: Path) -> None:
+    up = Started(data, gateways=1)
+    os.killpg(up.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    up.process.communicate(timeout=20)
+    assert up.process.returncode == 0
+    assert (data / "order").read_text().split() == ["gateway-0", "control", "instances", "objects"]
     assert pids(data) == {}
 
 
