@@ -300,7 +300,8 @@ class World:
         for gateway in self.gateways:
             if gateway.live and gateway.serves(instance_id) and offered_ms < self.policy.ack_limit_ms:
                 self.wrongs.append(f"{instance_id} stopped while a gateway serves it")
-            patience_ms = self.policy.ack_limit_ms + self.policy.drain_ms  # with one that never takes the table up
+            # with one that never takes the table up; the decision came some time before the publication
+            patience_ms = self.policy.ack_limit_ms + self.policy.drain_ms - 20_000
             drained = out_ms >= self.policy.drain_ms or offered_ms >= patience_ms
             if gateway.live and instance_id in gateway.busy and not drained:
                 self.wrongs.append(f"{instance_id} stopped after {out_ms} ms with a request outstanding")
