@@ -175,8 +175,8 @@ async def _serve(options: Options, listener: socket.socket, file: LogFile, pools
     if code == 0:
         log.info("stopping: answering what was begun")
         await server.close(DRAIN_MS_MAX)
+        log.info("stopped")  # not after a failure: its reason is to be the last line
     watch.cancel()
-    log.info("stopped")
     return code
 
 
