@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # the demo's
 
 from demo_models import build_models
 from demo_traffic import Traffic
-
 from eyrie.cli.client import ControlClient, ControlUnreachable
 
 ENDPOINT = "survival"

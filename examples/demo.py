@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+
 from demo_models import Model, build_models
 from demo_traffic import Tally, Traffic, invoke
-
 from eyrie.cli.client import ControlClient
 
 ENDPOINT = "breast-cancer"

@@ -1,7 +1,7 @@
-"""All settings, in one place: a value comes from a flag of `eyrie up`, else from its EYRIE_ variable, else from the default here.
+"""All settings, in one place: a value comes from a flag of `eyrie up`, else from its EYRIE_ variable, else from here.
 
-Child processes get theirs through the environment (`to_env`), so that each process reads exactly what `eyrie up` was told.
-docs/reference/settings.md explains each; a test holds the two together.
+Child processes get theirs through the environment (`to_env`), so that each process reads exactly what `eyrie up` was
+told. docs/reference/settings.md explains each; a test holds the two together.
 """
 
 from __future__ import annotations

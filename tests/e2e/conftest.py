@@ -18,9 +18,9 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+
 from demo import belonging_to
 from demo_models import Model, build_models
-
 from eyrie.cli.client import ControlClient
 
 ROLE = "arn:aws:iam::123456789012:role/test"

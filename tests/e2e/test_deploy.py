@@ -10,6 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+
 from demo_models import pack
 
 from .conftest import ROLE, Deployed, RealEyrie, until

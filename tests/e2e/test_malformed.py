@@ -1,5 +1,5 @@
-"""Malformed API requests by the thousand, signed like good ones, against an Eyrie that runs: each gets a modelled 4xx, none a 5xx,
-and Eyrie still serves."""
+"""Malformed API requests by the thousand, signed like good ones, against an Eyrie that runs: each gets a modelled 4xx,
+none a 5xx, and Eyrie still serves."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from demo import belonging_to
 from demo_traffic import Traffic
 

@@ -1,7 +1,7 @@
 """The SageMaker Python SDK v2's own deployment flows, unchanged, against the Eyrie that the environment names.
 
-Run by test_sdk_flows.py with the interpreter of an environment that holds `sagemaker<3`. Arguments: a folder with `rows.csv`,
-`xgboost.tar.gz`, `sklearn.tar.gz` and `inference.py`. Prints one JSON object: predictions by flow.
+Run by test_sdk_flows.py with the interpreter of an environment that holds `sagemaker<3`. Arguments: a folder with
+`rows.csv`, `xgboost.tar.gz`, `sklearn.tar.gz` and `inference.py`. Prints one JSON object: predictions by flow.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ def generic(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Model.deploy with an image URI, Predictor.predict, update_endpoint to another instance count, delete."""
     session = sagemaker.Session()
     image = image_uris.retrieve("xgboost", session.boto_region_name, version="1.7-1")
-    model = Model(image, model_data=upload(session, folder / "xgboost.tar.gz"), role=ROLE, sagemaker_session=session,
-                  predictor_cls=Predictor)
+    model = Model(
+        image,
+        model_data=upload(session, folder / "xgboost.tar.gz"),
+        role=ROLE,
+        sagemaker_session=session,
+        predictor_cls=Predictor,
+    )
     predictor = model.deploy(1, "ml.m5.large", serializer=CSVSerializer(), deserializer=CSVDeserializer())
     first = predictor.predict(rows)
     predictor.update_endpoint(initial_instance_count=2, instance_type="ml.m5.large")
@@ -49,8 +54,13 @@ def generic(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
 def sklearn(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     """SKLearnModel.deploy with an entry point: x-npy both ways, the SDK's default."""
     session = sagemaker.Session()
-    model = SKLearnModel(upload(session, folder / "sklearn.tar.gz"), role=ROLE, entry_point=str(folder / "inference.py"),
-                         framework_version="1.2-1", sagemaker_session=session)
+    model = SKLearnModel(
+        upload(session, folder / "sklearn.tar.gz"),
+        role=ROLE,
+        entry_point=str(folder / "inference.py"),
+        framework_version="1.2-1",
+        sagemaker_session=session,
+    )
     predictor = model.deploy(1, "ml.m5.large")
     answer = predictor.predict(rows)
     predictor.delete_model()  # first: the SDK finds the models through the endpoint's config
@@ -61,8 +71,13 @@ def sklearn(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
 def xgboost(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     """XGBoostModel.deploy with an entry point that defines model_fn, CSV in and out."""
     session = sagemaker.Session()
-    model = XGBoostModel(upload(session, folder / "xgboost.tar.gz"), role=ROLE, entry_point=str(folder / "xgb_inference.py"),
-                         framework_version="1.7-1", sagemaker_session=session)
+    model = XGBoostModel(
+        upload(session, folder / "xgboost.tar.gz"),
+        role=ROLE,
+        entry_point=str(folder / "xgb_inference.py"),
+        framework_version="1.7-1",
+        sagemaker_session=session,
+    )
     predictor = model.deploy(1, "ml.m5.large", serializer=CSVSerializer(), deserializer=CSVDeserializer())
     answer = predictor.predict(rows)
     predictor.delete_endpoint()

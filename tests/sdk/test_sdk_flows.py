@@ -86,8 +86,9 @@ def run_flow(version: int, eyrie: RealEyrie, *arguments: str) -> dict[str, Any]:
     command = [str(python), "-W", "ignore", str(HERE / f"flow_v{version}.py"), *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=FLOW_S)
     assert done.returncode == 0, done.stderr[-4000:] + eyrie.last_logs()
-    found: dict[str, Any] = json.loads("{" + done.stdout.rpartition("\n{")[2] if "\n{" in done.stdout
-                                       else done.stdout[done.stdout.index("{"):])
+    found: dict[str, Any] = json.loads(
+        "{" + done.stdout.rpartition("\n{")[2] if "\n{" in done.stdout else done.stdout[done.stdout.index("{") :]
+    )
     return found
 
 
