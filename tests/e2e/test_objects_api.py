@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,11 +12,15 @@ import random
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from eyrie.objects.body import Body
+from eyrie.wire.errors import ApiError
 
 from .objects_world import OTHER, ROOT, World, serving
 
@@ -695,12 +700,32 @@ class Chunks:
         return found
 
 
+def test_a_body_longer_than_announced_is_not_read_to_its_end() -> None:
+    taken: list[int] = []
+
+    class Endless:
+        content_length = 10
+
+        async def stream(self) -> AsyncIterator[bytes]:
+            while True:
+                taken.append(8)
+                yield b"12345678"
+
+    claim = SimpleNamespace(payload=b"UNSIGNED-PAYLOAD")
+    call: Any = SimpleNamespace(request=Endless(), claim=claim, headers={}, header=lambda name: None)
+    with pytest.raises(ApiError, match="IncompleteBody"):
+        asyncio.run(Body(call).whole())
+    assert len(taken) == 2
+
+
 HELLO_CRC = b64(zlib.crc32(b"hello world").to_bytes(4, "big"))
 
 
 @pytest.mark.parametrize("kind", ["signed", "signed trailer", "unsigned trailer"])
 def test_chunked_bodies(world: World, s3: Any, bucket: str, kind: str) -> None:
-    def put(crc: str = HELLO_CRC, decoded: int = 11, spoil: bytes = b"") -> tuple[int, bytes]:
+    def put(
+        crc: str = HELLO_CRC, decoded: int = 11, spoil: bytes = b"", announced: str = "x-amz-checksum-crc32"
+    ) -> tuple[int, bytes]:
         payload = {
             "signed": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
             "signed trailer": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
@@ -708,7 +733,7 @@ def test_chunked_bodies(world: World, s3: Any, bucket: str, kind: str) -> None:
         }[kind]
         with_trailer = "trailer" in kind
         signed = not kind.startswith("unsigned")
-        chunks = Chunks(world, bucket, payload, decoded, "x-amz-checksum-crc32" if with_trailer else "")
+        chunks = Chunks(world, bucket, payload, decoded, announced if with_trailer else "")
         for piece in (b"hello", b" world", b""):
             chunks.add(piece, signed)
         chunks.end({"x-amz-checksum-crc32": crc} if with_trailer else None, signed and with_trailer)
@@ -728,4 +753,5 @@ def test_chunked_bodies(world: World, s3: Any, bucket: str, kind: str) -> None:
     assert b"IncompleteBody" in put(decoded=10)[1]
     if "trailer" in kind:
         assert b"BadDigest" in put(crc="AAAAAA==")[1]
+        assert b"InvalidRequest" in put(announced="x-amz-checksum-sha1")[1]
     assert read(s3, bucket, "chunked") == b"hello world"

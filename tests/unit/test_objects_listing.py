@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eyrie.objects import catalogue
 from eyrie.objects.index import Change, Index, IndexUnusable
-from eyrie.objects.listing import Question, after_all, list_objects, list_uploads
+from eyrie.objects.listing import Question, list_objects, list_uploads
 from eyrie.objects.records import Details, StoredObject, Upload
 
 ODD = st.text(
@@ -105,12 +105,6 @@ def test_no_keys_asked_for_are_none_given(db: sqlite3.Connection) -> None:
     fill(db, {b"a"})
     page = list_objects(db, Question("b", limit=0))
     assert (page.objects, page.truncated) == ([], False)
-
-
-def test_after_all() -> None:
-    assert after_all(b"a") == b"b"
-    assert after_all(b"a\xff\xff") == b"b"
-    assert after_all(b"\xff") is None
 
 
 def test_a_prefix_costs_one_seek_however_much_lies_below(db: sqlite3.Connection) -> None:

@@ -55,12 +55,6 @@ class UploadsPage:
     last_id: str = ""
 
 
-def after_all(prefix: bytes) -> bytes | None:
-    """The smallest key greater than every key that begins so; None where there is none."""
-    trimmed = prefix.rstrip(b"\xff")
-    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
-
-
 def rolled_up(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
     """The prefix that a key is listed as, None where it is listed as itself."""
     cut = key.find(delimiter, len(prefix)) if delimiter else -1
@@ -98,7 +92,7 @@ def _entries(db: sqlite3.Connection, question: Question) -> Iterator[StoredObjec
             if prefix is not None:
                 if prefix > question.after:
                     yield prefix
-                start = after_all(prefix)
+                start = prefix + b"\xff"  # beyond every key below it: UTF-8 has no such byte
                 break
             yield object_of(row)
             start = key + b"\0" if seen >= question.limit else None
