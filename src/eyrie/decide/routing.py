@@ -43,6 +43,13 @@ class Wheel:
                 raise IndexError("no variant has weight")
             return 0
         behind, shares, floor = self._behind, self._shares, self._floor
+        if len(shares) == 2:  # the rule comes down to: whoever is further behind
+            first, second = behind[0] + shares[0], behind[1] + shares[1]
+            if first >= second:
+                behind[0], behind[1] = first - 1, second
+                return 0
+            behind[0], behind[1] = first, second - 1
+            return 1
         chosen, soonest = -1, 0.0
         for index, share in enumerate(shares):
             due = behind[index] + share

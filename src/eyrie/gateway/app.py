@@ -37,7 +37,6 @@ from eyrie.wire.dispatch import Kind, destination
 log = logging.getLogger(__name__)
 
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
-_SCOPE = b"/sagemaker/aws4_request"
 
 
 class Gateway:
@@ -66,7 +65,7 @@ class Gateway:
         """Where does this request go?"""
         target = connection.target
         name = self._names.get(target)
-        if name is not None and connection.method == b"POST" and _SCOPE in connection.fields.get(b"authorization", b""):
+        if name is not None and connection.method == b"POST" and b"authorization" in connection.fields:
             self.invoker.head(connection, name, target, b"")
             return
         path, _, query = target.partition(b"?")

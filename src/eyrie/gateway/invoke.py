@@ -36,7 +36,7 @@ JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its he
 
 _SM = b"x-amzn-sagemaker-"
 _TARGET_VARIANT = _SM + b"target-variant"
-_FORWARDED = (b"content-type", b"accept", _SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")
+_FORWARDED = (_SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")  # and Content-Type, Accept
 _RETURNED = frozenset((b"content-type", _SM + b"custom-attributes"))
 _HEADER_BYTES_MAX = 1_024
 _NOT_BUILT = {
@@ -46,7 +46,7 @@ _NOT_BUILT = {
     _SM + b"inference-component": "inference components (InferenceComponentName)",
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
-_SPECIAL = frozenset((*_NOT_BUILT, _TARGET_VARIANT))
+_SPECIAL = frozenset((*_NOT_BUILT, *_FORWARDED, _TARGET_VARIANT))
 
 
 class RequestIds:
@@ -137,6 +137,7 @@ class Invocation:
     _avoid: Instance | None = None
     _moved = False
     _status = 0
+    _special = False  # the request has headers of the runtime's own
     _streaming = False
     _variant = ""
 
@@ -180,6 +181,7 @@ class Invocation:
             return
         fields = connection.fields
         if not _SPECIAL.isdisjoint(fields):
+            self._special = True
             reply = self._check_fields(endpoint)
             if reply is not None:
                 self._refuse(reply)
@@ -199,6 +201,8 @@ class Invocation:
         for name, feature in _NOT_BUILT.items():
             if name in fields:
                 return errors.validation(f"Endpoint {self._name} does not support {feature}: not built yet.")
+        if _TARGET_VARIANT not in fields:
+            return None
         self._variant = fields[_TARGET_VARIANT].decode("latin-1")
         if self._variant not in endpoint.variants:
             return errors.validation(
@@ -264,9 +268,14 @@ class Invocation:
         body = self._body
         fields = self._connection.fields
         head = instance.request_line
-        for name in _FORWARDED:
-            if name in fields:
-                head += b"%b: %b\r\n" % (name, fields[name])
+        if b"content-type" in fields:
+            head += b"content-type: %b\r\n" % fields[b"content-type"]
+        if b"accept" in fields:
+            head += b"accept: %b\r\n" % fields[b"accept"]
+        if self._special:
+            for name in _FORWARDED:
+                if name in fields:
+                    head += b"%b: %b\r\n" % (name, fields[name])
         try:
             if len(body) <= JOINED_BYTES_MAX:
                 instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))

@@ -135,6 +135,8 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_consuming",
         "_expects_continue",
+        "_head",
+        "_head_bytes",
         "_head_done",
         "_hold",
         "_keep",
@@ -165,7 +167,6 @@ class Connection(asyncio.Protocol):
         "http_1_0",
         "listener",
         "method",
-        "raw_head",
         "target",
         "transport",
     )
@@ -200,7 +201,8 @@ class Connection(asyncio.Protocol):
         """Ready for the next request; what only a body or a reply in pieces needs is set where those begin."""
         self.target = b""
         self.fields: dict[bytes, bytes] = {}
-        self.raw_head = b""
+        self._head = b""  # what was read of the head, and maybe of what follows it
+        self._head_bytes = 0  # where the head ends in it; 0 while it has not
         self.content_length: int | None = 0
         self.context: Any = None
         self.listener: Listener = self._server.application
@@ -229,6 +231,11 @@ class Connection(asyncio.Protocol):
     def reply_started(self) -> bool:
         """Whether the head of the reply was written."""
         return self._reply_started
+
+    @property
+    def raw_head(self) -> bytes:
+        """The head as it came over the wire, its empty line included."""
+        return self._head[: self._head_bytes]
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -389,7 +396,7 @@ class Connection(asyncio.Protocol):
             return
         self._consuming = True
         try:
-            if phase == _BODY or not self.raw_head:  # a head has one deadline, however it drips
+            if phase == _BODY or not self._head:  # a head has one deadline, however it drips
                 self._since = self._sweep.now
                 if phase == _HEAD and self._read_alone(data):
                     data = b""
@@ -527,7 +534,7 @@ class Connection(asyncio.Protocol):
             raise Refused(400, "upgrading the protocol is not supported") from None
 
     def _why_refused(self, error: Exception) -> tuple[int, str]:
-        if b"PRI * HTTP/2" in self.raw_head:
+        if b"PRI * HTTP/2" in self._head:
             return 505, "HTTP/2 is not spoken here"
         return 400, f"not HTTP/1.1: {error}"
 
@@ -535,24 +542,29 @@ class Connection(asyncio.Protocol):
         """Most often a read brings one request and nothing else: parse it in one go. False where it was otherwise, and
         nothing has happened.
         """
-        size = data.find(_EMPTY_LINE) + 4
-        if size == 3 or size > self._limits.head_bytes or data[0] < 65 or self._writing_paused:
+        if data[0] < 65 or self._writing_paused:
             return False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+            self._head_done = False
+        if not self._head_done:
             self._parser = httptools.HttpRequestParser(self)
             self._reset()
             self._repeated = 0
             self._spoilt = ""
             return False
-        self.raw_head = data[:size]
-        self._begin(data[size:])
+        self._head = data
+        pieces = self._pieces
+        if b"transfer-encoding" in self.fields:
+            self._begin(data.find(_EMPTY_LINE) + 4)
+        else:
+            self._begin(len(data) - (len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))))
         return True
 
     def _read_head(self, segment: bytes) -> None:
         limits = self._limits
-        self.raw_head = head = self.raw_head + segment if self.raw_head else segment
+        self._head = head = self._head + segment if self._head else segment
         if len(head) > limits.head_bytes:
             raise Refused(*self._why_too_long())
         try:
@@ -561,36 +573,37 @@ class Connection(asyncio.Protocol):
             self._parser_stopped(error)
         if self._head_done:
             self._tail = b""
-            self._begin(b"")
+            self._begin(len(head))
             return
-        if self.raw_head.startswith(b"\r\n") and not self.raw_head.strip(b"\r\n"):
-            if len(self.raw_head) > 4:
+        if head.startswith(b"\r\n") and not head.strip(b"\r\n"):
+            if len(head) > 4:
                 raise Refused(400, "empty lines where a request should be")
-        elif b"\n" in segment and not _FIRST_LINE.match(self.raw_head):
+        elif b"\n" in segment and not _FIRST_LINE.match(head):
             raise Refused(400, "the first line is no HTTP/1 request line")
-        self._tail = self.raw_head[-3:] if self.raw_head.strip(b"\r\n") else b""
+        self._tail = head[-3:] if head.strip(b"\r\n") else b""
         if len(self.fields) + self._repeated > limits.header_count:
             raise Refused(431, f"more than {limits.header_count} headers")
 
     def _why_too_long(self) -> tuple[int, str]:
         limits = self._limits
-        if b"\n" not in self.raw_head[: limits.head_bytes]:
+        if b"\n" not in self._head[: limits.head_bytes]:
             return 414, f"the request target is longer than {limits.target_bytes} bytes"
         return 431, f"the head is longer than {limits.head_bytes} bytes"
 
-    def _begin(self, rest: bytes) -> None:
-        """A head is complete, and `rest` of its body has come: check what the parser leaves open, then let the
-        application decide.
-        """
+    def _begin(self, size: int) -> None:
+        """A head of `size` bytes is complete: check what the parser leaves open, then let the application decide."""
         fields = self.fields
         if self._repeated or len(fields) > self._limits.header_count:
             self._check_count()
         target = self.target
         start = len(self.method) + 1 + len(target)
-        if target != self._seen_target or not self.raw_head.startswith(b" HTTP/1.1\r\n", start):
+        if target != self._seen_target or not self._head.startswith(b" HTTP/1.1\r\n", start):
             self._check_line(target)
         elif self.method not in _METHODS:
             raise Refused(400, "this method is not served")
+        if size > self._limits.head_bytes:
+            raise Refused(*self._why_too_long())
+        self._head_bytes = size
         host = fields.get(b"host")
         if host is None or host != self._seen_host:
             self._check_host(host)
@@ -607,7 +620,7 @@ class Connection(asyncio.Protocol):
             pieces = self._pieces
             self.listener.body(self, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         elif self._phase == _BODY or self._phase == _REPLY:  # else it has answered
-            self._take_body(rest)
+            self._take_body(self._head[size:])
 
     def _take_body(self, rest: bytes) -> None:
         """The application knows the head: hand over what of the body has come, ask for the rest."""
@@ -632,7 +645,7 @@ class Connection(asyncio.Protocol):
 
     def _check_line(self, target: bytes) -> None:
         """Everything about the request line; a connection that repeats its target with HTTP/1.1 skips it."""
-        line = _FIRST_LINE.match(self.raw_head)
+        line = _FIRST_LINE.match(self._head)
         if line is None:  # RTSP, repeated blanks, HTTP/0.9
             raise Refused(400, "the first line is no HTTP/1 request line")
         version = line[1]
@@ -764,7 +777,7 @@ class Connection(asyncio.Protocol):
         waited_ms = (now - self._since) * 1000
         phase = self._phase
         if phase == _HEAD:
-            if not self.raw_head:
+            if not self._head:
                 if waited_ms > limits.idle_ms and self.transport is not None:
                     self.transport.close()
             elif waited_ms > limits.head_ms:

@@ -102,17 +102,17 @@ class Channel(asyncio.Protocol):
         self._reused = False
         self._raw = False
         self._bodiless = False
+        self._status = 0
+        self._head_bytes = 0
+        self.keep_alive = False
         self.own = False  # asked for afresh, and not to be kept
         self._reset()
 
     def _reset(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
-        self._status = 0
-        self._head_bytes = 0
         self._head_done = False
         self._head_told = False
-        self.keep_alive = False
         self.began = False
         self.complete = False
 
@@ -181,7 +181,9 @@ class Channel(asyncio.Protocol):
         if sink is None:
             self._drop()
             return
-        self.began = True
+        if not self.began:
+            self.began = True
+            self._head_bytes = 0
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
