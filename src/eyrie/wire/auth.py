@@ -262,7 +262,7 @@ class Verifier:
             frozenset(names),
             signed,
             itemgetter(*names),
-            b"".join([name.replace(b"%", b"%%") + b":%b\n" for name in names]) + b"\n%b\n" % signed.replace(b"%", b"%%"),
+            _template(names, signed),
             _keyed(key, 0x36),
             _keyed(key, 0x5C),
             set(),
@@ -437,6 +437,12 @@ def _canonical_lines(headers: Mapping[bytes, bytes], scope: _Scope, service: str
             value = b" ".join(value.split())
         lines.append(name + b":" + value)
     return b"\n".join(lines)
+
+
+def _template(names: tuple[bytes, ...], signed: bytes) -> bytes:
+    """The canonical headers and the list of their names, with a %b for each value."""
+    lines = [name.replace(b"%", b"%%") + b":%b\n" for name in names]
+    return b"".join([*lines, b"\n", signed.replace(b"%", b"%%"), b"\n"])
 
 
 def _keyed(key: bytes, pad: int) -> Any:
