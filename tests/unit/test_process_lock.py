@@ -85,6 +85,7 @@ def test_end_ends_a_process_that_ignores_sigterm(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with another_holder(path) as process:
         os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # a SIGTERM that comes before the stop would still count
         with process_lock.running(path) as found:
             assert found is not None
             found.end(grace_s=0.05)
