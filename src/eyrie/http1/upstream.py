@@ -267,8 +267,8 @@ class Channel(asyncio.Protocol):
                 self.complete = True
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if not self.complete:
+        """A piece of the body; a raw reply is passed on as it is on the wire, and nothing of it is kept."""
+        if not self.complete and not self._raw:
             self._pieces.append(data)
 
     def on_message_complete(self) -> None:
