@@ -64,6 +64,14 @@ def test_in_service_waits_for_every_live_gateway() -> None:
     assert rig.endpoint().status is IN_SERVICE
 
 
+def test_a_gateway_that_lives_and_says_nothing_is_not_waited_for_for_ever() -> None:
+    rig = fresh()
+    rig.world.lazy_gateways = True
+    rig.endpoints.create(KEY, wish(("A", 1)))
+    took_ms = rig.run_until(rig.in_status(IN_SERVICE))
+    assert toyworld.POLICY.ack_limit_ms <= took_ms < toyworld.POLICY.ack_limit_ms + 3_000
+
+
 def test_missing_model_data_fails_the_creation_and_says_which() -> None:
     rig = fresh()
     rig.world.missing_urls.add("s3://b/m")

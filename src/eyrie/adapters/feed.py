@@ -30,7 +30,7 @@ LINE_BYTES_MAX = 4 << 20
 UNSENT_BYTES_MAX = 1 << 20  # a worker that does not read its hints is cut off; it reads the folder when it is back
 WORKERS_MAX = 256
 LOCKS_LOOK_S = 0.5
-IDLE_MAX = 100_000
+REMEMBERED_MAX = 100_000  # instances and endpoints of the past
 
 
 class Listener(Protocol):
@@ -120,6 +120,8 @@ class Feed:
                 return
             (self._routes / f"{key.slug}.json").unlink(missing_ok=True)
             self._published.pop(key.slug, None)
+            if len(self._withdrawn) > REMEMBERED_MAX:
+                self._withdrawn.clear()
             self._withdrawn[key.slug] = generation
             self._note_left(key.slug, generation, frozenset())
         self._hint(key.slug)
@@ -155,7 +157,7 @@ class Feed:
             return sorted(w.name for w in self._workers if w.name)
 
     def _note_left(self, slug: str, generation: int, targets: frozenset[str]) -> None:
-        if len(self._left) > IDLE_MAX:
+        if len(self._left) > REMEMBERED_MAX:
             self._left.clear()
         for instance_id in self._targets.get(slug, frozenset()) - targets:
             self._left[instance_id] = (slug, generation)
@@ -242,7 +244,7 @@ class Feed:
             self._listener.acknowledged(self._hear_tables(worker, said.get("ack", {}), said.get("gone", ())))
         if "idle" in said:
             with self._lock:
-                if len(worker.idle) > IDLE_MAX:
+                if len(worker.idle) > REMEMBERED_MAX:
                     worker.idle.clear()
                 worker.idle.update(said["idle"])
             self._listener.emptied(list(said["idle"]))

@@ -186,12 +186,18 @@ class Loop:
         """Once in a while look at everything, and at what belongs to nobody."""
         while True:
             await asyncio.sleep(ROUND_PERIOD_S)
-            inventory = dict(self._inventory)
-            endpoints = await self._aside(self.endpoints.list)
-            for endpoint in endpoints:
-                self.wake(endpoint.key)
-            known = {i.instance_id for e in endpoints for i in e.instances}
-            await self._end_orphans({i for i in inventory if i not in known})
+            try:
+                await self._round()
+            except Exception:  # the boundary of a round: the next one may go better
+                LOG.exception("a round over all endpoints failed")
+
+    async def _round(self) -> None:
+        inventory = dict(self._inventory)
+        endpoints = await self._aside(self.endpoints.list)
+        for endpoint in endpoints:
+            self.wake(endpoint.key)
+        known = {i.instance_id for e in endpoints for i in e.instances}
+        await self._end_orphans({i for i in inventory if i not in known})
 
     async def _end_orphans(self, orphans: set[str]) -> None:
         """Stop and forget instances that no endpoint has, seen in two rounds: nobody else will ever end them."""

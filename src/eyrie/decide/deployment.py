@@ -36,12 +36,15 @@ def progress(draft: Draft, policy: Policy) -> None:
         _delete(draft)
 
 
-def whole(draft: Draft, fleet: Fleet) -> bool:
-    """Every instance of a fleet is READY and in the published table, and every live gateway acknowledged that."""
+def whole(draft: Draft, policy: Policy, fleet: Fleet) -> bool:
+    """Every instance of a fleet is READY and in the published table, and every live gateway acknowledged that.
+
+    A worker that lives and says nothing (stopped, say) is not waited for longer than the limit.
+    """
     endpoint = draft.endpoint
     if endpoint.route is None or draft.owed(Verb.PUBLISH_ROUTE, str(endpoint.route.generation)):
         return False
-    if draft.seen.served < endpoint.route.generation:
+    if draft.seen.served < endpoint.route.generation and not _waited(draft, endpoint.route_ms + policy.ack_limit_ms):
         return False
     routed = in_route(endpoint)
     for variant in fleet.variants:
@@ -60,7 +63,7 @@ def _create(draft: Draft, policy: Policy) -> None:
     if failure is not None:
         draft.change(failure_reason=failure[:REASON_CHARS_MAX])
         draft.status(EndpointStatus.FAILED, failure)
-    elif whole(draft, endpoint.fleet):
+    elif whole(draft, policy, endpoint.fleet):
         took_ms = draft.now_ms - endpoint.created_ms
         draft.status(
             EndpointStatus.IN_SERVICE, f"every instance is READY and in the route, {took_ms} ms after creation"
@@ -151,7 +154,7 @@ def _provisioning(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 
 
 def _shifting(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if whole(draft, deployment.green):
+    if whole(draft, policy, deployment.green):
         _enter(draft, deployment, _Phase.BAKING, f"every gateway serves green; bake {deployment.bake_ms} ms")
 
 
@@ -232,7 +235,9 @@ def _resize(draft: Draft, policy: Policy) -> None:
             fleet=replace(endpoint.fleet, variants=variants), resize=None, failure_reason=failure[:REASON_CHARS_MAX]
         )
         draft.status(EndpointStatus.IN_SERVICE, f"back to the counts before: {failure}")
-    elif whole(draft, endpoint.fleet) and not any(i.state is InstanceState.DRAINING for i in endpoint.instances):
+    elif whole(draft, policy, endpoint.fleet) and not any(
+        i.state is InstanceState.DRAINING for i in endpoint.instances
+    ):
         draft.change(resize=None)
         draft.status(EndpointStatus.IN_SERVICE, "counts and weights are as wanted")
 

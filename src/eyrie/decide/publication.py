@@ -71,7 +71,7 @@ def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> 
         timeout_ms=policy.invoke_timeout_ms,
         body_bytes_max=policy.body_bytes_max,
     )
-    draft.change(route=route, route_generation=route.generation)
+    draft.change(route=route, route_generation=route.generation, route_ms=draft.now_ms)
     _remember(draft, before)
     shares = ", ".join(f"{v.name} weight {v.weight:g} x {len(v.targets)}" for v in variants)
     draft.note(f"route {route.generation}", shares)
@@ -81,7 +81,7 @@ def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> 
 def _withdraw(draft: Draft) -> None:
     before = in_route(draft.endpoint)
     generation = draft.endpoint.route_generation + 1
-    draft.change(route=None, route_generation=generation)
+    draft.change(route=None, route_generation=generation, route_ms=draft.now_ms)
     _remember(draft, before)
     draft.note("route withdrawn", f"endpoint {draft.endpoint.status}")
     draft.owe(Verb.WITHDRAW_ROUTE, str(generation), generation=generation)

@@ -96,6 +96,7 @@ class Endpoint:
     backoffs: tuple[Backoff, ...] = ()
     route: EndpointRoute | None = None  # what is published, or owed to be
     route_generation: int = 0  # of the newest table, or of the withdrawal
+    route_ms: int = 0  # when that was decided
     failure_reason: str | None = None  # of the creation or the last change
     data_capture: dict[str, Any] | None = None
     last_deployment_config: dict[str, Any] | None = None
