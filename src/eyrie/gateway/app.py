@@ -36,6 +36,7 @@ from eyrie.wire.dispatch import Kind, destination
 
 log = logging.getLogger(__name__)
 
+_GC_OBJECTS = 20_000  # a request leaves no cycles behind: looking for them may be rare
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
 
 
@@ -190,6 +191,7 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     feeding = loop.create_task(gateway.feed.run())
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_GC_OBJECTS, 20, 100)
     door.open()
     log.info("%s serves %d endpoints", name, len(gateway.book.endpoints))
     await stop.wait()

@@ -14,7 +14,7 @@ from eyrie.gateway import errors
 from eyrie.gateway.meter import Meter
 from eyrie.http1.server import Connection
 from eyrie.http1.sweep import Sweep
-from eyrie.http1.upstream import Channel, ConnectFailed, Failure, Pool
+from eyrie.http1.upstream import Channel, ConnectFailed, Failure, Pool, ReplyHead
 from eyrie.wire.dispatch import Destination, Kind
 
 WAITING_MAX = 1_024  # requests that wait for a socket, a worker
@@ -141,7 +141,7 @@ class Forward:
 
     # --- towards the client -----------------------------------------------------------------------------------------
 
-    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def reply_whole(self, head: ReplyHead, body: bytes) -> None:
         """Never called: raw replies come in pieces."""
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:

@@ -18,7 +18,7 @@ from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Endpoint, Instance, RouteBook, Variant
 from eyrie.http1.sweep import Sweep
 from eyrie.http1.unix import connect_unix
-from eyrie.http1.upstream import Channel, ConnectFailed, Failure
+from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ class Ping:
         self._status = 0
         instance.pool.send(self, _PING, fresh=True, replay=False)
 
-    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def reply_whole(self, head: ReplyHead, body: bytes) -> None:
         """A pong in one piece."""
-        self._answered(status)
+        self._answered(head.status)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The instance lives; the status says whether it is well."""

@@ -21,7 +21,7 @@ from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Endpoint, Instance, RouteBook
 from eyrie.http1.server import Connection
 from eyrie.http1.sweep import Sweep
-from eyrie.http1.upstream import Channel, ConnectFailed, Failure
+from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
 from eyrie.wire.auth import Claim, Verifier
 from eyrie.wire.errors import ApiError
@@ -267,11 +267,8 @@ class Invocation:
     def _send(self, instance: Instance) -> Failure | None:
         body = self._body
         fields = self._connection.fields
-        head = instance.request_line
-        if b"content-type" in fields:
-            head += b"content-type: %b\r\n" % fields[b"content-type"]
-        if b"accept" in fields:
-            head += b"accept: %b\r\n" % fields[b"accept"]
+        kinds = (fields.get(b"content-type"), fields.get(b"accept"))
+        head = instance.heads.get(kinds) or instance.head(kinds)
         if self._special:
             for name in _FORWARDED:
                 if name in fields:
@@ -335,23 +332,25 @@ class Invocation:
 
     # --- the instance's side ----------------------------------------------------------------------------------------
 
-    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def reply_whole(self, head: ReplyHead, body: bytes) -> None:
         """The reply, in one piece."""
         invoker, instance = self._invoker, self.instance
         assert instance is not None
         instance.heard_at_s = invoker.sweep.now
-        self._status = status
-        self._headers = headers
+        status = head.status
         if status >= 300:
+            self._status = status
             self._pieces.append(body)
             self.reply_end()
             return
         self.channel = None
         if not invoker.poison.empty:
             invoker.poison.answered(self._hash())
-        lines = self._reply_lines(instance)
+        returned = head.derived
+        if returned is None:
+            returned = head.derived = _returned(head.headers)
         self._account(status, instance)
-        self._connection.reply(status, lines, body)
+        self._connection.reply(status, instance.variant.invoked_line + invoker.ids.line() + returned, body)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The head of the reply."""
@@ -444,11 +443,7 @@ class Invocation:
     # --- endings ----------------------------------------------------------------------------------------------------
 
     def _reply_lines(self, instance: Instance) -> bytes:
-        lines = instance.variant.invoked_line + self._invoker.ids.line()
-        for name, value in self._headers:
-            if name in _RETURNED and len(value) <= _HEADER_BYTES_MAX:
-                lines += b"%b: %b\r\n" % (name, value)
-        return lines
+        return instance.variant.invoked_line + self._invoker.ids.line() + _returned(self._headers)
 
     def _reply_length(self) -> int | None:
         for name, value in self._headers:
@@ -519,6 +514,12 @@ class Invocation:
         self._invoker.active.discard(self)
         self._invoker.reserved_bytes -= self._reserved
         self._reserved = 0
+
+
+def _returned(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a container's reply that the client gets to see."""
+    kept = [(name, value) for name, value in headers if name in _RETURNED and len(value) <= _HEADER_BYTES_MAX]
+    return b"".join([b"%b: %b\r\n" % pair for pair in kept])
 
 
 def stop_waiting(endpoint: Endpoint, invocation: Invocation) -> None:

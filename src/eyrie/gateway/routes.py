@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 _TABLE_BYTES_MAX = 4_194_304
 _LEAST = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
 CONNECTIONS_MAX = 1_024  # to one instance, a worker
+_HEADS_MAX = 64  # remembered request heads an instance
+_HEAD_BYTES_MAX = 1_024
+
+Kinds = tuple[bytes | None, bytes | None]  # Content-Type and Accept of a request
 
 
 class Instance:
@@ -42,10 +46,10 @@ class Instance:
         "asked_at_s",
         "ejected",
         "endpoint",
+        "heads",
         "heard_at_s",
         "invocations",
         "pool",
-        "request_line",
         "retired",
         "rollup",
         "target",
@@ -66,7 +70,19 @@ class Instance:
         self.told_idle = False
         self.rollup = Rollup()
         self.rollup.taken = True
-        self.request_line = b"POST /invocations HTTP/1.1\r\nhost: %b\r\n" % variant.container.encode()
+        self.heads: dict[Kinds, bytes] = {}  # request heads that were sent before, up to what differs every time
+
+    def head(self, kinds: Kinds) -> bytes:
+        """The head of a request with these Content-Type and Accept, but for its last lines."""
+        head = b"POST /invocations HTTP/1.1\r\nhost: %b\r\n" % self.variant.container.encode()
+        for name, value in zip((b"content-type", b"accept"), kinds, strict=True):
+            if value is not None:
+                head += b"%b: %b\r\n" % (name, value)
+        if len(head) <= _HEAD_BYTES_MAX:
+            if len(self.heads) >= _HEADS_MAX:
+                self.heads.clear()
+            self.heads[kinds] = head
+        return head
 
     @property
     def instance_id(self) -> str:
@@ -266,6 +282,7 @@ class RouteBook:
             if instance is not None and instance.target.socket == target.socket:
                 del known[target.instance_id]
                 instance.variant = variant
+                instance.heads.clear()
             else:
                 instance = self._instance(target, variant)
             variant.instances.append(instance)

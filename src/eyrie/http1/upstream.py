@@ -23,6 +23,10 @@ import httptools
 
 from eyrie.http1.unix import connect_unix
 
+_EMPTY_LINE = b"\r\n\r\n"
+_KNOWN_MAX = 64  # heads that a pool remembers
+_KNOWN_BYTES_MAX = 1_024
+
 
 class Failure(Enum):
     """Why an exchange ended without a whole reply."""
@@ -41,12 +45,26 @@ class ConnectFailed(Exception):
         self.failure = failure
 
 
+class ReplyHead:
+    """The head of a reply. One that repeats byte for byte is parsed once and handed out again, with what was derived
+    of it.
+    """
+
+    __slots__ = ("derived", "headers", "length", "status")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], length: int) -> None:
+        self.status = status
+        self.headers = headers  # names in lower case
+        self.length = length  # of the body
+        self.derived: bytes | None = None  # the asker's own, of the same head
+
+
 class Sink(Protocol):
     """Who asked, and hears the reply."""
 
     channel: Channel | None
 
-    def reply_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def reply_whole(self, head: ReplyHead, body: bytes) -> None:
         """The reply, whole; the channel is another's. Where it comes in several reads (and always in raw mode):"""
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -124,6 +142,7 @@ class Channel(asyncio.Protocol):
         """Send a request and hear its reply."""
         if self._head_done:
             self._reset()
+        self.began = False
         self._sink = sink
         self._reused = reused
         self._raw = raw
@@ -181,9 +200,18 @@ class Channel(asyncio.Protocol):
         if sink is None:
             self._drop()
             return
+        size = 0
         if not self.began:
             self.began = True
             self._head_bytes = 0
+            size = data.find(_EMPTY_LINE) + 4
+            known = self._pool.heads.get(data[:size])
+            if known is not None and len(data) - size == known.length and not self._raw and not self._bodiless:
+                self._sink = self._request = None
+                self.keep_alive = True
+                self._give_back()
+                sink.reply_whole(known, data[size:])
+                return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -197,12 +225,25 @@ class Channel(asyncio.Protocol):
                 self._fail(Failure.GARBAGE)
                 return
         if self.complete and not self._head_told and not self._raw:
-            pieces = self._pieces
+            body = b"".join(self._pieces)
+            head = ReplyHead(self._status, self._headers, len(body))
+            self._remember(head, data, size)
             self._sink = self._request = None
             self._give_back()
-            sink.reply_whole(self._status, self._headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            sink.reply_whole(head, body)
         else:
             self._tell(sink, data)
+
+    def _remember(self, head: ReplyHead, data: bytes, size: int) -> None:
+        """A head that says all by itself (no chunks, no close, no interim reply before it) need not be parsed again."""
+        names = [name for name, _ in head.headers]
+        if len(data) - size != head.length or not self.keep_alive or not 3 < size <= _KNOWN_BYTES_MAX or self._bodiless:
+            return
+        if b"content-length" in names and data[9:12] == b"%d" % head.status:
+            heads = self._pool.heads
+            if len(heads) >= _KNOWN_MAX:
+                heads.clear()
+            heads[data[:size]] = head
 
     def _tell(self, sink: Sink, data: bytes) -> None:
         if self._head_done and not self._head_told:
@@ -317,7 +358,17 @@ class Channel(asyncio.Protocol):
 class Pool:
     """The connections to one Unix socket: idle ones are used again, newest first."""
 
-    __slots__ = ("_connecting", "_loop", "channels", "channels_max", "head_bytes_max", "idle", "idle_max", "path")
+    __slots__ = (
+        "_connecting",
+        "_loop",
+        "channels",
+        "channels_max",
+        "head_bytes_max",
+        "heads",
+        "idle",
+        "idle_max",
+        "path",
+    )
 
     def __init__(
         self,
@@ -334,6 +385,7 @@ class Pool:
         self.head_bytes_max = head_bytes_max
         self.channels: set[Channel] = set()
         self.idle: list[Channel] = []
+        self.heads: dict[bytes, ReplyHead] = {}
         self._connecting: set[asyncio.Task[Any]] = set()
 
     def send(
