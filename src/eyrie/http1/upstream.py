@@ -339,6 +339,8 @@ class Channel(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         pool = self._pool
         if self.keep_alive and not self.own and self.transport is not None and len(pool.idle) < pool.idle_max:
+            if not self.transport.is_reading():  # its last client was slow to the end; the next one must hear its reply
+                self.transport.resume_reading()
             pool.idle.append(self)
         else:
             self._drop()
