@@ -136,6 +136,41 @@ def test_large_bodies_pass_in_constant_memory_both_ways() -> None:
     run(test)
 
 
+def test_a_process_that_does_not_read_holds_the_client_back() -> None:
+    release = asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        await release.wait()
+        return Response(200, [], b"%d" % len(await request.read(100_000_000)))
+
+    async def test(w: World) -> None:
+        async with process(w, "objects", handler):
+            reader, writer = await w.connect()
+            writer.write(head(b"PUT", b"/b/k", S3_SCOPE.strip(), b"Content-Length: 50000000"))
+            sent = 0
+
+            async def send() -> None:
+                nonlocal sent
+                for _ in range(500):
+                    writer.write(b"x" * 100_000)
+                    await writer.drain()
+                    sent += 1
+
+            sending = asyncio.ensure_future(send())
+            before = -1
+            while before != sent:
+                before = sent
+                await asyncio.sleep(0.2)
+            assert sent < 400
+            release.set()
+            assert (await read_reply(reader)).body == b"50000000"
+            await sending
+            writer.close()
+            await writer.wait_closed()
+
+    run(test)
+
+
 def test_head_requests_pass() -> None:
     async def handler(request: Request) -> Response:
         return Response(200, [], b"", length=12_345)

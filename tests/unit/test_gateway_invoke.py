@@ -37,6 +37,7 @@ def test_a_signed_request_reaches_the_model_and_its_reply_comes_back() -> None:
         assert got.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
         assert got.headers["x-amzn-sagemaker-custom-attributes"] == "out"
         assert len(got.headers["x-amzn-requestid"]) == 36
+        assert w.gateway.invoker.reserved_bytes == 0
         assert "x-secret" not in got.headers
         call = one.calls[0]
         assert (call.method, call.path, call.body) == ("POST", "/invocations", b"1,2,3")
@@ -232,6 +233,26 @@ def test_a_long_reply_streams_with_back_pressure() -> None:
         assert len(got.body) == 400 * 65_536
         writer.close()
         await writer.wait_closed()
+
+    run(test)
+
+
+def test_replies_with_a_head_that_repeats_are_whole_however_they_come() -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            body = call.body * 1_000
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/csv\r\ncontent-length: %d\r\n\r\n" % len(body)
+            cut = {b"a": len(head + body), b"b": len(head) + 10, b"c": len(head), b"d": 5}[call.body]
+            call.writer.write((head + body)[:cut])
+            await call.writer.drain()
+            await asyncio.sleep(0.01)
+            call.writer.write((head + body)[cut:])
+
+        w.publish({"v": (1.0, [await w.instance("i-1", behave)])})
+        for body in (b"a", b"a", b"b", b"a", b"c", b"d", b"a"):
+            got = await w.invoke(body)
+            assert got.body == body * 1_000
+            assert got.headers["content-type"] == "text/csv"
 
     run(test)
 

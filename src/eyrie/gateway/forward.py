@@ -152,8 +152,6 @@ class Forward:
         """Bytes of the reply, interim replies included."""
         self.moved_at_s = self._forwarder.sweep.now
         self._connection.write_raw(piece)
-        if self._connection.writing_paused and self.channel is not None:
-            self.channel.pause_reading()
 
     def reply_end(self) -> None:
         """The reply is whole."""
