@@ -15,8 +15,12 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from eyrie.objects.body import Body
@@ -584,10 +588,6 @@ def test_errors_are_s3s_xml_and_head_has_no_body(world: World, bucket: str) -> N
 
 
 def test_a_body_that_is_not_the_signed_one_is_refused(world: World, s3: Any, bucket: str) -> None:
-    from botocore.auth import S3SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
     request = AWSRequest(
         "PUT",
         f"{world.url}/{bucket}/k",
@@ -649,10 +649,6 @@ class Chunks:
     """Writes an aws-chunked PUT as a client would."""
 
     def __init__(self, world: World, bucket: str, payload: str, decoded: int, trailer: str = "") -> None:
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-        from botocore.credentials import Credentials
-
         headers = {
             "x-amz-decoded-content-length": str(decoded),
             "content-encoding": "aws-chunked,gzip",
@@ -755,3 +751,82 @@ def test_chunked_bodies(world: World, s3: Any, bucket: str, kind: str) -> None:
         assert b"BadDigest" in put(crc="AAAAAA==")[1]
         assert b"InvalidRequest" in put(announced="x-amz-checksum-sha1")[1]
     assert read(s3, bucket, "chunked") == b"hello world"
+
+
+# --- nonsense
+
+ODD = ["", "0", "-1", "9" * 40, "é", "null", "a/b", "%zz", "*", '"', "bytes=0-", "true", "s3://", "=", "1,2"]
+ODD_HEADERS = [
+    "x-amz-copy-source",
+    "x-amz-copy-source-range",
+    "x-amz-metadata-directive",
+    "x-amz-tagging",
+    "range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "x-amz-checksum-crc32",
+    "x-amz-checksum-algorithm",
+    "x-amz-trailer",
+    "content-md5",
+    "x-amz-checksum-type",
+    "x-amz-acl",
+    "x-amz-mp-object-size",
+    "x-amz-object-attributes",
+]
+ODD_QUERIES = [
+    "uploads",
+    "uploadId",
+    "partNumber",
+    "tagging",
+    "delete",
+    "acl",
+    "list-type",
+    "max-keys",
+    "versions",
+    "location",
+    "encoding-type",
+    "policy",
+    "select",
+    "continuation-token",
+    "attributes",
+    "versionId",
+    "key-marker",
+    "max-parts",
+]
+ODD_BODIES = [
+    b"",
+    b"x",
+    b"<Delete/>",
+    b"<Tagging><TagSet><Tag/></TagSet></Tagging>",
+    b"<CompleteMultipartUpload><Part/>",
+    b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber></Part></CompleteMultipartUpload>",
+    b"<CreateBucketConfiguration><LocationConstraint>\n</LocationConstraint></CreateBucketConfiguration>",
+    b"\xff" * 99,
+]
+
+
+def test_nonsense_is_answered_with_a_modelled_error(world: World, s3: Any, bucket: str) -> None:
+    """Every method and subresource, odd values in query, headers and body: an answer of S3's, never a 500."""
+    pick = random.Random(11)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"data")
+    connection = http.client.HTTPConnection("127.0.0.1", world.port)
+    auth = S3SigV4Auth(Credentials("AKIAROOT", "root-secret"), "s3", "us-east-1")
+    seen: dict[int, int] = {}
+    for _ in range(600):
+        pairs = [f"{pick.choice(ODD_QUERIES)}={quote(pick.choice(ODD))}" for _ in range(pick.randint(0, 3))]
+        path = pick.choice(["/", f"/{bucket}", f"/{bucket}/k", f"/{bucket}/new", "/other/k"])
+        path += f"?{'&'.join(pairs)}" if pairs else ""
+        headers = {name: pick.choice(ODD) for name in pick.sample(ODD_HEADERS, pick.randint(0, 3))}
+        method = pick.choice(["GET", "PUT", "POST", "DELETE", "HEAD"])
+        request = AWSRequest(method, world.url + path, data=pick.choice(ODD_BODIES), headers=headers)
+        auth.add_auth(request)
+        connection.request(method, path, body=request.data, headers=dict(request.headers.items()))
+        reply = connection.getresponse()
+        body = reply.read()
+        seen[reply.status] = seen.get(reply.status, 0) + 1
+        assert reply.status < 500 or reply.status == 501, (method, path, headers, request.data, body)
+        if reply.status >= 400 and method != "HEAD":
+            assert b"<Error><Code>" in body, (method, path, body)
+    connection.close()
+    assert seen.keys() >= {200, 400, 404, 501}, seen
