@@ -412,6 +412,8 @@ class Connection(asyncio.Protocol):
         self._consuming = False
         if data and self._phase in (_HEAD, _REPLY):
             self._keep_for_later(data)
+        elif self._reading_paused and self._phase == _HEAD and not self._writing_paused:
+            self.resume_reading()  # an application that replies at once may have left it so
 
     def _read_ahead(self, data: bytes) -> None:
         """Bytes that come while a reply is under way, or after it."""
@@ -448,7 +450,7 @@ class Connection(asyncio.Protocol):
         self._since = self._sweep.now
         if self._phase <= _REPLY and self._mode != _UNDECIDED:
             self.listener.resumed(self)
-        elif self._phase == _HEAD and self._hold:
+        elif self._phase == _HEAD:
             self._go_on()
 
     # --- what the parser calls: facts are noted, nothing is decided inside of it -------------------------------------
@@ -751,9 +753,10 @@ class Connection(asyncio.Protocol):
             self._linger()
 
     def _go_on(self) -> None:
-        """Answer what was pipelined."""
+        """Answer what was pipelined, and read on."""
         data, self._hold = self._hold, b""
-        self.data_received(data)
+        if data:
+            self.data_received(data)
         if self._phase == _HEAD or len(self._hold) <= self._limits.pipelined_bytes:
             self.resume_reading()
 
