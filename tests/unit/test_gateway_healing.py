@@ -123,6 +123,28 @@ def test_a_request_that_killed_two_instances_is_not_sent_to_a_third() -> None:
     run(test)
 
 
+def test_a_request_that_keeps_two_instances_silent_is_answered_by_the_second_in_the_end() -> None:
+    async def test(w: World) -> None:
+        done = asyncio.Event()
+
+        async def behave(call: Call) -> None:  # as one that holds the interpreter while it computes: no pong either
+            if call.body == b"long":
+                call.instance.ping_status = None
+                await done.wait()
+            await answering(call)
+
+        instances = [await w.instance(f"i-{n}", behave) for n in range(4)]
+        w.publish({"v": (1.0, instances)})
+        waiting = asyncio.ensure_future(w.invoke(b"long"))
+        await until(lambda: w.counter("ejections") == 2)
+        done.set()
+        assert (await waiting).status == 200
+        assert (w.counter("retries"), w.counter("poison")) == (1, 0)
+        assert sum(1 for i in instances for call in i.calls if call.body == b"long") == 2
+
+    run(test)
+
+
 def test_a_bystander_of_a_death_is_not_taken_for_poison() -> None:
     async def test(w: World) -> None:
         instances = [await w.instance(f"i-{n}", hanging) for n in range(2)]
@@ -202,6 +224,39 @@ def test_a_stale_connection_is_replayed_and_counts_as_nothing() -> None:
             assert (await w.invoke()).status == 200
         assert len(one.calls) == 10
         assert w.counter("retries") == w.counter("ejections") == 0
+
+    run(test)
+
+
+def test_a_connection_that_ends_just_as_it_is_used_again_is_stale_and_no_failure() -> None:
+    async def test(w: World) -> None:
+        used: set[int] = set()
+
+        async def once(call: Call) -> None:  # a second request on a connection meets its end
+            if id(call.writer) in used:
+                call.writer.transport.abort()
+                return
+            used.add(id(call.writer))
+            await answering(call)
+
+        w.publish({"v": (1.0, [await w.instance("i-1", once)])})
+        kept = []
+        for _ in range(10):
+            assert (await w.invoke()).status == 200
+            kept += [call.writer for call in w.instances["i-1"].calls]  # so that no id comes twice
+        assert w.counter("retries") == w.counter("ejections") == 0
+
+    run(test)
+
+
+def test_a_request_never_goes_back_to_the_instance_that_lost_it() -> None:
+    async def test(w: World) -> None:
+        async def losing(call: Call) -> None:  # one worker of a container dies, the container goes on
+            call.writer.transport.abort()
+
+        w.publish({"v": (1.0, [await w.instance("i-1", losing), await w.instance("i-2")])})
+        assert [(await w.invoke(b"%d" % n)).body for n in range(20)] == [b"i-2"] * 20
+        assert w.counter("ejections") == 0
 
     run(test)
 

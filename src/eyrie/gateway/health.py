@@ -165,10 +165,12 @@ class Health:
             silent = sum(1 for other in variant.routed if other in self._silent)
             if may_eject_silent(silent, len(variant.routed)):
                 self._silent.discard(instance)
-                self._eject(instance, f"it answers nothing, nor /ping within {self._timeout_s:g} s")
+                self._eject(instance, f"it answers nothing, nor /ping within {self._timeout_s:g} s", dead=False)
 
-    def _eject(self, instance: Instance, why: str) -> None:
-        """Out of the route, and all its unanswered requests to others."""
+    def _eject(self, instance: Instance, why: str, dead: bool = True) -> None:
+        """Out of the route, and all its unanswered requests to others. Silent is not dead: a request that has moved
+        before stays with a silent one, which may be busy with it and answer yet.
+        """
         if not instance.ejected:
             instance.ejected = why
             if not instance.retired:
@@ -177,8 +179,8 @@ class Health:
                 self._tell(instance, why)
                 instance.endpoint.reweigh()
         for invocation in tuple(instance.invocations):
-            if invocation.movable and invocation.instance is instance:
-                invocation.move(why)
+            if invocation.movable and invocation.instance is instance and (dead or not invocation.moved):
+                invocation.move(why, dead)
 
     def _rerouted(self, endpoint: Endpoint) -> None:
         endpoint.reweigh()

@@ -135,7 +135,7 @@ class Invocation:
     instance: Instance | None = None
     hold_until_s = float("inf")
     _avoid: Instance | None = None
-    _moved = False
+    moved = False  # to another instance, after the first was lost to it
     _status = 0
     _special = False  # the request has headers of the runtime's own
     _streaming = False
@@ -300,20 +300,20 @@ class Invocation:
             self.hold_until_s = invoker.sweep.now + invoker.settings.hold_ms / 1000
             endpoint.held.append(self)
 
-    def move(self, why: str) -> None:
+    def move(self, why: str, dead: bool) -> None:
         """The instance is lost to this request, of whose reply no byte has come: try another, once, within the
-        budget.
+        budget. Only one that is dead, not one that is silent, speaks against the request.
         """
         invoker, instance, endpoint = self._invoker, self.instance, self._endpoint
         assert instance is not None
         assert endpoint is not None
         self._leave()
         now = invoker.sweep.now
-        if invoker.poison.died(self._hash(), instance.instance_id, now):
+        if dead and invoker.poison.died(self._hash(), instance.instance_id, now):
             invoker.meter.count("poison")
             log.error("a request to %s ended two instances (%s): refused for a while", endpoint.slug, why)
             self._finish(self._poisoned(endpoint))
-        elif self._moved:
+        elif self.moved:
             self._finish(errors.unavailable(f"Two instances were lost to this request: {why}."))
         elif not invoker.budget.withdraw(now):
             invoker.meter.count("retry_budget_limit")
@@ -321,7 +321,7 @@ class Invocation:
             self._finish(errors.unavailable(said))
         else:
             invoker.meter.count("retries")
-            self._moved = True
+            self.moved = True
             self._avoid = instance
             self.dispatch()
 
@@ -371,8 +371,6 @@ class Invocation:
             if not self._streaming:
                 self._start()
             self._connection.write(piece)
-            if self._connection.writing_paused:
-                channel.pause_reading()
 
     def _start(self) -> None:
         assert self.instance is not None
@@ -411,7 +409,7 @@ class Invocation:
         else:
             self._invoker.health.lost(instance)
             if self.instance is instance:  # else the ejection has moved it already
-                self.move("its connection ended")
+                self.move("its connection ended", dead=True)
             return
         if self._connection.reply_started:
             self._account(599, instance)
