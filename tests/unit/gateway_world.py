@@ -21,6 +21,7 @@ from botocore.credentials import Credentials
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
 from eyrie.gateway.app import Gateway, limits_of
+from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
 from eyrie.http1.unix import listen_unix
 from eyrie.settings import Settings
@@ -241,7 +242,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def world(**settings: Any) -> AsyncIterator[World]:
+async def world(limits: Limits | None = None, **settings: Any) -> AsyncIterator[World]:
     """A running worker on a fresh data folder."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -255,7 +256,7 @@ async def world(**settings: Any) -> AsyncIterator[World]:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         made.port = listener.getsockname()[1]
-        made.server = await listen(made.gateway, listener, limits_of(made.settings), made.gateway.sweep)
+        made.server = await listen(made.gateway, listener, limits or limits_of(made.settings), made.gateway.sweep)
         try:
             yield made
         finally:

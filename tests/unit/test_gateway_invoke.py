@@ -12,6 +12,7 @@ import pytest
 from gateway_world import ACCOUNT, Call, World, answering, hanging, read_reply, until, world
 
 from eyrie.domain.routing import RoutingStrategy
+from eyrie.http1.limits import Limits
 
 SM = "X-Amzn-SageMaker-"
 
@@ -177,6 +178,28 @@ def test_bodies_in_flight_have_a_budget() -> None:
         await until(lambda: w.gateway.invoker.reserved_bytes == 0)
 
     run(test, silence_ms=60_000, bodies_in_flight_bytes_max=1_000)
+
+
+def test_a_body_that_drips_is_not_waited_for_for_ever() -> None:
+    async def test(w: World) -> None:
+        w.publish({"v": (1.0, [await w.instance("i-1")])})
+        reader, writer = await w.connect()
+        request = w.sign(b"x" * 1_000, {}, "/endpoints/e/invocations")
+        writer.write(request[:-1_000])
+
+        async def drip() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.ensure_future(drip())
+        assert (await read_reply(reader)).status == 408
+        assert w.gateway.invoker.reserved_bytes == 0
+        dripping.cancel()
+        writer.transport.abort()
+        await asyncio.gather(dripping, return_exceptions=True)
+
+    run(test, limits=Limits(collect_ms=400))
 
 
 def test_a_chunked_request_body_is_gathered_for_the_model() -> None:

@@ -25,6 +25,7 @@ class Limits:
     idle_ms: int = 75_000  # a connection without a request
     head_ms: int = 15_000  # from a head's first byte to its last: 408 beyond
     body_idle_ms: int = 30_000  # between two pieces of a body: 408 beyond
+    collect_ms: int = 300_000  # of a collected body, from its head to its end: 408 beyond
     send_idle_ms: int = 60_000  # a client that takes no byte of its reply: cut
     linger_ms: int = 5_000  # after an early answer: how long what the client still sends is read and dropped
     linger_bytes: int = 67_108_864  # ... and how much of it

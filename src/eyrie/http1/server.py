@@ -132,6 +132,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_collect_limit",
+        "_collect_since",
         "_complete",
         "_consuming",
         "_expects_continue",
@@ -191,6 +192,7 @@ class Connection(asyncio.Protocol):
         self._spoilt = ""  # why the head cannot be accepted, found while it was parsed
         self._seen_target: bytes | None = None
         self._collect_limit = 0
+        self._collect_since = 0.0
         self._remaining = 0  # bytes of the body still to come; of a chunked one, its bytes on the wire so far
         self._tail = b""  # the last bytes of the segment before, where an empty line may have begun
         self._reply_chunked = False
@@ -634,6 +636,7 @@ class Connection(asyncio.Protocol):
                 return
             if self._expects_continue and not rest:
                 self.accept_body()
+            self._collect_since = self._sweep.now
         if rest or self._complete:
             self._pass_on(rest)
 
@@ -786,7 +789,8 @@ class Connection(asyncio.Protocol):
             elif waited_ms > limits.head_ms:
                 self.refuse(408, "the head did not end in time")
         elif phase == _BODY and not self._reading_paused:
-            if waited_ms > limits.body_idle_ms:
+            dripping = self._mode == _COLLECT and (now - self._collect_since) * 1000 > limits.collect_ms
+            if waited_ms > limits.body_idle_ms or dripping:
                 self.refuse(408, "the body did not arrive in time")
         elif phase == _LINGER:
             if waited_ms > limits.linger_ms:
