@@ -129,7 +129,8 @@ def test_stop_forces_what_does_not_listen_with_all_it_started(world: World, grac
     child = inside(one, "import subprocess; result = subprocess.Popen(['/bin/sleep', '1000']).pid")
     assert isinstance(child, int)
     slot = next(slot for slot in slots_of(world.data) if str(slot.socket) == one.socket)
-    running = [pid for pid in processes.pids() if _sleeps_below(pid, one.pid)]
+    # Popen returns a moment before the kernel shows the new command line.
+    running = until(lambda: [pid for pid in processes.pids() if _sleeps_below(pid, one.pid)], "its child seen")
     assert len(running) == 1
     compute.stop(spec.instance_id, grace_ms)
     assert "signal 9" in str(gone(compute, spec).exit_reason)
