@@ -23,6 +23,7 @@ from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, Variant
 from eyrie.gateway.app import Gateway, limits_of
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
+from eyrie.http1.sweep import Sweep
 from eyrie.http1.unix import listen_unix
 from eyrie.settings import Settings
 
@@ -251,7 +252,8 @@ async def world(limits: Limits | None = None, **settings: Any) -> AsyncIterator[
         entry = {"access_key_id": ACCESS, "secret_access_key": SECRET, "account": ACCOUNT}
         (data / "credentials.json").write_text(json.dumps([entry]))
         made = World(data, **settings)
-        made.gateway = Gateway(made.settings, "gateway-0", asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        made.gateway = Gateway(made.settings, "gateway-0", loop, Sweep(loop, period_ms=50))
         made.gateway.start()
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)

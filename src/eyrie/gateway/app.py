@@ -43,10 +43,12 @@ _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
 class Gateway:
     """The application of a worker's server."""
 
-    def __init__(self, settings: Settings, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, settings: Settings, name: str, loop: asyncio.AbstractEventLoop, sweep: Sweep | None = None
+    ) -> None:
         self.settings = settings
         self.name = name
-        self.sweep = Sweep(loop)
+        self.sweep = sweep or Sweep(loop)
         self.meter = Meter()
         run = settings.data / "run"
         credentials = Credentials.load(settings.data / "credentials.json")
