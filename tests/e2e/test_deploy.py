@@ -69,6 +69,7 @@ def test_an_endpoint_heals_from_its_own_copy_of_the_model(deployed: Deployed) ->
     sagemaker.update_endpoint_weights_and_capacities(EndpointName="kept", DesiredWeightsAndCapacities=weights)
     until(lambda: len(deployed.eyrie.serving("kept")) == 2)
     assert before < deployed.eyrie.serving("kept")
+    deployed.wait_in_service("kept")
     sagemaker.delete_endpoint(EndpointName="kept")
     archive = next(m.archive for m in deployed.models if m.name == "sklearn")
     boto3.client("s3").upload_file(str(archive), "models", "sklearn.tar.gz")
