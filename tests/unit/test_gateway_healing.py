@@ -30,11 +30,11 @@ def test_a_dead_instance_costs_nothing_and_leaves_the_route_at_once() -> None:
     async def test(w: World) -> None:
         one, two = await w.instance("i-1", hanging), await w.instance("i-2")
         w.publish({"v": (1.0, [one, two])})
-        waiting = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(10)]
-        await until(lambda: len(one.calls) + len(two.calls) == 10 and len(one.calls) > 0)
+        waiting = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(24)]
+        await until(lambda: len(one.calls) + len(two.calls) == 24 and len(one.calls) > 0)
         had = len(one.calls)
         await one.kill()
-        assert [(await reply).status for reply in waiting] == [200] * 10
+        assert [(await reply).status for reply in waiting] == [200] * 24
         assert w.counter("retries") == had
         assert w.counter("ejections") == 1
         for _ in range(5):
@@ -50,9 +50,9 @@ def test_a_hung_instance_is_found_by_its_silence_and_its_requests_move() -> None
         for _ in range(6):
             await w.invoke()
         one.behave, one.ping_status = hanging, None  # as SIGSTOP does it: it accepts, and that is all
-        waiting = [asyncio.ensure_future(w.invoke()) for _ in range(8)]
+        waiting = [asyncio.ensure_future(w.invoke()) for _ in range(24)]
         replies = [await reply for reply in waiting]
-        assert [(r.status, r.body) for r in replies] == [(200, b"i-2")] * 8
+        assert [(r.status, r.body) for r in replies] == [(200, b"i-2")] * 24
         assert w.counter("ejections") == 1
         pings = one.pings
         one.behave, one.ping_status = answering, 200  # SIGCONT
