@@ -432,6 +432,22 @@ def test_closing_lets_what_was_begun_end() -> None:
     asyncio.run(main())
 
 
+def test_a_server_that_ends_still_answers_on_a_connection_that_was_just_used() -> None:
+    async def test(connect: Callable[[], Awaitable[Wire]], server: Server) -> None:
+        used, unused = await connect(), await connect()
+        for wire in (used, unused):
+            wire.writer.write(GET)
+            await wire.reply()
+        server.stop_accepting(quiet_ms=600)
+        used.writer.write(GET)  # it was on its way when the end began
+        head, _ = await used.reply()
+        assert "connection: close" in head
+        assert await used.closed()
+        assert await unused.closed()  # once it was idle for as long
+
+    run(echo, test)
+
+
 def test_read_says_too_large_before_reading() -> None:
     async def handler(request: Request) -> Response:
         with pytest.raises(BodyTooLarge):

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _GC_OBJECTS = 20_000  # a request leaves no cycles behind: looking for them may be rare
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
+_QUIET_MS = 1_000  # at the end, a connection that was idle for so long is closed without a word
 
 
 class Gateway:
@@ -198,7 +199,7 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     log.info("%s serves %d endpoints", name, len(gateway.book.endpoints))
     await stop.wait()
     log.info("%s stops", name)
-    await server.close(settings.drain_ms)
+    await server.close(settings.drain_ms, min(_QUIET_MS, settings.drain_ms))
     gateway.stop()
     feeding.cancel()
     await asyncio.gather(feeding, return_exceptions=True)

@@ -43,6 +43,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from eyrie.http1.limits import Limits
+from eyrie.http1.outbox import Outbox
 from eyrie.http1.replies import STATUS_LINES, date_line, has_body, status_line
 from eyrie.http1.sweep import Sweep
 
@@ -52,6 +53,7 @@ _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"O
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
 _FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/([0-9]\.[0-9])\r\n")
 _EMPTY_LINE = b"\r\n\r\n"
+_TOGETHER_BYTES_MAX = 16_384  # of a reply's body, to be sent together with other replies of the same turn
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
 
 
@@ -268,7 +270,7 @@ class Connection(asyncio.Protocol):
         """
         if self._expects_continue and not self._complete and self.transport is not None:
             self._expects_continue = False
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def pause_reading(self) -> None:
         """Stop taking body bytes from the client."""
@@ -297,7 +299,12 @@ class Connection(asyncio.Protocol):
             if not has_body(self.method, status):
                 body = b""
         line = STATUS_LINES.get(status) or status_line(status)
-        transport.write(b"%b%b%b%b\r\n%b" % (line, lines, server.date, framing, body))
+        data = b"%b%b%b%b\r\n%b" % (line, lines, server.date, framing, body)
+        if len(body) <= _TOGETHER_BYTES_MAX:
+            server.outbox.put(transport, data)
+        else:
+            server.outbox.flush()
+            transport.write(data)
         self._reply_started = True
         self._finished(keep)
 
@@ -316,7 +323,7 @@ class Connection(asyncio.Protocol):
         self._keep = keep
         self._reply_left = length if bodied else 0
         self._reply_started = True
-        self.transport.write(b"%b%b%b%b\r\n" % (status_line(status), lines, self._server.date, framing))
+        self._write(b"%b%b%b%b\r\n" % (status_line(status), lines, self._server.date, framing))
 
     def _framing(self, status: int, length: int | None, keep: bool) -> bytes:
         """The header lines that say how long a reply is and whether the connection stays."""
@@ -333,11 +340,11 @@ class Connection(asyncio.Protocol):
         if self._reply_left is not None:
             piece = piece[: self._reply_left]
             self._reply_left -= len(piece)
-            self.transport.write(piece)
+            self._write(piece)
         elif self._reply_chunked:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
         else:
-            self.transport.write(piece)
+            self._write(piece)
 
     def finish(self) -> None:
         """End a begun reply. One that is shorter than announced cuts the connection, so that the client sees it."""
@@ -347,7 +354,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if self._reply_chunked:
-            self.transport.write(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
         self._finished(self._keep)
 
     def write_raw(self, data: bytes) -> None:
@@ -355,12 +362,23 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and self._phase <= _REPLY:
             self._reply_started = True
             self._since = self._sweep.now
-            self.transport.write(data)
+            self._write(data)
 
     def finish_raw(self, keep_alive: bool) -> None:
         """End of a raw reply, which told the client whether the connection stays."""
         if self._phase <= _REPLY:
             self._finished(keep_alive and self._keep and not self._server.draining)
+
+    def _write(self, data: bytes) -> None:
+        """Write directly, after what waits for the end of the turn."""
+        if self.transport is not None:
+            self._server.outbox.flush()
+            self.transport.write(data)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self._server.outbox.flush()
+            self.transport.close()
 
     def refuse(self, status: int, message: str) -> None:
         """Answer with the server's own error and close (a reply that has begun is cut instead); the application hears
@@ -750,8 +768,7 @@ class Connection(asyncio.Protocol):
                 self.resume_reading()
         elif self._phase == _REPLY and not self._hold:
             self._phase = _CLOSED
-            if self.transport is not None:
-                self.transport.close()
+            self._close()
         else:
             self._linger()
 
@@ -774,6 +791,7 @@ class Connection(asyncio.Protocol):
         self._hold = b""
         self.resume_reading()
         if self.transport is not None and self.transport.can_write_eof():
+            self._server.outbox.flush()
             with contextlib.suppress(OSError, RuntimeError):
                 self.transport.write_eof()
 
@@ -784,8 +802,8 @@ class Connection(asyncio.Protocol):
         phase = self._phase
         if phase == _HEAD:
             if not self._head:
-                if waited_ms > limits.idle_ms and self.transport is not None:
-                    self.transport.close()
+                if waited_ms > limits.idle_ms:
+                    self._close()
             elif waited_ms > limits.head_ms:
                 self.refuse(408, "the head did not end in time")
         elif phase == _BODY and not self._reading_paused:
@@ -798,10 +816,10 @@ class Connection(asyncio.Protocol):
         elif self._writing_paused and waited_ms > limits.send_idle_ms:
             self.abort()
 
-    def shut(self) -> None:
-        """The server is closing: an idle connection ends now, a busy one after its reply."""
-        if self._phase == _HEAD and self.transport is not None:
-            self.transport.close()
+    def shut(self, quiet_s: float) -> None:
+        """The server is closing: a connection that has been idle for as long ends now, a busy one after its reply."""
+        if self._phase == _HEAD and self.transport is not None and self._sweep.now - self._since >= quiet_s:
+            self._close()
 
 
 class Server:
@@ -811,10 +829,12 @@ class Server:
         self.application = application
         self.limits = limits
         self.sweep = sweep
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.draining = False
         self.date = date_line(time.time())
         self.connections: set[Connection] = set()
         self.refused_connections = 0
+        self._quiet_s = 0.0
         self._empty: asyncio.Event = asyncio.Event()
         self._listener: asyncio.AbstractServer | None = None
 
@@ -845,19 +865,24 @@ class Server:
         self.date = date_line(time.time())
         for connection in tuple(self.connections):
             connection.overdue(now)
+            if self.draining:
+                connection.shut(self._quiet_s)
 
-    def stop_accepting(self) -> None:
-        """Take no new connection; replies from now on close theirs."""
+    def stop_accepting(self, quiet_ms: int = 0) -> None:
+        """Take no new connection; replies from now on close theirs, idle connections end after `quiet_ms` of idleness:
+        a client that was about to use one gets an answer that tells of the end, instead of a reset.
+        """
         self.draining = True
+        self._quiet_s = quiet_ms / 1000
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         for connection in tuple(self.connections):
-            connection.shut()
+            connection.shut(self._quiet_s)
 
-    async def close(self, drain_ms: int) -> None:
+    async def close(self, drain_ms: int, quiet_ms: int = 0) -> None:
         """Stop accepting, let what was begun end within `drain_ms`, then cut the rest."""
-        self.stop_accepting()
+        self.stop_accepting(quiet_ms)
         self._empty.clear()
         if self.connections:
             with contextlib.suppress(TimeoutError):
