@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
+from eyrie.http1.outbox import Outbox
 from eyrie.http1.unix import connect_unix
 
 _EMPTY_LINE = b"\r\n\r\n"
@@ -153,8 +154,9 @@ class Channel(asyncio.Protocol):
         if transport is None:
             self._unsent = [head, body] if body else [head]
         else:
-            transport.write(head)
+            self._pool.outbox.put(transport, head)
             if body:
+                self._pool.outbox.flush()
                 transport.write(body)
 
     def write(self, piece: bytes) -> None:
@@ -162,6 +164,7 @@ class Channel(asyncio.Protocol):
         if self.transport is None:
             self._unsent.append(piece)
         else:
+            self._pool.outbox.flush()
             self.transport.write(piece)
 
     def cancel(self) -> None:
@@ -369,6 +372,7 @@ class Pool:
         "heads",
         "idle",
         "idle_max",
+        "outbox",
         "path",
     )
 
@@ -388,6 +392,7 @@ class Pool:
         self.channels: set[Channel] = set()
         self.idle: list[Channel] = []
         self.heads: dict[bytes, ReplyHead] = {}
+        self.outbox = Outbox(loop)
         self._connecting: set[asyncio.Task[Any]] = set()
 
     def send(
