@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 from http import HTTPStatus
+from json import dumps
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _EXTRA = {424: "Failed Dependency", 530: "Internal Dependency Failed", 499: "Client Closed Request"}
@@ -39,3 +40,16 @@ def date_line(epoch_s: float) -> bytes:
 def has_body(method: bytes, status: int) -> bool:
     """Whether a reply to this method with this status may carry a body at all."""
     return method != b"HEAD" and status >= 200 and status not in (204, 304)
+
+
+def refusal(status: int, message: str) -> tuple[bytes, bytes]:
+    """Header lines and body of an error that the server answers by itself."""
+    kind = {
+        408: "RequestTimeout",
+        413: "RequestEntityTooLarge",
+        431: "RequestHeaderFieldsTooLarge",
+        503: "ServiceUnavailable",
+    }
+    code = kind.get(status, "InternalFailure" if status == 500 else "BadRequest")
+    lines = b"content-type: application/json\r\nx-amzn-errortype: %b\r\n" % code.encode()
+    return lines, dumps({"__type": code, "message": message, "Message": message}).encode()

@@ -37,14 +37,13 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from json import dumps
 from typing import Any, Protocol, cast
 
 import httptools
 
 from eyrie.http1.limits import Limits
 from eyrie.http1.outbox import Outbox
-from eyrie.http1.replies import STATUS_LINES, date_line, has_body, status_line
+from eyrie.http1.replies import STATUS_LINES, date_line, has_body, refusal, status_line
 from eyrie.http1.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -114,19 +113,6 @@ _RAW = 3
 
 class _NotAlone(Exception):
     """A read brought more than one request."""
-
-
-def refusal(status: int, message: str) -> tuple[bytes, bytes]:
-    """Header lines and body of an error that the server answers by itself."""
-    kind = {
-        408: "RequestTimeout",
-        413: "RequestEntityTooLarge",
-        431: "RequestHeaderFieldsTooLarge",
-        503: "ServiceUnavailable",
-    }
-    code = kind.get(status, "InternalFailure" if status == 500 else "BadRequest")
-    lines = b"content-type: application/json\r\nx-amzn-errortype: %b\r\n" % code.encode()
-    return lines, dumps({"__type": code, "message": message, "Message": message}).encode()
 
 
 class Connection(asyncio.Protocol):
