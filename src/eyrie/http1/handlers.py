@@ -21,9 +21,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+from eyrie.http1.application import Application
 from eyrie.http1.limits import Limits
 from eyrie.http1.replies import header_block, refusal
-from eyrie.http1.server import Application, Connection, Server, listen
+from eyrie.http1.server import Connection, Server, listen
 from eyrie.http1.sweep import Sweep
 
 log = logging.getLogger(__name__)

@@ -37,10 +37,11 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import httptools
 
+from eyrie.http1.application import Application, Listener
 from eyrie.http1.limits import Limits
 from eyrie.http1.outbox import Outbox
 from eyrie.http1.replies import STATUS_LINES, date_line, has_body, refusal, status_line
@@ -54,38 +55,6 @@ _FIRST_LINE = re.compile(rb"(?:\r\n)*[A-Z]+ [^ \r\n]+ HTTP/([0-9]\.[0-9])\r\n")
 _EMPTY_LINE = b"\r\n\r\n"
 _TOGETHER_BYTES_MAX = 16_384  # of a reply's body, to be sent together with other replies of the same turn
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization")
-
-
-class Listener(Protocol):
-    """Who hears of a request after its head."""
-
-    def body(self, connection: Connection, data: bytes) -> None:
-        """The whole body, after `collect`."""
-
-    def data(self, connection: Connection, piece: bytes) -> None:
-        """A piece of the body, after `stream`."""
-
-    def end(self, connection: Connection) -> None:
-        """The streamed body is complete."""
-
-    def too_large(self, connection: Connection) -> None:
-        """The body passed the limit of `collect`; must reply."""
-
-    def gone(self, connection: Connection) -> None:
-        """The client left before its reply was complete."""
-
-    def paused(self, connection: Connection) -> None:
-        """The client does not keep up with its reply."""
-
-    def resumed(self, connection: Connection) -> None:
-        """The client has caught up."""
-
-
-class Application(Listener, Protocol):
-    """What a server serves. Calls come from the event loop and must not block; see the module's docstring."""
-
-    def head(self, connection: Connection) -> None:
-        """A request's head was read."""
 
 
 class Refused(Exception):
