@@ -33,7 +33,7 @@ async def main(paths: list[str]) -> None:
     for path in paths:
         if os.path.exists(path):
             os.unlink(path)
-        await loop.create_unix_server(Upstream, path)
+        await loop.create_unix_server(Upstream, path, backlog=4096)
     await asyncio.Event().wait()
 
 

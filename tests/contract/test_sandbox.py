@@ -59,7 +59,7 @@ def denied(answer: Any) -> bool:
         "open('/new', 'w')",
         "open('/run/new', 'w')",
         "os.mkdir('/home')",
-        "os.listdir('/root')[0] and open('/root/.bashrc')",
+        "open(os.path.join(os.sep, 'root', '.bashrc'))",
         "os.listdir('/sys')",
         "os.listdir('/var')",
         "open('/proc/sys/kernel/hostname', 'w')",
@@ -71,7 +71,7 @@ def denied(answer: Any) -> bool:
         "os.setgid(0)",
         "os.setgroups([0])",
         "os.chroot('/tmp')",
-        "import socket; socket.create_connection(('8.8.8.8', 53), 1)",
+        "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))",  # sends nothing
         "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
         "import fcntl; fcntl.ioctl(0, 0x5412, b'x')",
