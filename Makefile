@@ -59,7 +59,7 @@ wheel: setup ## Build dist/eyrie-VERSION-py3-none-any.whl
 	$(PY) -m build --wheel --no-isolation --outdir dist .
 
 lock: setup # Write requirements.lock anew, with the newest versions
-	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
+	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venv-sdk2 .venv-sdk3 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
