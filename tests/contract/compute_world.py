@@ -85,7 +85,7 @@ class World:
         given = {
             "instance_id": f"i-{number:017x}", "endpoint": EndpointKey("123456789012", "us-east-1", "ep"),
             "variant": "main", "zone": "a", "generation": 1, "instance_type": "ml.m5.large", "vcpu_milli": 2000,
-            "memory_mb": 8192, "container": container,
+            "memory_mb": 8192, "containers": (container,),
         }  # fmt: skip
         return InstanceSpec(**{**given, **fields})
 

@@ -356,7 +356,7 @@ def test_the_first_word_on_an_end_holds(tmp_path: Path) -> None:
 def test_the_archive_of_logs_is_bounded(tmp_path: Path) -> None:
     spec = InstanceSpec(
         "i-1", EndpointKey("123456789012", "us-east-1", "ep"), "main", "a", 1, "ml.m5.large", 1000, 64,
-        ContainerSpec("primary", "eyrie/sklearn", None, None),
+        (ContainerSpec("primary", "eyrie/sklearn", None, None),),
     )  # fmt: skip
     slot = Slot(tmp_path / "slot")
     (slot.path / "box").mkdir(parents=True)

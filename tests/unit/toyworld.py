@@ -38,7 +38,7 @@ def wish(
     specs = tuple(
         VariantSpec(
             name=name,
-            model=ModelSpec(f"model-{name}", f"arn:model/{name}", ContainerSpec("primary", image, None, url)),
+            model=ModelSpec(f"model-{name}", f"arn:model/{name}", (ContainerSpec("primary", image, None, url),)),
             instance_type="ml.m5.large",
             vcpu_milli=2000,
             memory_mb=8192,
@@ -165,7 +165,7 @@ class World:
         if sum(1 for i in self.instances.values() if i.alive) >= self.capacity:
             raise InsufficientCapacity(f"the limit of {self.capacity} instances on this host is reached")
         self.starts[spec.instance_id] += 1
-        image, now_ms = spec.container.image, self.clock.ms
+        image, now_ms = spec.containers[0].image, self.clock.ms
         crashes = image in self.crashing_images
         ready_ms = None if crashes or image in self.silent_images else now_ms + self.start_ms
         dies_ms = now_ms + 200 if crashes else None

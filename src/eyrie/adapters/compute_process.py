@@ -23,13 +23,13 @@ from eyrie.adapters import cgroups, ending, sandbox
 from eyrie.adapters.dependencies import DependencyError, Requirements
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.adapters.launch import Launcher, LaunchFailed, Server
-from eyrie.adapters.placing import PlacingFailed, place
+from eyrie.adapters.placing import MODELS, PlacingFailed, container_folders, make_folder, place
 from eyrie.adapters.sandbox import Isolation
 from eyrie.adapters.slot_maker import SlotMaker, fingerprint
 from eyrie.adapters.slots import Ending, Slot, SlotRecord
 from eyrie.adapters.tending import DISK_SLACK_BYTES, Tending
 from eyrie.adapters.warm_pool import WarmPool
-from eyrie.domain.fleet import InstanceSpec, ObservedInstance
+from eyrie.domain.fleet import ContainerSpec, InstanceSpec, ObservedInstance
 from eyrie.domain.instance_types import UnknownInstanceType
 from eyrie.ports import Artifacts, Clock, InsufficientCapacity, StartRefused
 from eyrie.settings import Settings
@@ -195,8 +195,12 @@ class ProcessCompute:
         record = slot.record()
         if record is None:
             raise LaunchFailed(f"slot {slot.slot_id} has no record")
+        for folder in container_folders(spec):
+            make_folder(slot, folder)
         for name, source in parts.items():
             place(source, slot, name, share=record.uid is not None)
+        if any(container.multi_model for container in spec.containers):
+            make_folder(slot, MODELS)
         for failure in cgroups.limit(record.groups, spec.vcpu_milli, spec.memory_mb):
             log.warning("%s: %s", spec.instance_id, failure)
         started_ms = self._clock.now_ms()
@@ -209,11 +213,19 @@ class ProcessCompute:
 
     def _parts(self, spec: InstanceSpec) -> dict[str, Path]:
         """What goes into the instance's /opt/ml, by name there; dependencies first. Raises StartRefused."""
-        if spec.container.artifact is None:
+        return {
+            str(Path(folder, name)): source
+            for container, folder in zip(spec.containers, container_folders(spec), strict=True)
+            for name, source in self._parts_of(container).items()
+        }
+
+    def _parts_of(self, container: ContainerSpec) -> dict[str, Path]:
+        """What one container needs, by name in its folder."""
+        if container.artifact is None:
             return {}
-        folder = self._artifacts.path(spec.container.artifact)
+        folder = self._artifacts.path(container.artifact)
         if not (folder / "model").is_dir():
-            raise StartRefused(f"the model archive {spec.container.artifact} is not unpacked on this host")
+            raise StartRefused(f"the model archive {container.artifact} is not unpacked on this host")
         try:
             built = self._requirements.build(folder)
         except DependencyError as fault:

@@ -12,8 +12,10 @@ import stat
 from pathlib import Path
 
 from eyrie.adapters.slots import Slot
+from eyrie.domain.fleet import InstanceSpec
 
 ENTRIES_MAX = 200_000
+MODELS = "models"  # where a multi-model container's models are, below /opt/ml
 
 
 class PlacingFailed(OSError):
@@ -21,8 +23,8 @@ class PlacingFailed(OSError):
 
 
 def place(source: Path, slot: Slot, name: str, share: bool) -> None:
-    """Make `slots/ID/ml/NAME` out of `source`. Raises PlacingFailed."""
-    half_made = slot.path / f"{name}.new"
+    """Make `slots/ID/ml/NAME` out of `source`; the folder above it is there. Raises PlacingFailed."""
+    half_made = slot.path / f"{name.replace('/', '-')}.new"
     shutil.rmtree(half_made, ignore_errors=True)
     try:
         _tree(source, half_made, share)
@@ -30,6 +32,23 @@ def place(source: Path, slot: Slot, name: str, share: bool) -> None:
     except OSError as fault:
         shutil.rmtree(half_made, ignore_errors=True)
         raise PlacingFailed(f"{name} could not be placed: {fault}") from fault
+
+
+def container_folders(spec: InstanceSpec) -> tuple[str, ...]:
+    """Each container's folder below /opt/ml: "" for a single one, "containers/N" for the Nth of several."""
+    if len(spec.containers) == 1:
+        return ("",)
+    return tuple(f"containers/{number}" for number in range(len(spec.containers)))
+
+
+def make_folder(slot: Slot, name: str) -> None:
+    """A folder of `slots/ID/ml` that the instance may read."""
+    path = slot.path / "ml"
+    path.mkdir(mode=0o755, exist_ok=True)
+    for part in Path(name).parts:
+        path /= part
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
 
 
 def _tree(source: Path, target: Path, share: bool) -> None:

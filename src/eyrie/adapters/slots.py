@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eyrie.domain.fleet import InstanceSpec
+from eyrie.domain.stored import instance_of_today
 
 LOCK_FD = 9  # the descriptor on which a model server holds its lock; one digit, as the shell wants it
 TAIL_BYTES_MAX = 262_144
@@ -106,7 +107,13 @@ class Slot:
 
     def spec(self) -> InstanceSpec | None:
         """`spec.json`, or None: nobody claimed the slot."""
-        return _load(self.path / "spec.json", InstanceSpec)
+        given = _load(self.path / "spec.json", dict[str, Any])
+        if given is None:
+            return None
+        try:
+            return msgspec.convert(instance_of_today(given), InstanceSpec)
+        except msgspec.ValidationError:
+            return None
 
     def ending(self) -> Ending | None:
         """`stop.json`, or None: it was not told to end."""

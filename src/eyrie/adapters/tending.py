@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from eyrie.adapters import cgroups, ending, processes
+from eyrie.adapters.placing import container_folders
 from eyrie.adapters.slot_client import NoAnswer, ask
 from eyrie.adapters.slots import Slot
 from eyrie.adapters.warm_pool import WarmPool
@@ -227,16 +228,29 @@ class Tending:
 
 
 def claim_body(spec: InstanceSpec) -> dict[str, object]:
-    """What a model server is told of the instance that it becomes."""
+    """What a model server is told of the instance that it becomes (docs/concepts/processes.md)."""
+    first = spec.containers[0]
     return {
         "instance_id": spec.instance_id,
-        "container": spec.container.hostname,
-        "image": spec.container.image,
         "endpoint": spec.endpoint.slug,
         "variant": spec.variant,
         "zone": spec.zone,
         "vcpu_milli": spec.vcpu_milli,
-        "environment": dict(spec.container.environment),
+        "memory_mb": spec.memory_mb,
+        "execution": spec.execution,
+        "containers": [
+            {
+                "hostname": container.hostname,
+                "image": container.image,
+                "environment": dict(container.environment),
+                "mode": container.mode,
+                "folder": folder,
+            }
+            for container, folder in zip(spec.containers, container_folders(spec), strict=True)
+        ],
+        "container": first.hostname,
+        "image": first.image,
+        "environment": dict(first.environment),
     }
 
 

@@ -113,11 +113,11 @@ class Hands:
             owed = self._endpoints.owed()  # before the endpoints: what is owed no more, they name
             self._fetched = {effect_id: digest for effect_id, digest in self._fetched.items() if effect_id in owed}
             named = {
-                v.spec.model.container.artifact
+                digest
                 for e in self._endpoints.list()
                 for f in e.fleets
                 for v in f.variants
-                if v.spec.model.container.artifact is not None
+                for digest in v.spec.model.artifacts
             }
             self._artifacts.keep(named | set(self._fetched.values()))
 

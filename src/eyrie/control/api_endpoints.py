@@ -9,7 +9,7 @@ from typing import Any
 
 from eyrie.control import images
 from eyrie.control.api_endpoint_configs import config_arn, find_config
-from eyrie.control.api_models import container_of, find_model, model_arn, model_data_url
+from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
 from eyrie.control.deployment_config import check_deployment_config, termination_wait_ms
 from eyrie.control.endpoint_view import describe
@@ -20,7 +20,7 @@ from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import Refused
 from eyrie.domain.fleet import ContainerSpec, ModelSpec, VariantSpec
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.routing import RoutingStrategy
+from eyrie.domain.routing import ContainerMode, Execution, RoutingStrategy
 from eyrie.ports import Commit, Document
 from eyrie.wire.errors import already_exists, could_not_find, resource_limit_exceeded, validation
 
@@ -139,12 +139,12 @@ def fleet_of(context: Context, config: Document) -> FleetSpec:
 def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
     model = find_model(context, given["ModelName"])
     size = context.instance_types.get(given["InstanceType"])
-    container = container_of(model)
-    image = images.resolve(container["Image"])
+    containers = containers_of(model)
+    found = [images.resolve(container["Image"]) for container in containers]
     strategy = given.get("RoutingConfig", {}).get("RoutingStrategy")
     return VariantSpec(
         name=given["VariantName"],
-        model=_model(context, model, container),
+        model=_model(context, model, containers),
         instance_type=size.name,
         vcpu_milli=size.vcpu_milli,
         memory_mb=size.memory_mb,
@@ -152,19 +152,34 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
         initial_weight=given["InitialVariantWeight"],
         strategy=RoutingStrategy(strategy) if strategy else RoutingStrategy.LEAST_OUTSTANDING_REQUESTS,
         startup_timeout_s=given.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
-        foreign=image is not None and image.foreign,
+        foreign=any(image is not None and image.foreign for image in found),
     )
 
 
-def _model(context: Context, model: Document, container: Mapping[str, Any]) -> ModelSpec:
-    spec = ContainerSpec(
-        hostname=container.get("ContainerHostname", "primary"),
-        image=container["Image"],
+def _model(context: Context, model: Document, containers: Sequence[Mapping[str, Any]]) -> ModelSpec:
+    mode = model.body.get("InferenceExecutionConfig", {}).get("Mode", Execution.SERIAL)
+    names = ["primary"] if len(containers) == 1 else [f"container-{n}" for n in range(1, len(containers) + 1)]
+    return ModelSpec(
+        name=model.name,
+        arn=model_arn(context, model.name),
+        containers=tuple(_container(given, name) for given, name in zip(containers, names, strict=True)),
+        execution_role_arn=model.body.get("ExecutionRoleArn"),
+        execution=Execution(mode),
+    )
+
+
+def _container(given: Mapping[str, Any], name: str) -> ContainerSpec:
+    """`name`: its host name where the model gives none."""
+    cache = given.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled")
+    return ContainerSpec(
+        hostname=given.get("ContainerHostname", name),
+        image=given["Image"],
         artifact=None,
-        model_data_url=model_data_url(container),
-        environment=dict(container.get("Environment", {})),
+        model_data_url=model_data_url(given),
+        environment=dict(given.get("Environment", {})),
+        mode=ContainerMode(given.get("Mode", ContainerMode.SINGLE_MODEL)),
+        model_cache=cache == "Enabled",
     )
-    return ModelSpec(model.name, model_arn(context, model.name), spec, model.body.get("ExecutionRoleArn"))
 
 
 def _change(given: Mapping[str, Any]) -> CapacityChange:

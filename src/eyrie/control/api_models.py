@@ -5,7 +5,7 @@ A model in use may be deleted: an endpoint holds its whole specification.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.control import images
@@ -43,10 +43,11 @@ def find_model(context: Context, name: str) -> Document:
     return found
 
 
-def container_of(model: Document) -> dict[str, Any]:
-    """The one container of a model."""
-    container: dict[str, Any] = model.body.get("PrimaryContainer") or model.body["Containers"][0]
-    return container
+def containers_of(model: Document) -> Sequence[dict[str, Any]]:
+    """The containers of a model, in the order of a pipeline."""
+    primary = model.body.get("PrimaryContainer")
+    several: Sequence[dict[str, Any]] = [primary] if primary is not None else model.body["Containers"]
+    return several
 
 
 def model_data_url(container: Mapping[str, Any]) -> str | None:

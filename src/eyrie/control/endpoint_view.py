@@ -9,7 +9,7 @@ from eyrie.control import images
 from eyrie.control.context import seconds
 from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
-from eyrie.domain.fleet import Fleet, Variant
+from eyrie.domain.fleet import ContainerSpec, Fleet, Variant
 
 REASON_CHARS_MAX = 1024
 
@@ -59,7 +59,7 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
     serves = endpoint.route is not None and fleet.generation == endpoint.serving.generation
     shown: dict[str, Any] = {
         "VariantName": variant.name,
-        "DeployedImages": [_image(fleet, variant)],
+        "DeployedImages": [_image(fleet, container) for container in variant.spec.model.containers],
         "CurrentWeight": variant.desired_weight if serves else 0.0,
         "DesiredWeight": variant.desired_weight,
         "CurrentInstanceCount": endpoint.ready_count(fleet, variant.name),
@@ -72,8 +72,8 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
     return shown
 
 
-def _image(fleet: Fleet, variant: Variant) -> dict[str, Any]:
-    name = variant.spec.model.container.image
+def _image(fleet: Fleet, container: ContainerSpec) -> dict[str, Any]:
+    name = container.image
     image = images.resolve(name)
     return {
         "SpecifiedImage": name,

@@ -16,6 +16,7 @@ from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import EndpointExists, EndpointMissing
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.plan import Decision
+from eyrie.domain.stored import endpoint_of_today
 from eyrie.ports import Action, Clock, Commit, Conflict, Document, Event, Identity, Store
 
 KIND = "Endpoint"
@@ -31,8 +32,10 @@ def encode(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def decode(body: dict[str, Any]) -> Endpoint:
-    """The endpoint of a document body. Raises msgspec.ValidationError for anything else."""
-    return msgspec.convert(body, Endpoint)
+    """The endpoint of a document body, also of one that an earlier version stored. Raises msgspec.ValidationError for
+    anything else.
+    """
+    return msgspec.convert(endpoint_of_today(body), Endpoint)
 
 
 class Endpoints:

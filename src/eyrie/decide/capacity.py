@@ -53,9 +53,8 @@ def fill(draft: Draft, policy: Policy, chance: Chance) -> None:
 
 
 def artifacts_present(variant: Variant) -> bool:
-    """True when the variant's model archive is known by digest, or there is none."""
-    container = variant.spec.model.container
-    return container.model_data_url is None or container.artifact is not None
+    """True when every archive of the variant's model is known by digest, or there is none."""
+    return variant.spec.model.complete
 
 
 def _why_retired(endpoint: Endpoint) -> str:

@@ -72,23 +72,30 @@ def _create(draft: Draft, policy: Policy) -> None:
 
 def _fetch(draft: Draft, fleet: Fleet) -> str | None:
     """Owe or take in the fleet's model archives; the reason when one cannot be had."""
-    for index, variant in enumerate(fleet.variants):
-        container = variant.spec.model.container
-        if artifacts_present(variant):
-            continue
-        subject = f"{fleet.generation}-{index}"
-        outcome = next((o for o in draft.seen.outcomes if (o.verb, o.subject) == (Verb.FETCH_ARTIFACT, subject)), None)
-        if outcome is None:
-            if not draft.owed(Verb.FETCH_ARTIFACT, subject):
-                draft.owe(Verb.FETCH_ARTIFACT, subject, url=container.model_data_url, code_url=_code_url(container))
-        elif outcome.error is not None:
-            return (
-                f'Failed to download model data for container "{container.hostname}" of production variant '
-                f'{variant.name} from URL: "{container.model_data_url}": {outcome.error}'
-            )
-        else:
-            draft.note(f"artifact {outcome.value}", f"model data of variant {variant.name}: {container.model_data_url}")
-            _set_artifact(draft, fleet.generation, variant.name, outcome.value)
+    failures = [
+        _fetch_one(draft, fleet, variant, f"{fleet.generation}-{index}" + (f"-{place}" if place else ""), place)
+        for index, variant in enumerate(fleet.variants)
+        for place, container in enumerate(variant.spec.model.containers)
+        if not container.complete
+    ]
+    return next((failure for failure in failures if failure is not None), None)
+
+
+def _fetch_one(draft: Draft, fleet: Fleet, variant: Variant, subject: str, place: int) -> str | None:
+    """The same for one container, the `place`th of its model."""
+    container = variant.spec.model.containers[place]
+    outcome = next((o for o in draft.seen.outcomes if (o.verb, o.subject) == (Verb.FETCH_ARTIFACT, subject)), None)
+    if outcome is None:
+        if not draft.owed(Verb.FETCH_ARTIFACT, subject):
+            draft.owe(Verb.FETCH_ARTIFACT, subject, url=container.model_data_url, code_url=_code_url(container))
+        return None
+    if outcome.error is not None:
+        return (
+            f'Failed to download model data for container "{container.hostname}" of production variant '
+            f'{variant.name} from URL: "{container.model_data_url}": {outcome.error}'
+        )
+    draft.note(f"artifact {outcome.value}", f"model data of variant {variant.name}: {container.model_data_url}")
+    _set_artifact(draft, fleet.generation, variant.name, place, outcome.value)
     return None
 
 
@@ -98,11 +105,13 @@ def _code_url(container: ContainerSpec) -> str | None:
     return url if url.startswith("s3://") else None
 
 
-def _set_artifact(draft: Draft, fleet: int, variant: str, digest: str | None) -> None:
+def _set_artifact(draft: Draft, fleet: int, variant: str, place: int, digest: str | None) -> None:
     def with_digest(f: Fleet) -> Fleet:
         if f.generation != fleet:
             return f
-        return replace(f, variants=tuple(_with_artifact(v, digest) if v.name == variant else v for v in f.variants))
+        return replace(
+            f, variants=tuple(_with_artifact(v, place, digest) if v.name == variant else v for v in f.variants)
+        )
 
     draft.change(fleet=with_digest(draft.endpoint.fleet))
     deployment = draft.endpoint.deployment
@@ -110,9 +119,10 @@ def _set_artifact(draft: Draft, fleet: int, variant: str, digest: str | None) ->
         draft.change(deployment=replace(deployment, green=with_digest(deployment.green)))
 
 
-def _with_artifact(variant: Variant, digest: str | None) -> Variant:
-    container = replace(variant.spec.model.container, artifact=digest)
-    return replace(variant, spec=replace(variant.spec, model=replace(variant.spec.model, container=container)))
+def _with_artifact(variant: Variant, place: int, digest: str | None) -> Variant:
+    model = variant.spec.model
+    containers = tuple(replace(c, artifact=digest) if n == place else c for n, c in enumerate(model.containers))
+    return replace(variant, spec=replace(variant.spec, model=replace(model, containers=containers)))
 
 
 def _start_failure(endpoint: Endpoint, fleet: Fleet, policy: Policy, since_ms: int = 0) -> str | None:

@@ -6,13 +6,22 @@ takes too long or ends by itself is FAILED, and counts against the variant's bac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from eyrie.decide.draft import Draft
 from eyrie.decide.policy import Policy
 from eyrie.domain.endpoint import Endpoint
-from eyrie.domain.fleet import Backoff, Fleet, Instance, InstanceSpec, InstanceState, ObservedInstance, Variant
+from eyrie.domain.fleet import (
+    Backoff,
+    Fleet,
+    Instance,
+    InstanceSpec,
+    InstanceState,
+    ModelSpec,
+    ObservedInstance,
+    Variant,
+)
 from eyrie.domain.observation import Health
 from eyrie.domain.plan import Outcome, Verb
 
@@ -38,8 +47,9 @@ def spec_of(endpoint: Endpoint, instance: Instance) -> InstanceSpec | None:
         instance_type=spec.instance_type,
         vcpu_milli=spec.vcpu_milli,
         memory_mb=spec.memory_mb,
-        container=spec.model.container,
+        containers=spec.model.containers,
         startup_timeout_s=spec.startup_timeout_s,
+        execution=spec.model.execution,
     )
 
 
@@ -221,11 +231,22 @@ def _last_words(seen: ObservedInstance | None) -> str:
 def _failure_text(draft: Draft, instance: Instance, detail: str) -> str:
     """SageMaker's sentence, then what is known: never longer than a FailureReason may be."""
     variant = variant_of(draft.endpoint, instance)
-    container = variant.spec.model.container.hostname if variant else "primary"
+    tail = draft.seen.tails.get(instance.instance_id, ())
+    container = _blamed(variant.spec.model, tail) if variant else "primary"
     before = backoff_of(draft.endpoint, instance.fleet, instance.variant)
     times = f" That was start {before.crashes + 1} in a row that failed." if before else ""
     head = UNHEALTHY.format(container=container, variant=instance.variant) + " " + detail + times
-    return _with_log(head, draft.seen.tails.get(instance.instance_id, ()))
+    return _with_log(head, tail)
+
+
+def _blamed(model: ModelSpec, tail: Sequence[str]) -> str:
+    """The host name of the container that failed: the last one in whose name the log speaks, else the first."""
+    if len(model.containers) > 1:
+        for line in reversed(tail):
+            speaks = next((c.hostname for c in model.containers if f" [{c.hostname}] " in line), None)
+            if speaks is not None:
+                return speaks
+    return model.hostname
 
 
 def _with_log(head: str, lines: Iterable[str]) -> str:

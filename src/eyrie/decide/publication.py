@@ -50,15 +50,20 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> Varian
     ready = members(endpoint, fleet, variant.name, InstanceState.READY)
     silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
     routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
+    model = variant.spec.model
     return VariantRoute(
         name=variant.name,
         weight=variant.desired_weight,
         strategy=variant.spec.strategy,
-        container=variant.spec.model.container.hostname,
+        container=model.hostname,
         targets=tuple(
             Target(i.instance_id, i.socket, i.zone)
             for i in sorted(routed, key=lambda i: (i.requested_ms, i.instance_id))
         ),
+        mode=model.containers[0].mode,
+        execution=model.execution,
+        containers=tuple(c.hostname for c in model.containers),
+        model_cache=model.containers[0].model_cache,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.routing import RoutingStrategy
+from eyrie.domain.routing import ContainerMode, Execution, RoutingStrategy
 
 
 class InstanceState(StrEnum):
@@ -45,9 +45,21 @@ class ContainerSpec:
 
     hostname: str  # "primary" unless the model's ContainerHostname says otherwise
     image: str  # as the user named it
-    artifact: str | None  # sha256 hex digest of the model archive; None: no model data
-    model_data_url: str | None
+    artifact: str | None  # sha256 hex digest of the model archive; None: no model data, or not fetched beforehand
+    model_data_url: str | None  # of a multi-model container: the prefix that its models lie below
     environment: dict[str, str] = field(default_factory=dict)
+    mode: ContainerMode = ContainerMode.SINGLE_MODEL
+    model_cache: bool = True  # of a multi-model container: models stay loaded after an answer
+
+    @property
+    def multi_model(self) -> bool:
+        """Its models are fetched when requests name them."""
+        return self.mode is ContainerMode.MULTI_MODEL
+
+    @property
+    def complete(self) -> bool:
+        """Everything that must be fetched before an instance starts is here."""
+        return self.multi_model or self.model_data_url is None or self.artifact is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +74,9 @@ class InstanceSpec:
     instance_type: str  # "ml.m5.large"
     vcpu_milli: int  # CPU cap, thousandths of a core
     memory_mb: int  # memory cap
-    container: ContainerSpec
+    containers: tuple[ContainerSpec, ...]  # 1 to 15, in the order of a pipeline
     startup_timeout_s: int = 240
+    execution: Execution = Execution.SERIAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +125,24 @@ class ModelSpec:
 
     name: str
     arn: str
-    container: ContainerSpec
+    containers: tuple[ContainerSpec, ...]  # 1 to 15, in the order of a pipeline
     execution_role_arn: str | None = None
+    execution: Execution = Execution.SERIAL
+
+    @property
+    def hostname(self) -> str:
+        """The first container's host name: what stands for the whole in error messages."""
+        return self.containers[0].hostname
+
+    @property
+    def complete(self) -> bool:
+        """Every container's model data is here, as far as it must be before an instance starts."""
+        return all(container.complete for container in self.containers)
+
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """The digests of the archives that it is made of."""
+        return frozenset(c.artifact for c in self.containers if c.artifact is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,28 @@ class RoutingStrategy(StrEnum):
     RANDOM = "RANDOM"
 
 
+class ContainerMode(StrEnum):
+    """What a container holds: one model, or whichever of many a request names. SageMaker's spellings."""
+
+    SINGLE_MODEL = "SingleModel"
+    MULTI_MODEL = "MultiModel"
+
+
+class Execution(StrEnum):
+    """How several containers of an instance work: one after the other, or the one that the request names."""
+
+    SERIAL = "Serial"
+    DIRECT = "Direct"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One instance that requests may be sent to."""
 
     instance_id: str
-    socket: str  # absolute path of the instance's Unix socket
+    socket: str  # absolute path of the instance's Unix socket; worker N listens on SOCKET.N
     zone: str
+    workers: int = 1  # model server processes of the instance, each a target of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,10 @@ class VariantRoute:
     strategy: RoutingStrategy
     container: str  # host name of the (first) container, as error messages name it
     targets: tuple[Target, ...] = ()
+    mode: ContainerMode = ContainerMode.SINGLE_MODEL
+    execution: Execution = Execution.SERIAL
+    containers: tuple[str, ...] = ()  # host names of all containers, in their order
+    model_cache: bool = True  # of a multi-model variant: models stay loaded after an answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_an_endpoint_holds_its_whole_specification(sm: Any, door: Any) -> None:
     assert (spec.initial_count, spec.initial_weight, spec.startup_timeout_s) == (3, 1.0, 600)
     assert spec.strategy is RoutingStrategy.RANDOM
     assert not spec.foreign
-    made = spec.model.container
+    (made,) = spec.model.containers
     assert (made.hostname, made.image, made.model_data_url) == ("primary", "eyrie/sklearn", "s3://b/m.tar.gz")
     assert made.environment == {"A": "1"}
     assert sm.describe_endpoint(EndpointName="e")["EndpointConfigName"] == "c"
