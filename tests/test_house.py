@@ -255,7 +255,9 @@ def test_every_command_and_flag_is_documented() -> None:
     missing = []
     for name, command in group.commands.items():
         section = re.search(rf"^## `eyrie {name}.*?(?=^## |\Z)", page, re.M | re.S)
-        flags = [option for p in command.params for option in [*p.opts, *p.secondary_opts] if option.startswith("--")]
+        below = list(command.commands.values()) if isinstance(command, typer.core.TyperGroup) else []
+        parameters = [p for one in [command, *below] for p in one.params]
+        flags = [option for p in parameters for option in [*p.opts, *p.secondary_opts] if option.startswith("--")]
         missing += (
             [f"eyrie {name}"] if section is None else [f"eyrie {name} {f}" for f in flags if f"`{f}" not in section[0]]
         )

@@ -22,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys = typer.Typer(help="Make, list and revoke API keys of the Open Inference Protocol (/v2).", no_args_is_help=True)
+app.add_typer(keys, name="key")
+
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data directory [EYRIE_DATA, else ~/.eyrie].")]
 
 
@@ -115,6 +118,43 @@ def doctor(data: Data = None) -> None:
     from eyrie.cli import doctor as command
 
     command.run(_settings(data))
+
+
+@keys.command("create")
+def key_create(
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", metavar="NAME", help="An endpoint that it opens. [every one]")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="SPAN|DATE", help="Its end: 12h, 90d, or 2027-01-31 (UTC). [never]")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Region of the endpoints. [that of `eyrie env`]")] = None,
+    data: Data = None,
+) -> None:
+    """Make an API key for /v2 and print it: `Authorization: Bearer KEY`. It is shown this once."""
+    from eyrie.cli import data as datadir
+    from eyrie.cli import key as command
+
+    settings = datadir.running_settings(_settings(data))
+    command.create(settings.data, region or settings.region, endpoint or [], expires)
+
+
+@keys.command("list")
+def key_list(data: Data = None) -> None:
+    """Show the API keys: ids, endpoints, and when they end."""
+    from eyrie.cli import key as command
+
+    command.show(_settings(data).data)
+
+
+@keys.command("revoke")
+def key_revoke(
+    key: Annotated[str, typer.Argument(help="Id of the key, or the key itself.")], data: Data = None
+) -> None:
+    """Revoke an API key: within a second it opens nothing any more."""
+    from eyrie.cli import key as command
+
+    command.revoke(_settings(data).data, key)
 
 
 @app.command()
