@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench survival wheel lock clean
+.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ bench: setup ## Measure the gateway against HAProxy, and an endpoint against Fas
 	$(PY) bench/gateway_vs_haproxy.py
 	$(PY) bench/endpoint_vs_fastapi.py
 
+bench-peers: # An environment for each peer of the benchmarks, from its own packages
+	@for lock in bench/peers/*.lock; do .ci/setup .venv-bench-$$(basename $$lock .lock) $$lock; done
+
+bench-table: setup bench-peers ## Measure everything against its peers and write the README's table
+	@$(PY) bench/table.py
+
 survival: setup ## Break things under load, five runs each: requests failed and seconds to heal, median and worst
 	$(PY) bench/survival.py
 
@@ -62,5 +68,5 @@ lock: setup # Write requirements.lock anew, with the newest versions
 	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-sdk2 .venv-sdk3 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-sdk2 .venv-sdk3 .venv-bench-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

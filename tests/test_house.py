@@ -339,7 +339,8 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 
 
 def test_the_lock_files_pin_everything_and_name_no_address() -> None:
-    for lock in [ROOT / "requirements.lock", *sorted((ROOT / "tests/sdk").glob("*.lock"))]:
+    locks = [*sorted((ROOT / "tests/sdk").glob("*.lock")), *sorted((ROOT / "bench/peers").glob("*.lock"))]
+    for lock in [ROOT / "requirements.lock", *locks]:
         loose = [line for line in lock.read_text().splitlines() if "==" not in line or "://" in line]
         assert loose == [], lock
 

@@ -1,0 +1,173 @@
+"""Run every benchmark and write the README's table: `make bench-table`, at most fifteen minutes, nobody watching.
+
+    python bench/table.py [--only NAME ...] [--print]
+
+One benchmark after the other, each a process of its own with a time limit. One that fails, or a peer that does not
+start, is a row that says why. What a benchmark leaves running is ended: orphans become children of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import frame
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks: begin (make bench-table) -->", "<!-- benchmarks: end -->"
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A script, how long it may take, and what its first ratio is called where the script does not say."""
+
+    script: str
+    limit_s: float
+    name: str
+    goal: float
+    at_most: bool = False
+
+
+BENCHMARKS = (
+    Benchmark("gateway_vs_envoy.py", 75, "gateway hop against Envoy", 1.5),
+    Benchmark("gateway_vs_haproxy.py", 75, "gateway hop against HAProxy", 0.4),
+    Benchmark("endpoint_vs_peers.py", 420, "endpoint against its peers", 8),
+    Benchmark("rows.py", 60, "100 CSV rows a request", 0.5),
+    Benchmark("compiled.py", 60, "compiled against not compiled", 2),
+    Benchmark("many_models.py", 120, "500 models behind one endpoint", 1.3, at_most=True),
+    Benchmark("pipeline.py", 60, "a pipeline of four against its slowest container", 1.2, at_most=True),
+    Benchmark("shared_memory.py", 90, "memory of four workers against one", 2, at_most=True),
+    Benchmark("cold_start.py", 60, "cold start", 100, at_most=True),
+)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these benchmarks, without .py")
+    options.add_argument("--print", action="store_true", help="print the table, and leave the README as it is")
+    chosen = options.parse_args()
+    if unknown := sorted(set(chosen.only) - {Path(b.script).stem for b in BENCHMARKS}):
+        options.error(f"no benchmark is called {', '.join(unknown)}")
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ratios: list[frame.Ratio] = []
+    began = time.monotonic()
+    for benchmark in BENCHMARKS:
+        if not chosen.only or Path(benchmark.script).stem in chosen.only:
+            print(f"--- {benchmark.script}", flush=True)
+            ratios += run(benchmark)
+            end_orphans()
+    text = table(ratios, time.monotonic() - began)
+    print(text)
+    if not chosen.print and not chosen.only:
+        README.write_text(placed(README.read_text(), text))
+    return 0
+
+
+def run(benchmark: Benchmark) -> list[frame.Ratio]:
+    """The ratios that a benchmark printed; one row that says why where there are none."""
+    if not (HERE / benchmark.script).exists():
+        return [without(benchmark, "not measured: there is no such benchmark yet")]
+    with tempfile.TemporaryFile("w+") as said:
+        argv = [sys.executable, str(HERE / benchmark.script), "--report"]
+        child = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        late = not ended(child, benchmark.limit_s)
+        if late:
+            child.terminate()
+            if not ended(child, GRACE_S):
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        said.seek(0)
+        lines = said.read().splitlines()
+    print("\n".join(f"    {line}" for line in lines), flush=True)
+    found = [ratio for line in lines if (ratio := frame.parsed(line, benchmark.name)) is not None]
+    if late:
+        found.append(without(benchmark, f"not finished within {benchmark.limit_s:g} s"))
+    elif not found:
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        found.append(without(benchmark, f"failed: {last[:120]}"))
+    return found
+
+
+def ended(child: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether it ends by itself in time; meanwhile orphans that end are waited for, as init would."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        over = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if over is None:
+            time.sleep(0.05)
+        elif over.si_pid == child.pid:
+            child.wait()
+            return True
+        else:
+            os.waitpid(over.si_pid, 0)
+    return False
+
+
+def without(benchmark: Benchmark, why: str) -> frame.Ratio:
+    """A row without a figure."""
+    return frame.Ratio(benchmark.name, None, benchmark.goal, at_most=benchmark.at_most, detail=why)
+
+
+def end_orphans() -> None:
+    """End what a benchmark left: all that are our children now, until there are none."""
+    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for pid in map(int, children):
+            print(f"    left running, ended: {pid} {name_of(pid)}", flush=True)
+            os.kill(pid, signal.SIGKILL)  # ours and not waited for: it cannot be another by now
+            os.waitpid(pid, 0)
+
+
+def name_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def table(ratios: list[frame.Ratio], took_s: float) -> str:
+    """The block of the README."""
+    met = sum(ratio.met for ratio in ratios)
+    lines = [
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {frame.machine()}; {frame.versions('eyrie', 'xgboost-cpu')}.",
+        f"Ratios are medians of rounds measured in turn, in one run of {took_s / 60:.0f} minutes;"
+        f" {met} of {len(ratios)} goals met.",
+        "",
+        "| what | goal | median | worst round | met | figures |",
+        "|---|---|---|---|---|---|",
+        *(row(ratio) for ratio in ratios),
+    ]
+    return "\n".join(lines)
+
+
+def row(ratio: frame.Ratio) -> str:
+    """One line of the table."""
+    goal = f"{ratio.goal:g} x{' or less' if ratio.at_most else ''}"
+    value = "-" if ratio.value is None else f"{ratio.value:g} x"
+    worst = "-" if ratio.worst is None else f"{ratio.worst:g} x"
+    detail = ratio.detail.replace("|", "/")
+    return f"| {ratio.name} | {goal} | {value} | {worst} | {'yes' if ratio.met else 'no'} | {detail} |"
+
+
+def placed(readme: str, text: str) -> str:
+    """The README with the block between its markers replaced. Raises ValueError where the markers are missing."""
+    block = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.S)
+    if len(block.findall(readme)) != 1:
+        raise ValueError(f"{README.name} must have one block between {BEGIN} and {END}")
+    return block.sub(lambda _: f"{BEGIN}\n{text}\n{END}", readme)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
