@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from eyrie.modelserver.codecs import decode
-from eyrie.modelserver.frameworks.interface import CallModel, Invocation, RowModel
-from eyrie.modelserver.loader import Source, load
+from eyrie.modelserver.frameworks.interface import CallModel, Invocation, RowModel, Source
+from eyrie.modelserver.loader import load
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "models.md"
 

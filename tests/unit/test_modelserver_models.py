@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eyrie.modelserver import codecs, loader
+from eyrie.modelserver import codecs
 from eyrie.modelserver.batcher import predict_each
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, LIBSVM, BadPayload
-from eyrie.modelserver.frameworks.interface import LoadError, RowModel
-from eyrie.modelserver.loader import Source, load
+from eyrie.modelserver.frameworks.interface import LoadError, RowModel, Source
+from eyrie.modelserver.loader import load
 
 joblib = pytest.importorskip("joblib")
 sklearn = pytest.importorskip("sklearn")
@@ -462,15 +463,27 @@ def test_a_framework_that_is_missing_names_its_extra(
 
     def absent(name: str, *arguments: Any, **options: Any) -> Any:
         if name == library:
-            raise ImportError(f"No module named {name!r}")
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *arguments, **options)
 
-    def import_absent(name: str) -> Any:
-        return absent(name)
-
     monkeypatch.setattr(builtins, "__import__", absent)
-    monkeypatch.setattr(loader, "import_module", import_absent)
     with pytest.raises(LoadError, match=rf"needs {library}, .*pip install 'eyrie\[{extra}\]'"):
+        load(source)
+
+
+def test_a_pytorch_archive_is_not_taken_for_skops(source: Source, booster: Any) -> None:
+    with zipfile.ZipFile(source.model_dir / "model.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    with pytest.raises(LoadError, match=r"no model that is known here \(model.pt\)"):
+        load(source)
+    booster.save_model(source.model_dir / "model.json")
+    assert isinstance(load(source), RowModel)
+
+
+def test_an_estimator_beside_boosters_is_refused_by_name(source: Source, booster: Any, pipeline: Any) -> None:
+    booster.save_model(source.model_dir / "a.json")
+    joblib.dump(pipeline, source.model_dir / "b.joblib")
+    with pytest.raises(LoadError, match="a Pipeline lies beside XGBoost models"):
         load(source)
 
 

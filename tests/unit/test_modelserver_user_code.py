@@ -17,8 +17,8 @@ from eyrie.modelserver import codecs
 from eyrie.modelserver.app import report_failure, status_of
 from eyrie.modelserver.codecs import CSV, JSON, BadPayload, NotAcceptable, UnsupportedType
 from eyrie.modelserver.environment import extend_path
-from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError
-from eyrie.modelserver.loader import Source, code_paths, load, script_path
+from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, Source
+from eyrie.modelserver.loader import code_paths, load, script_path
 
 MODEL_FN = """
     def model_fn(model_dir):

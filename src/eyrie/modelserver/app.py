@@ -32,7 +32,7 @@ from eyrie.modelserver.codecs import (
     negotiate,
 )
 from eyrie.modelserver.environment import Claim, ClaimError
-from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, RowModel
+from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, RowModel, Source
 from eyrie.modelserver.measure import pace
 from eyrie.modelserver.threads import Pools, Workers, threads_for
 
@@ -193,7 +193,7 @@ class ModelServer:
         assert self.claim is not None
         threads = threads_for(self.claim.vcpu_milli)
         self._pools.resize(threads, os.environ, self.claim.environment)
-        source = loader.Source(self._ml, dict(os.environ), self.claim.image)
+        source = Source(self._ml, dict(os.environ), self.claim.image)
         environment.extend_path(loader.code_paths(source, loader.script_path(source)))
         model = loader.load(source)
         if not isinstance(model, RowModel):

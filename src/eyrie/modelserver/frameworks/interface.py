@@ -1,20 +1,42 @@
 """The two kinds of model that the server knows: one that maps rows to rows, which can be batched, and one that
-answers whole requests.
+answers whole requests; and what a framework tells about itself.
 
-`loader` makes one of them out of a model folder; `app` asks no more of a framework than what stands here.
+`loader` makes a model out of a folder by asking the frameworks of its table, each a file beside this one with a
+constant FRAMEWORK; the server asks no more of a model than what stands here. A framework's file must be importable
+where its library is not installed: it imports the library inside of functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from eyrie.modelserver.codecs import Array, RowShape
 
 
 class LoadError(Exception):
     """A model that cannot be served as it is; the message is one plain line for its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from and what is known about it beforehand."""
+
+    ml: Path  # /opt/ml, or its stand-in outside a sandbox; `model/` below it
+    env: Mapping[str, str]  # the container's environment
+    image: str = ""  # as the user named it: tells scikit-learn's container from XGBoost's where the files do not
+
+    @property
+    def model_dir(self) -> Path:
+        """The unpacked model archive."""
+        return self.ml / "model"
+
+    def image_says(self, *words: str) -> bool:
+        """Whether the image's name holds one of these words."""
+        name = self.image.lower()
+        return any(word in name for word in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +116,32 @@ class CallModel(Protocol):
     def call(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises Refused for what the client did wrong, anything else for what the code did."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """A framework's handlers, which stand in for functions that user code does not define."""
+
+    load: Callable[[str], Any]  # model_fn
+    decode: Callable[[bytes, str], Any]  # input_fn
+    predict: Callable[[Any, Any], Any]  # predict_fn
+
+
+def nothing_owned(value: Any, source: Source) -> bool:
+    """`Framework.owns` of a framework that claims no pickles."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """What a framework tells about itself; an entry of `loader.FRAMEWORKS` is the name of its file."""
+
+    name: str  # also of its extra: pip install 'eyrie[NAME]'
+    library: str  # the module whose absence means that the extra is not installed
+    images: tuple[str, ...]  # words in an image's name that mean this framework
+    wanted: str  # the files that it looks for, in words, for the message about a folder where nobody finds any
+    find: Callable[[Source], list[Path]]  # what in the model folder is its own; quick, and without its library
+    read: Callable[[Path, Source], Any]  # the model object in one of those. Raises LoadError, or what the library does
+    serve: Callable[[Sequence[Any], Source], RowModel | CallModel]  # the objects of all that `find` found
+    defaults: Callable[[Callable[[str], Any]], Defaults]  # for user code; given the default model_fn
+    owns: Callable[[Any, Source], bool] = nothing_owned  # an unpickled object that it serves rather than scikit-learn

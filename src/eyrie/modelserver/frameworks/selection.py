@@ -1,5 +1,5 @@
-"""SAGEMAKER_INFERENCE_OUTPUT: which of the things a classifier knows about a row are written, for XGBoost and scikit-
-learn alike.
+"""What the environment says about answers: their default type, and with SAGEMAKER_INFERENCE_OUTPUT which of the things
+a classifier knows about a row are written, for XGBoost and scikit-learn alike.
 
 Keys are `predicted_label`, `labels`, `probability`, `probabilities`, `raw_score`, `raw_scores` and, of regressions,
 `predicted_score`; one that the model cannot tell is written as NaN, as the real container does.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eyrie.modelserver.codecs import NAN, Array
+from eyrie.modelserver.codecs import NAN, Array, media_type
 from eyrie.modelserver.frameworks.interface import LoadError
 
 VARIABLE = "SAGEMAKER_INFERENCE_OUTPUT"
@@ -37,3 +37,15 @@ def records(keys: tuple[str, ...], known: Mapping[str, list[Any]], count: int) -
     for row in range(count):
         out[row] = {key: column[row] for key, column in zip(keys, columns, strict=True)}
     return out
+
+
+def default_accept(env: Mapping[str, str], offers: tuple[str, ...], usual: str) -> str:
+    """The content type of an answer when the client does not mind: SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT, else the
+    framework's usual one. Raises LoadError for one that the model does not offer.
+    """
+    wanted = media_type(env.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")) or usual
+    if wanted not in offers:
+        raise LoadError(
+            f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT is {wanted!r}; this model answers in {', '.join(offers)}"
+        )
+    return wanted

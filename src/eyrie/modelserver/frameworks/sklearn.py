@@ -6,17 +6,25 @@ Reached from `loader`; `predict` is on the path of every invocation of such a mo
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eyrie.modelserver import codecs
+from eyrie.modelserver.batcher import stack
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
-from eyrie.modelserver.frameworks.interface import LoadError
-from eyrie.modelserver.frameworks.selection import records, selected_keys
+from eyrie.modelserver.frameworks import files
+from eyrie.modelserver.frameworks.interface import Defaults, Framework, LoadError, Source
+from eyrie.modelserver.frameworks.selection import default_accept, records, selected_keys
+
+log = logging.getLogger("eyrie.modelserver")
+
+USUAL = ("model.joblib", "model.pkl", "model.skops")
 
 # Steps that make numbers of text. A model without one never sees text, so that a bad row is refused by its place.
 TEXT_STEPS = (
@@ -40,7 +48,7 @@ class SklearnModel:
         self._estimator = estimator
         self._keys = selected_keys(env)
         self.offers = (CSV, JSON, JSONLINES) if self._keys else (JSON, CSV, JSONLINES, NPY)
-        self.default_accept = default_accept(env, self.offers)
+        self.default_accept = default_accept(env, self.offers, JSON)
         names = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
         width = getattr(estimator, "n_features_in_", None)
         steps = list(_steps(estimator))
@@ -85,16 +93,6 @@ class SklearnModel:
             best = chances[:, 1] if chances.shape[1] == 2 else chances.max(axis=1)
             known |= {"probability": best.tolist(), "probabilities": chances.tolist()}
         return records(self._keys, known, count)
-
-
-def default_accept(env: Mapping[str, str], offers: tuple[str, ...]) -> str:
-    """The toolkit's default type of answers: SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT, else JSON. Raises LoadError."""
-    wanted = codecs.media_type(env.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")) or JSON
-    if wanted not in offers:
-        raise LoadError(
-            f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT is {wanted!r}; this model answers in {', '.join(offers)}"
-        )
-    return wanted
 
 
 def _steps(estimator: Any) -> Iterator[Any]:
@@ -154,3 +152,60 @@ def _version() -> str:
     import sklearn
 
     return str(sklearn.__version__)
+
+
+# ---------------------------------------------------------------------------------------------------- the table's entry
+def find(source: Source) -> list[Path]:
+    """Pickles and skops archives; of several the one that is named as the container names it."""
+    found = files.of_kind(source.model_dir, "pickle", "skops")
+    usual = [path for path in found if path.name in USUAL]
+    if len(found) > 1 and len(usual) == 1:
+        log.warning("serving %s; not read: %s", usual[0].name, ", ".join(p.name for p in found if p != usual[0]))
+        return usual
+    return found
+
+
+def read(path: Path, source: Source) -> Any:
+    """The estimator in a file. Raises LoadError, or what unpickling raises."""
+    return files.read_skops(path, source) if files.kind_of(path) == "skops" else files.read_pickle(path)
+
+
+def serve(objects: Sequence[Any], source: Source) -> SklearnModel:
+    """One estimator. Raises LoadError for several."""
+    if len(objects) > 1:
+        raise LoadError(
+            "several models that are not XGBoost's cannot be served together; choose one in code/inference.py"
+        )
+    return SklearnModel(objects[0], source.env)
+
+
+def defaults(load: Callable[[str], Any]) -> Defaults:
+    """The scikit-learn container's handlers: text becomes float32, one row may come without its brackets,
+    `model.predict`.
+    """
+    return Defaults(load, _decode_float32, _predict)
+
+
+def _decode_float32(body: bytes, kind: str) -> Array:
+    rows = codecs.decode(body, kind, RowShape(absent=0.0))
+    array = stack([rows], RowShape())
+    return array if codecs.media_type(kind) == NPY else array.astype(np.float32)
+
+
+def _predict(value: Any, model: Any) -> Any:
+    try:
+        return model.predict(value)
+    except ValueError as error:
+        raise BadPayload(f"Unable to evaluate payload provided: {error}") from error
+
+
+FRAMEWORK = Framework(
+    name="sklearn",
+    library="sklearn",
+    images=("sklearn", "scikit"),
+    wanted="*.joblib, *.pkl or *.skops of scikit-learn",
+    find=find,
+    read=read,
+    serve=serve,
+    defaults=defaults,
+)

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from eyrie.modelserver import codecs
-from eyrie.modelserver.batcher import stack
-from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
-from eyrie.modelserver.frameworks.interface import Answer, Invocation, LoadError
-from eyrie.modelserver.frameworks.sklearn import default_accept
+from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, BadPayload
+from eyrie.modelserver.frameworks.interface import Answer, Defaults, Invocation, LoadError
+from eyrie.modelserver.frameworks.selection import default_accept
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -74,15 +73,6 @@ class Context:
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         """The HTTP status of the reply."""
         self.status = int(code)
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What stands in for functions that the module does not define; differs by framework."""
-
-    load: Callable[[str], Any]
-    decode: Callable[[bytes, str], Any]
-    predict: Callable[[Any, Any], Any]
 
 
 @dataclass(slots=True)
@@ -166,7 +156,9 @@ class UserModel:
         self._script = script
         self._model_dir = model_dir
         self._defaults = defaults
-        self._default_accept = default_accept(env, OFFERS) if "output_fn" not in script.functions else _env_accept(env)
+        self._default_accept = (
+            default_accept(env, OFFERS, JSON) if "output_fn" not in script.functions else _env_accept(env)
+        )
         self.workers = _workers(env)
         context = Context(model_dir)
         if "model_fn" in script.functions:
@@ -250,47 +242,3 @@ def _workers(env: Mapping[str, str]) -> int:
     if not 1 <= count <= 64:
         raise LoadError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {text!r}; it must be a number from 1 to 64")
     return count
-
-
-def sklearn_defaults(load: Callable[[str], Any]) -> Defaults:
-    """The scikit-learn container's handlers: text becomes float32, one row may come without its brackets,
-    `model.predict`.
-    """
-    return Defaults(load, _decode_float32, _predict)
-
-
-def xgboost_defaults(load: Callable[[str], Any]) -> Defaults:
-    """The XGBoost container's handlers in script mode: a DMatrix, and `model.predict` of it."""
-    return Defaults(load, _decode_matrix, _predict_matrix)
-
-
-def _decode_float32(body: bytes, kind: str) -> Array:
-    rows = codecs.decode(body, kind, RowShape(absent=0.0))
-    array = stack([rows], RowShape())
-    return array if codecs.media_type(kind) == NPY else array.astype(np.float32)
-
-
-def _predict(value: Any, model: Any) -> Any:
-    try:
-        return model.predict(value)
-    except ValueError as error:
-        raise BadPayload(f"Unable to evaluate payload provided: {error}") from error
-
-
-def _decode_matrix(body: bytes, kind: str) -> Any:
-    import xgboost
-
-    return xgboost.DMatrix(stack([codecs.decode(body, kind, RowShape())], RowShape(dtype="float32")))
-
-
-def _predict_matrix(value: Any, model: Any) -> Any:
-    import xgboost
-
-    if isinstance(model, xgboost.Booster):
-        try:
-            return model.predict(value, validate_features=False)
-        except (xgboost.core.XGBoostError, ValueError) as error:
-            raise BadPayload(f"Unable to evaluate payload provided: {error}") from error
-    if isinstance(value, xgboost.DMatrix) and hasattr(model, "get_booster"):
-        return model.get_booster().predict(value, validate_features=False)
-    return model.predict(value)

@@ -8,17 +8,20 @@ Scores leave as the container writes them (`encode_scores`), or chosen by SAGEMA
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eyrie.modelserver import codecs
+from eyrie.modelserver.batcher import stack
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
-from eyrie.modelserver.frameworks.interface import LoadError
-from eyrie.modelserver.frameworks.selection import records, selected_keys
+from eyrie.modelserver.frameworks import files
+from eyrie.modelserver.frameworks.interface import Defaults, Framework, LoadError, Source
+from eyrie.modelserver.frameworks.selection import default_accept, records, selected_keys
 from eyrie.modelserver.frameworks.xgboost_direct import Predict, direct
 
 VOTING = (
@@ -26,6 +29,8 @@ VOTING = (
     "binary:hinge",
 )  # their scores are classes: an ensemble takes the most frequent one, not the mean
 MESSAGE_CHARS_MAX = 400
+ENSEMBLE = "SAGEMAKER_INFERENCE_ENSEMBLE"
+NATIVE = ("xgboost-json", "xgboost-ubj", "xgboost-binary")
 
 
 def read_booster(path: Path) -> Any:
@@ -71,7 +76,7 @@ class XGBoostModel:
         self._keys = selected_keys(env)
         self._batch = env.get("SAGEMAKER_BATCH", "").lower() == "true"
         self.offers = (CSV, JSON, JSONLINES) if self._keys else (CSV, JSON, JSONLINES, NPY)
-        self.default_accept = _default_accept(env, self.offers)
+        self.default_accept = default_accept(env, self.offers, CSV)
         self.shape = RowShape(
             width=_width(self._boosters), names=tuple(self._boosters[0].feature_names or ()), dtype="float32"
         )
@@ -134,15 +139,6 @@ def _width(boosters: Sequence[Any]) -> int:
     return widths[0]
 
 
-def _default_accept(env: Mapping[str, str], offers: tuple[str, ...]) -> str:
-    wanted = codecs.media_type(env.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")) or CSV
-    if wanted not in offers:
-        raise LoadError(
-            f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT is {wanted!r}; this model answers in {', '.join(offers)}"
-        )
-    return wanted
-
-
 def _most_frequent(votes: Array) -> float:
     values, counts = np.unique(votes, return_counts=True)
     return float(values[counts.argmax()])
@@ -177,3 +173,83 @@ def _known(objective: str, classes: int, raw: Array) -> dict[str, list[Any]]:
     return (
         {"predicted_score": scores} if objective.startswith(("reg:", "count:", "survival:")) else {"raw_score": scores}
     )
+
+
+# ---------------------------------------------------------------------------------------------------- the table's entry
+def find(source: Source) -> list[Path]:
+    """XGBoost's own files, and the pickles beside them: an ensemble, unless those are off."""
+    if not files.of_kind(source.model_dir, *NATIVE):
+        return []
+    found = files.of_kind(source.model_dir, *NATIVE, "pickle")
+    return found[:1] if source.env.get(ENSEMBLE, "true").lower() in ("false", "0") else found
+
+
+def read(path: Path, source: Source) -> Any:
+    """The booster, or what was pickled, in a file. Raises LoadError, or what unpickling raises."""
+    kind = files.kind_of(path)
+    if kind == "pickle":
+        return files.read_pickle(path)
+    if kind == "xgboost-binary":
+        raise LoadError(
+            f"{path.name} is in XGBoost's old binary format, which XGBoost reads no more since 3.1: "
+            "load it with XGBoost 3.0 or older and save it as model.json or model.ubj"
+        )
+    return read_booster(path)
+
+
+def owns(value: Any, source: Source) -> bool:
+    """A pickled booster; an estimator too, unless scikit-learn's container is asked for."""
+    if _is_booster(value):
+        return True
+    as_sklearn = source.image_says("sklearn", "scikit") and not source.image_says("xgboost")
+    return not as_sklearn and type(value).__module__.startswith("xgboost") and hasattr(value, "get_booster")
+
+
+def _is_booster(value: Any) -> bool:
+    xgboost = sys.modules.get("xgboost")
+    return xgboost is not None and isinstance(value, xgboost.Booster)
+
+
+def serve(objects: Sequence[Any], source: Source) -> XGBoostModel:
+    """A booster, or an ensemble of them. Raises LoadError."""
+    strange = next((value for value in objects if not _is_booster(value) and not hasattr(value, "get_booster")), None)
+    if strange is not None:
+        raise LoadError(f"a {type(strange).__name__} lies beside XGBoost models: write code/inference.py, or remove it")
+    return XGBoostModel([value if _is_booster(value) else value.get_booster() for value in objects], source.env)
+
+
+def defaults(load: Callable[[str], Any]) -> Defaults:
+    """The XGBoost container's handlers in script mode: a DMatrix, and `model.predict` of it."""
+    return Defaults(load, _decode_matrix, _predict_matrix)
+
+
+def _decode_matrix(body: bytes, kind: str) -> Any:
+    import xgboost
+
+    return xgboost.DMatrix(stack([codecs.decode(body, kind, RowShape())], RowShape(dtype="float32")))
+
+
+def _predict_matrix(value: Any, model: Any) -> Any:
+    import xgboost
+
+    if isinstance(model, xgboost.Booster):
+        try:
+            return model.predict(value, validate_features=False)
+        except (xgboost.core.XGBoostError, ValueError) as error:
+            raise BadPayload(f"Unable to evaluate payload provided: {plain(error)}") from error
+    if isinstance(value, xgboost.DMatrix) and hasattr(model, "get_booster"):
+        return model.get_booster().predict(value, validate_features=False)
+    return model.predict(value)
+
+
+FRAMEWORK = Framework(
+    name="xgboost",
+    library="xgboost",
+    images=("xgboost",),
+    wanted="xgboost-model, *.json or *.ubj of XGBoost",
+    find=find,
+    read=read,
+    serve=serve,
+    defaults=defaults,
+    owns=owns,
+)
