@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.control import images
-from eyrie.control.context import Context, Operation, Params, seconds, without
+from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
 from eyrie.control.unsupported import CONTAINER, MODEL, refuse_unsupported, unsupported
@@ -17,6 +17,7 @@ from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
 
 KIND = "Model"
+MULTI_MODEL = "MultiModel"
 NOUN = "model"
 
 
@@ -57,18 +58,23 @@ def model_data_url(container: Mapping[str, Any]) -> str | None:
 
 
 def create_model(context: Context, params: Params) -> dict[str, Any]:
-    """Store a model whose image there is and whose archive could be one."""
+    """Store a model whose images there are and whose archives could be some."""
     name = params["ModelName"]
     refuse_unsupported(params, MODEL)
-    _check_container(_only_container(params))
+    containers = _containers(params)
+    for container in containers:
+        _check_container(container)
+    _check_together(containers, params.get("InferenceExecutionConfig"))
     return {"ModelArn": put_new(context, "model", NOUN, context.new(KIND, name, without(params, "Tags")), params)}
 
 
 def describe_model(context: Context, params: Params) -> dict[str, Any]:
     """A model as it was created."""
     found = find_model(context, params["ModelName"])
+    executed = {"InferenceExecutionConfig": {"Mode": "Serial"}} if len(containers_of(found)) > 1 else {}
     return {
         "EnableNetworkIsolation": False,
+        **executed,
         **found.body,
         "ModelArn": model_arn(context, found.name),
         "CreationTime": seconds(found.created_ms),
@@ -93,22 +99,40 @@ def _row(context: Context, d: Document) -> Row:
     return Row(d.name, d.created_ms, d.modified_ms, summary)
 
 
-def _only_container(params: Params) -> dict[str, Any]:
+def _containers(params: Params) -> Sequence[dict[str, Any]]:
     primary, several = params.get("PrimaryContainer"), params.get("Containers")
     if primary is not None and several:
         raise validation("A model has either a PrimaryContainer or Containers, not both.")
-    if several and len(several) > 1:
-        raise unsupported("A model of several Containers", "inference pipelines are not there yet")
-    container = several[0] if several else primary
-    if container is None:
+    if primary is None and not several:
         raise validation("A model needs a PrimaryContainer or Containers.")
-    checked: dict[str, Any] = container
-    return checked
+    given: Sequence[dict[str, Any]] = several or [primary]
+    return given
+
+
+def _check_together(containers: Sequence[Mapping[str, Any]], execution: Mapping[str, Any] | None) -> None:
+    """What holds among the containers of one model: their names, and how they are run."""
+    names = [c["ContainerHostname"] for c in containers if "ContainerHostname" in c]
+    twice = first_duplicate(names)
+    if twice is not None:
+        raise validation(f'ContainerHostname must be unique within a model: "{twice}" occurs twice.')
+    if len(containers) == 1:
+        if execution is not None and execution["Mode"] == "Direct":
+            raise validation("InferenceExecutionConfig.Mode Direct needs Containers, 2 to 15 of them.")
+        return
+    multi = [c for c in containers if c.get("Mode") == MULTI_MODEL]
+    if len(multi) > 1:
+        raise validation("More than one container in MultiModel mode is not supported with inference pipeline.")
+    if multi:
+        raise unsupported("Mode MultiModel in one of several Containers", "a pipeline's containers hold one model each")
+    if names and len(names) < len(containers):
+        raise validation("Either every one of the Containers has a ContainerHostname, or none has.")
+    if execution is not None and execution["Mode"] == "Direct" and not names:
+        raise validation(
+            "InferenceExecutionConfig.Mode Direct needs a ContainerHostname for every one of the Containers."
+        )
 
 
 def _check_container(container: Mapping[str, Any]) -> None:
-    if container.get("Mode") == "MultiModel":
-        raise unsupported("Mode MultiModel", "there are no multi-model endpoints yet")
     refuse_unsupported(container, CONTAINER, "the container's ")
     if container.get("ImageConfig", {}).get("RepositoryAccessMode") == "Vpc":
         raise unsupported("ImageConfig.RepositoryAccessMode Vpc", "there are no registries in a VPC here")
@@ -118,6 +142,23 @@ def _check_container(container: Mapping[str, Any]) -> None:
     if images.resolve(image) is None:
         raise validation(images.refusal(image))
     _check_model_data(container)
+    if container.get("Mode") == MULTI_MODEL:
+        _check_prefix(container)
+    elif "MultiModelConfig" in container:
+        raise validation("MultiModelConfig is for containers with Mode MultiModel.")
+
+
+def _check_prefix(container: Mapping[str, Any]) -> None:
+    """The models of a multi-model container are archives below a prefix."""
+    if "ModelDataSource" in container:
+        raise unsupported("ModelDataSource with Mode MultiModel", "its models lie below the prefix in ModelDataUrl")
+    url = container.get("ModelDataUrl")
+    if url is None:
+        raise validation(
+            "A container with Mode MultiModel needs a ModelDataUrl: the S3 prefix that its models lie below."
+        )
+    if url.endswith((".tar.gz", ".tgz")):
+        raise validation(f'With Mode MultiModel the ModelDataUrl must be an S3 prefix, and "{url}" names an archive.')
 
 
 def _check_model_data(container: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ MODEL = {
 CONTAINER = {
     "ModelPackageName": "there is no model registry yet",
     "InferenceSpecificationName": "there is no model registry yet",
-    "MultiModelConfig": "there are no multi-model endpoints yet",
     "AdditionalModelDataSources": "an instance gets one model archive only",
     "ContainerMetricsConfig": "metrics of containers are not collected yet",
     "ModelDataSource.S3DataSource.ManifestS3Uri": "manifests are not read yet",
@@ -46,9 +45,8 @@ VARIANT = {
     "RoutingConfig.PrefixAwareRoutingConfig": "prefix-aware routing is not there yet",
 }
 VALUES = {
-    "Mode MultiModel": "there are no multi-model endpoints yet",
+    "Mode MultiModel in one of several Containers": "a pipeline's containers hold one model each",
     "S3DataSource with S3Object and None, or S3Prefix and Gzip": "an archive is one object, files are a prefix",
-    "Containers, several": "inference pipelines are not there yet",
     "ImageConfig.RepositoryAccessMode Vpc": "there are no registries in a VPC here",
     "DataCaptureConfig with EnableCapture": "requests are not captured yet",
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",

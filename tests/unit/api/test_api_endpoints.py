@@ -56,6 +56,36 @@ def test_an_endpoint_holds_its_whole_specification(sm: Any, door: Any) -> None:
     assert sm.describe_endpoint(EndpointName="e")["EndpointConfigName"] == "c"
 
 
+def test_an_endpoint_holds_every_container_of_its_model(sm: Any, door: Any) -> None:
+    pipeline = [
+        {"Image": "eyrie/sklearn", "ModelDataUrl": "s3://b/first.tar.gz", "Environment": {"A": "1"}},
+        {"Image": "eyrie/xgboost", "ModelDataUrl": "s3://b/second.tar.gz"},
+    ]
+    sm.create_model(ModelName="m", Containers=pipeline)
+    many = {"Image": "eyrie/xgboost", "Mode": "MultiModel", "ModelDataUrl": "s3://b/many",
+            "MultiModelConfig": {"ModelCacheSetting": "Disabled"}}  # fmt: skip
+    sm.create_model(ModelName="many", PrimaryContainer=many)
+    direct = [{"Image": "eyrie/sklearn", "ContainerHostname": name} for name in ("one", "two")]
+    sm.create_model(ModelName="direct", Containers=direct, InferenceExecutionConfig={"Mode": "Direct"})
+    variants = [
+        {"VariantName": n, "ModelName": n, "InstanceType": "ml.c5.xlarge", "InitialInstanceCount": 1}
+        for n in ("m", "many", "direct")
+    ]
+    sm.create_endpoint_config(EndpointConfigName="c", ProductionVariants=variants)
+    sm.create_endpoint(EndpointName="e", EndpointConfigName="c")
+    first, second, third = (v.spec.model for v in door.endpoints.get(KEY).fleet.variants)
+    assert [(c.hostname, c.image, c.model_data_url, c.environment) for c in first.containers] == [
+        ("container-1", "eyrie/sklearn", "s3://b/first.tar.gz", {"A": "1"}),
+        ("container-2", "eyrie/xgboost", "s3://b/second.tar.gz", {}),
+    ]
+    assert (first.execution, third.execution) == ("Serial", "Direct")
+    assert [c.hostname for c in third.containers] == ["one", "two"]
+    (held,) = second.containers
+    assert (held.mode, held.model_cache, held.complete) == ("MultiModel", False, True)
+    shown = sm.describe_endpoint(EndpointName="e")["ProductionVariants"][0]["DeployedImages"]
+    assert [image["SpecifiedImage"] for image in shown] == ["eyrie/sklearn", "eyrie/xgboost"]
+
+
 def test_what_is_missing_or_taken_is_said_in_the_words_of_the_service(sm: Any, deployed: Any, refused: Any) -> None:
     for operation, more in (
         (sm.describe_endpoint, {}),

@@ -68,9 +68,10 @@ def test_accounts_and_regions_do_not_see_each_other(sm: Any, door: Any, refused:
 
 
 REFUSED_CONTAINERS = [
-    ({"Mode": "MultiModel"}, "Mode MultiModel is not supported by this Eyrie: there are no multi-model endpoints yet."),
+    ({"Mode": "MultiModel"}, 'ModelDataUrl must be an S3 prefix, and "s3://bucket/model.tar.gz" names an archive'),
+    ({"Mode": "MultiModel", "ModelDataUrl": "https://host/p/"}, "it must be an s3:// URL"),
     ({"ModelPackageName": "p"}, "ModelPackageName is not supported by this Eyrie: there is no model registry yet."),
-    ({"MultiModelConfig": {"ModelCacheSetting": "Enabled"}}, "MultiModelConfig is not supported"),
+    ({"MultiModelConfig": {"ModelCacheSetting": "Enabled"}}, "MultiModelConfig is for containers with Mode MultiModel"),
     ({"ImageConfig": {"RepositoryAccessMode": "Vpc"}}, "RepositoryAccessMode Vpc is not supported"),
     ({"Image": "nginx:latest"}, 'Could not find the image "nginx:latest"'),
     ({"Image": "1.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1"}, "Could not find the image"),
@@ -95,16 +96,78 @@ def test_a_container_that_cannot_run_here_is_refused_with_the_reason(
     assert text in message
 
 
-def test_models_of_no_or_several_containers_are_refused(sm: Any, refused: Any) -> None:
+def test_models_of_no_or_too_many_containers_are_refused(sm: Any, refused: Any) -> None:
     one = {"Image": "eyrie/sklearn"}
     assert "needs a PrimaryContainer" in refused(sm.create_model, ModelName="m")[1]
     assert "needs an Image" in refused(sm.create_model, ModelName="m", PrimaryContainer={})[1]
-    assert "inference pipelines" in refused(sm.create_model, ModelName="m", Containers=[one, one])[1]
+    assert "'containers'" in refused(sm.create_model, ModelName="m", Containers=[one] * 16)[1]
+    assert "needs an Image" in refused(sm.create_model, ModelName="m", Containers=[one, {}])[1]
     both = refused(sm.create_model, ModelName="m", PrimaryContainer=one, Containers=[one])
     assert both == ("ValidationException", "A model has either a PrimaryContainer or Containers, not both.")
     isolated = refused(sm.create_model, ModelName="m", PrimaryContainer=one, EnableNetworkIsolation=True)
     assert isolated[1].startswith("EnableNetworkIsolation is not supported by this Eyrie: the sandbox")
     sm.create_model(ModelName="m", Containers=[one], EnableNetworkIsolation=False)
+
+
+def named(*names: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{"Image": "eyrie/sklearn", "ContainerHostname": name, **fields} for name in names]
+
+
+@pytest.mark.parametrize("count", [2, 15])
+def test_a_pipeline_reads_back_as_it_was_created(sm: Any, count: int) -> None:
+    containers = [
+        {"Image": ECR, "ModelDataUrl": f"s3://b/{n}.tar.gz", "Environment": {"N": str(n)}} for n in range(count)
+    ]
+    sm.create_model(ModelName="m", Containers=containers)
+    found = sm.describe_model(ModelName="m")
+    assert found["Containers"] == containers
+    assert "PrimaryContainer" not in found
+    assert found["InferenceExecutionConfig"] == {"Mode": "Serial"}
+
+
+def test_a_model_for_direct_invocation_reads_back(sm: Any) -> None:
+    sm.create_model(ModelName="m", Containers=named("a", "b"), InferenceExecutionConfig={"Mode": "Direct"})
+    found = sm.describe_model(ModelName="m")
+    assert [c["ContainerHostname"] for c in found["Containers"]] == ["a", "b"]
+    assert found["InferenceExecutionConfig"] == {"Mode": "Direct"}
+
+
+def test_a_multi_model_container_reads_back(sm: Any) -> None:
+    config = {"ModelCacheSetting": "Disabled"}
+    container = {
+        "Image": ECR,
+        "Mode": "MultiModel",
+        "ModelDataUrl": "s3://b/models/",
+        "MultiModelConfig": config,
+    }
+    sm.create_model(ModelName="m", PrimaryContainer=container)
+    assert sm.describe_model(ModelName="m")["PrimaryContainer"] == container
+    sm.create_model(ModelName="n", Containers=[container])
+    assert sm.describe_model(ModelName="n")["Containers"] == [container]
+
+
+UNNAMED = {"Image": "eyrie/sklearn"}
+MANY = {"Image": "eyrie/sklearn", "Mode": "MultiModel", "ModelDataUrl": "s3://b/p/"}
+REFUSED_TOGETHER = [
+    (named("a", "a"), None, 'ContainerHostname must be unique within a model: "a" occurs twice.'),
+    ([*named("a"), UNNAMED], None, "Either every one of the Containers has a ContainerHostname, or none has."),
+    ([UNNAMED, UNNAMED], "Direct", "Mode Direct needs a ContainerHostname for every one of the Containers"),
+    ([UNNAMED], "Direct", "Mode Direct needs Containers, 2 to 15 of them"),
+    ([MANY, MANY], "Serial", "More than one container in MultiModel mode is not supported with inference pipeline."),
+    ([UNNAMED, MANY], None, "Mode MultiModel in one of several Containers is not supported by this Eyrie"),
+    ([{**MANY, "ModelDataUrl": "s3://b/m.tgz"}], None, "names an archive"),
+    ([{"Image": "eyrie/sklearn", "Mode": "MultiModel"}], None, "needs a ModelDataUrl: the S3 prefix"),
+]
+
+
+@pytest.mark.parametrize(("containers", "mode", "text"), REFUSED_TOGETHER, ids=[t[:40] for *_, t in REFUSED_TOGETHER])
+def test_containers_that_do_not_go_together_are_refused(
+    sm: Any, refused: Any, containers: list[dict[str, Any]], mode: str | None, text: str
+) -> None:
+    executed = {"InferenceExecutionConfig": {"Mode": mode}} if mode else {}
+    code, message = refused(sm.create_model, ModelName="m", Containers=containers, **executed)
+    assert code == "ValidationException"
+    assert text in message
 
 
 IMAGES = [

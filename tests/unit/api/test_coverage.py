@@ -101,7 +101,8 @@ def test_every_member_of_a_create_is_used_kept_or_refused(models: Models) -> Non
             "DeploymentConfig", "RetainDeploymentConfig",
         },
         "ContainerDefinition": {
-            "ContainerHostname", "Image", "ImageConfig", "Mode", "ModelDataUrl", "ModelDataSource", "Environment"
+            "ContainerHostname", "Image", "ImageConfig", "Mode", "ModelDataUrl", "ModelDataSource",
+                "Environment", "MultiModelConfig",
         },
         "ProductionVariant": {
             "VariantName", "ModelName", "InitialInstanceCount", "InstanceType", "InitialVariantWeight", "RoutingConfig",
