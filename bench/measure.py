@@ -17,6 +17,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+PEERS = Path(__file__).parent.parent  # where `make bench-peers` puts an environment for each
 ACCESS, SECRET, ACCOUNT, REGION = "AKIDBENCH", "bench-secret", "123456789012", "us-east-1"
 
 
@@ -95,6 +96,21 @@ def process(argv: list[str], core: int | None, env: dict[str, str] | None = None
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def peer_program(peer: str, name: str) -> str:
+    """A program of a peer's own environment. Exits where it is not installed."""
+    program = PEERS / f".venv-bench-{peer}" / "bin" / name
+    if not program.exists():
+        raise SystemExit(f"{peer} is not installed: make bench-peers")
+    return str(program)
+
+
+def peer_version(peer: str, package: str) -> str:
+    """The version of a package in a peer's lock."""
+    lock = Path(__file__).with_name("peers") / f"{peer}.lock"
+    found = re.search(rf"^{re.escape(package)}==(\S+)", lock.read_text(), re.M)
+    return found[1] if found else "of an unknown version"
 
 
 def _pinned(core: int | None) -> list[str]:
