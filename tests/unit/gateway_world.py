@@ -20,7 +20,7 @@ from botocore.credentials import Credentials
 
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
-from eyrie.gateway.app import Gateway, limits_of
+from eyrie.gateway.app import VARYING, Gateway, limits_of
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
 from eyrie.http1.sweep import Sweep
@@ -80,13 +80,14 @@ class FakeInstance:
     pings: int = 0
     connections: int = 0
     left: int = 0  # connections that the gateway ended
+    worker: int = 0  # its number, where the instance has several
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def socket(self) -> str:
-        return str(self.folder / f"{self.instance_id}.s")
+        return str(self.folder / f"{self.instance_id}.s") + (f".{self.worker}" if self.worker else "")
 
     async def start(self) -> FakeInstance:
         self._server = await asyncio.start_unix_server(self._connected, sock=listen_unix(self.socket))
@@ -158,9 +159,9 @@ class World:
         self.server: Server
         self.port = 0
 
-    async def instance(self, instance_id: str, behave: Behaviour = answering) -> FakeInstance:
-        found = await FakeInstance(instance_id, self.data / "box", behave).start()
-        self.instances[instance_id] = found
+    async def instance(self, instance_id: str, behave: Behaviour = answering, worker: int = 0) -> FakeInstance:
+        found = await FakeInstance(instance_id, self.data / "box", behave, worker=worker).start()
+        self.instances[instance_id + (f".{worker}" if worker else "")] = found
         return found
 
     def publish(
@@ -169,9 +170,14 @@ class World:
         """Write an endpoint's table as control does."""
         self.generation += 1
         strategy = more.pop("strategy", RoutingStrategy.LEAST_OUTSTANDING_REQUESTS)
+        workers = more.pop("workers", 1)  # of each instance
         routes = tuple(
             VariantRoute(
-                variant, weight, strategy, "primary", tuple(Target(i.instance_id, i.socket, "a") for i in instances)
+                variant,
+                weight,
+                strategy,
+                "primary",
+                tuple(Target(i.instance_id, i.socket, "a", workers) for i in instances),
             )
             for variant, (weight, instances) in variants.items()
         )
@@ -258,7 +264,8 @@ async def world(limits: Limits | None = None, **settings: Any) -> AsyncIterator[
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         made.port = listener.getsockname()[1]
-        made.server = await listen(made.gateway, listener, limits or limits_of(made.settings), made.gateway.sweep)
+        bounds = limits or limits_of(made.settings)
+        made.server = await listen(made.gateway, listener, bounds, made.gateway.sweep, VARYING)
         try:
             yield made
         finally:

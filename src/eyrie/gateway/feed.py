@@ -73,7 +73,7 @@ class Feed:
     async def _talk(self, reader: asyncio.StreamReader) -> None:
         self._tell({"hello": self._worker, "pid": os.getpid()})
         self._book.read_all()
-        self._tell({"busy": list(self._book.retired)})
+        self._tell({"busy": self._book.busy})
         self._acknowledge({e.slug: e.generation for e in self._book.endpoints.values()}, [])
         if self._book.idle:
             self._tell({"idle": list(self._book.idle)})

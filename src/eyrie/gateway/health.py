@@ -90,7 +90,7 @@ class Health:
         if instance.ejected or instance.retired:
             return
         try:
-            connect_unix(instance.target.socket).close()
+            connect_unix(instance.socket).close()
         except BlockingIOError:
             self.suspect(instance)
         except OSError:
@@ -145,7 +145,7 @@ class Health:
         self._silent.discard(instance)
         instance.heard_at_s = self._sweep.now
         if instance.ejected and status == 200 and not instance.retired:
-            log.warning("%s of %s answers again: back in the route", instance.instance_id, instance.endpoint.slug)
+            log.warning("%s of %s answers again: back in the route", instance.name, instance.endpoint.slug)
             self._meter.count("readmissions")
             instance.ejected = ""
             self._rerouted(instance.endpoint)
@@ -174,7 +174,7 @@ class Health:
         if not instance.ejected:
             instance.ejected = why
             if not instance.retired:
-                log.warning("%s of %s is out of the route: %s", instance.instance_id, instance.endpoint.slug, why)
+                log.warning("%s of %s is out of the route: %s", instance.name, instance.endpoint.slug, why)
                 self._meter.count("ejections")
                 self._tell(instance, why)
                 instance.endpoint.reweigh()

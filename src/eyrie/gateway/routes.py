@@ -40,7 +40,7 @@ Kinds = tuple[bytes | None, bytes | None]  # Content-Type and Accept of a reques
 
 
 class Instance:
-    """One instance as a worker sees it."""
+    """One target as a gateway worker sees it: an instance, or one worker of an instance that has several."""
 
     __slots__ = (
         "asked_at_s",
@@ -48,17 +48,25 @@ class Instance:
         "endpoint",
         "heads",
         "heard_at_s",
+        "instance_id",
         "invocations",
+        "name",
         "pool",
         "retired",
         "rollup",
+        "socket",
         "target",
         "told_idle",
         "variant",
+        "worker",
     )
 
-    def __init__(self, target: Target, variant: Variant, pool: Pool) -> None:
+    def __init__(self, target: Target, variant: Variant, pool: Pool, worker: int = 0) -> None:
         self.target = target
+        self.worker = worker  # its number in the instance, from 0
+        self.instance_id = target.instance_id
+        self.name = name_of(target, worker)
+        self.socket = socket_of(target, worker)
         self.variant = variant
         self.endpoint = variant.endpoint
         self.pool = pool
@@ -84,10 +92,15 @@ class Instance:
             self.heads[kinds] = head
         return head
 
-    @property
-    def instance_id(self) -> str:
-        """Its id."""
-        return self.target.instance_id
+
+def name_of(target: Target, worker: int) -> str:
+    """What tells a target from all others: the instance's id, with the worker's number where that is not 0."""
+    return f"{target.instance_id}.{worker}" if worker else target.instance_id
+
+
+def socket_of(target: Target, worker: int) -> str:
+    """Where a worker of an instance listens."""
+    return f"{target.socket}.{worker}" if worker else target.socket
 
 
 class Variant:
@@ -117,13 +130,14 @@ class Variant:
         self.invoked_line = b"x-amzn-invoked-production-variant: %b\r\n" % route.name.encode()
 
     def choose(self, avoid: Instance | None) -> Instance | None:
-        """An instance for a request, another than `avoid` where there is one."""
+        """A target for a request, never `avoid`, and one of another instance than that where there is one."""
         routed = self.routed
         if len(routed) == 2 and avoid is None and self.route.strategy is _LEAST:  # the usual case, without making lists
             first, second = len(routed[0].invocations), len(routed[1].invocations)
             return routed[first > second] if first != second else routed[random.random() < 0.5]
         if avoid is not None:
-            routed = [instance for instance in routed if instance is not avoid]
+            elsewhere = [instance for instance in routed if instance.instance_id != avoid.instance_id]
+            routed = elsewhere or [instance for instance in routed if instance is not avoid]
         if len(routed) < 2:
             return routed[0] if routed else None
         if self.route.strategy is RoutingStrategy.RANDOM:
@@ -191,7 +205,7 @@ class RouteBook:
         self.folder = folder
         self.endpoints: dict[EndpointKey, Endpoint] = {}
         self._by_name: dict[tuple[str, str, str], Endpoint] = {}  # the same, without making a key a request
-        self.retired: dict[str, Instance] = {}  # left the tables, still answering
+        self.retired: dict[str, Instance] = {}  # targets by name: left the tables, still answering
         self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
         self.on_change = changed
         self._loop = loop
@@ -264,7 +278,7 @@ class RouteBook:
         endpoint.generation = route.generation
         endpoint.timeout_s = route.timeout_ms / 1000
         endpoint.body_bytes_max = route.body_bytes_max
-        known = {i.instance_id: i for v in endpoint.variants.values() for i in v.instances}
+        known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
         endpoint.variants = {v.name: self._variant(endpoint, v, known) for v in route.variants}
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
@@ -277,25 +291,25 @@ class RouteBook:
         variant = Variant(endpoint, route)
         if old is not None:
             variant.slowest_s, variant.answered = old.slowest_s, old.answered
-        for target in route.targets:
-            instance = known.get(target.instance_id)
+        for target, worker in ((each, n) for each in route.targets for n in range(each.workers)):
+            instance = known.get(name_of(target, worker))
             if instance is not None and instance.target.socket == target.socket:
-                del known[target.instance_id]
+                del known[instance.name]
                 instance.variant = variant
                 instance.heads.clear()
             else:
-                instance = self._instance(target, variant)
+                instance = self._instance(target, variant, worker)
             variant.instances.append(instance)
         return variant
 
-    def _instance(self, target: Target, variant: Variant) -> Instance:
-        back = self.retired.pop(target.instance_id, None)
+    def _instance(self, target: Target, variant: Variant, worker: int) -> Instance:
+        back = self.retired.pop(name_of(target, worker), None)
         if back is not None and back.target.socket == target.socket:
             back.retired = back.told_idle = False
             back.variant, back.endpoint = variant, variant.endpoint
             return back
-        pool = Pool(self._loop, target.socket, channels_max=CONNECTIONS_MAX)
-        return Instance(target, variant, pool)
+        pool = Pool(self._loop, socket_of(target, worker), channels_max=CONNECTIONS_MAX)
+        return Instance(target, variant, pool, worker)
 
     def _withdraw(self, key: EndpointKey) -> None:
         endpoint = self.endpoints.pop(key, None)
@@ -311,16 +325,27 @@ class RouteBook:
 
     def _retire(self, instance: Instance) -> None:
         instance.retired = True
-        self.retired[instance.instance_id] = instance
+        self.retired[instance.name] = instance
+
+    @property
+    def busy(self) -> list[str]:
+        """Instances that left the tables and have requests outstanding still, on any of their workers."""
+        return list(dict.fromkeys(instance.instance_id for instance in self.retired.values()))
 
     def take_idle(self) -> list[str]:
-        """Instances that left the tables and have now answered all they had; each is told once."""
-        done = [i for i in self.retired.values() if not i.invocations]
+        """Instances that left the tables and have now answered all they had, every worker of them; each is told
+        once.
+        """
+        if not self.retired:
+            return []
+        busy = {i.instance_id for i in self.retired.values() if i.invocations}
+        done = [i for i in self.retired.values() if i.instance_id not in busy]
         for instance in done:
-            del self.retired[instance.instance_id]
+            del self.retired[instance.name]
             instance.pool.close()
-            self.idle.append(instance.instance_id)
-        return [instance.instance_id for instance in done]
+        idle = list(dict.fromkeys(instance.instance_id for instance in done))
+        self.idle.extend(idle)
+        return idle
 
     def close(self) -> None:
         """Cut the idle connections to every instance."""
