@@ -51,7 +51,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/loop.py": 3,
     # The HTTP server's loop: a handler's mistake costs its own request.
     "src/eyrie/http1/handlers.py": 1,
-    "src/eyrie/http1/server.py": 1,
+    "src/eyrie/http1/connection.py": 1,
     "src/eyrie/http1/sweep.py": 1,
     # The writing thread: what went wrong is handed to whoever asked for the write.
     "src/eyrie/objects/index.py": 1,

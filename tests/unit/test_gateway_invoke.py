@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -63,6 +64,38 @@ def test_a_wrong_signature_is_refused_and_nothing_sent() -> None:
         tampered = w.sign(b"1", {}, "/endpoints/e/invocations")[:-1] + b"2"
         assert (await w.send(tampered)).status == 403
         assert one.calls == []
+
+    run(test)
+
+
+def test_every_request_of_a_connection_is_proven_also_when_its_head_is_known() -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"v": (1.0, [one])})
+        reader, writer = await w.connect()
+
+        async def ask(data: bytes) -> int:
+            writer.write(data)
+            return (await read_reply(reader)).status
+
+        def signed(body: bytes, secret: str = "a-secret", **headers: str) -> bytes:
+            named = {"amz-sdk-invocation-id": f"{len(body)}-a", **headers}
+            return w.sign(body, named, "/endpoints/e/invocations", secret=secret)
+
+        shapes = w.server.shapes
+        assert [await ask(signed(b"1" * n)) for n in range(1, 5)] == [200] * 4
+        assert len(shapes) == 1
+        assert await ask(signed(b"5", secret="another")) == 403
+        assert await ask(signed(b"5")[:-1] + b"6") == 403
+        old = re.sub(rb"(?<=X-Amz-Date: )\d{8}", b"20200101", signed(b"7"))
+        assert await ask(old) == 403
+        assert await ask(signed(b"8", **{SM + "Target-Variant": "none"})) == 400
+        assert await ask(signed(b"9").replace(b"/endpoints/e/", b"/endpoints/f/")) == 403
+        assert await ask(signed(b"9")) == 200
+        assert [call.body for call in one.calls] == [b"1", b"11", b"111", b"1111", b"9"]
+        assert w.gateway.invoker.reserved_bytes == 0
+        assert len(shapes) == 1
+        writer.close()
 
     run(test)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -474,6 +475,70 @@ def test_without_authentication_nothing_is_needed() -> None:
     assert verify(head, "cloudwatch", verifier=verifier) == Identity("", "111122223333", "us-west-2", "monitoring")
     presigned = signed(botocore.auth.S3SigV4QueryAuth, method="GET", body=b"", service="s3", expires=60, secret="no")
     assert verify(presigned, "s3", verifier=verifier).account == ACCOUNT
+
+
+GROUPS = {b"x-amz-date": 1, b"authorization": 2, b"x-amz-content-sha256": 3, b"amz-sdk-invocation-id": 4}
+
+
+def again(verifier: Verifier, first: Head, head: Head, now_ms: int = NOW_MS) -> Claim | None:
+    """The claim of `head` by the form of `first`, as a gateway gets it from the parts that differ."""
+    accepted = claim(first, "sagemaker-runtime", verifier)
+    accepted.check_body(first["body"])
+    groups = {name: number for name, number in GROUPS.items() if name in first["headers"]}
+    groups = {name: number for number, name in enumerate(groups, 1)}
+    form = verifier.form(accepted, first["method"], first["path"], first["headers"], groups)
+    assert form is not None
+    values = [head["headers"][name].rpartition(b"Signature=")[2] for name in groups]
+    matched = re.fullmatch(b",".join([b"([^,]*)"] * len(values)), b",".join(values))
+    assert matched is not None
+    return form.claim(matched, now_ms)
+
+
+@pytest.mark.parametrize("path", ["/", "/endpoints/churn/invocations", "/endpoints/a%20b/invocations", "/~home/x-y_z"])
+def test_the_form_of_a_head_proves_the_next_one(path: str) -> None:
+    verifier = Verifier(KNOWN)
+    odd = {"x-amz-note": " 100%  of %b ", "Content-Type": "text/csv"}
+    first, second = (
+        signed(url=BASE + path, headers={"amz-sdk-invocation-id": f"id-{n}", **odd}, body=b"b" * n) for n in (1, 2)
+    )
+    claimed = again(verifier, first, second)
+    assert claimed is not None
+    assert claimed.check_body(b"bb") == verify(second)
+    for wrong in (b"b", b"bbb", b""):
+        with pytest.raises(ApiError):
+            again(verifier, first, second).check_body(wrong)  # type: ignore[union-attr]
+
+
+def test_a_form_proves_no_other_signature_and_no_other_id() -> None:
+    verifier = Verifier(KNOWN)
+    first, second = (signed(headers={"amz-sdk-invocation-id": f"id-{n}"}) for n in (1, 2))
+    for name, value in ((b"amz-sdk-invocation-id", b"id-3"), (b"authorization", b"Signature=" + b"0" * 64)):
+        claimed = again(verifier, first, _with(second, name, value))
+        assert claimed is not None
+        with pytest.raises(ApiError) as caught:
+            claimed.check_body(second["body"])
+        assert caught.value.code == "InvalidSignatureException"
+
+
+def test_a_form_leaves_what_is_old_or_new_to_the_whole_check() -> None:
+    verifier, head = Verifier(KNOWN), signed()
+    assert again(verifier, head, head, NOW_MS + 899_000) is not None
+    assert again(verifier, head, head, NOW_MS + 901_000) is None
+    assert again(verifier, head, _with(head, b"x-amz-date", b"20261121T084003Z")) is None  # not seen yet
+    assert again(verifier, head, _with(head, b"x-amz-date", b"20261122T000000Z")) is None
+
+
+def test_heads_without_a_form() -> None:
+    verifier, head = Verifier(KNOWN), signed()
+    accepted = claim(head, "sagemaker-runtime", verifier)
+    groups = {b"x-amz-date": 1, b"authorization": 2}
+    assert verifier.form(accepted, b"POST", head["path"], head["headers"], groups) is not None
+    assert verifier.form(accepted, b"PUT", head["path"], head["headers"], groups) is None
+    assert verifier.form(accepted, b"POST", b"/endpoints/other/invocations", head["headers"], groups) is None
+    assert verifier.form(accepted, b"POST", head["path"], head["headers"], {b"x-amz-date": 1}) is None
+    trusted = Verifier(KNOWN, auth=False)
+    believed = claim(head, "sagemaker-runtime", trusted)
+    assert trusted.form(believed, b"POST", head["path"], head["headers"], groups) is None
 
 
 def test_caches_stay_bounded() -> None:

@@ -28,6 +28,7 @@ from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import RouteBook
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server, listen
+from eyrie.http1.shapes import Varying
 from eyrie.http1.sweep import Sweep
 from eyrie.settings import Settings
 from eyrie.wire.auth import Verifier
@@ -37,6 +38,14 @@ from eyrie.wire.dispatch import Kind, destination
 log = logging.getLogger(__name__)
 
 _GC_OBJECTS = 20_000  # a request leaves no cycles behind: looking for them may be rare
+# What differs between the requests that one client signs.
+VARYING = {
+    b"authorization": Varying(rb"[0-9a-f]{64}", after=b"Signature="),
+    b"x-amz-date": Varying(rb"[0-9]{8}T[0-9]{6}Z"),
+    b"x-amz-content-sha256": Varying(rb"[0-9A-Za-z-]{1,64}"),
+    b"amz-sdk-invocation-id": Varying(rb"[0-9A-Za-z-]{1,64}"),
+    b"amz-sdk-request": Varying(rb"[0-9A-Za-z=]{1,32}(?:; [0-9A-Za-z=]{1,32}){0,3}"),
+}
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
 _QUIET_MS = 1_000  # at the end, a connection that was idle for so long is closed without a word
 
@@ -67,6 +76,10 @@ class Gateway:
 
     def head(self, connection: Connection) -> None:
         """Where does this request go?"""
+        shape = connection.shape
+        if shape is not None:
+            self.invoker.again(connection, shape.derived)
+            return
         target = connection.target
         name = self._names.get(target)
         if name is not None and connection.method == b"POST" and b"authorization" in connection.fields:
@@ -189,7 +202,7 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     gateway = Gateway(settings, name, loop)
     gateway.start()
     kept = sock.dup()  # the server closes the one that it accepts on
-    server = await listen(gateway, sock, limits_of(settings), gateway.sweep)
+    server = await listen(gateway, sock, limits_of(settings), gateway.sweep, VARYING)
     door = Door(settings.data / "run" / f"{name}.sock", kept, lambda: gateway.stats(server))
     feeding = loop.create_task(gateway.feed.run())
     gc.collect()

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from eyrie.decide.routing import PoisonMemory, RetryBudget
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
-from eyrie.gateway.routes import Endpoint, Instance, RouteBook
+from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
 from eyrie.http1.server import Connection
 from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
-from eyrie.wire.auth import Claim, Verifier
+from eyrie.wire.auth import Claim, Form, Verifier
 from eyrie.wire.errors import ApiError
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ _NOT_BUILT = {
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
 _SPECIAL = frozenset((*_NOT_BUILT, *_FORWARDED, _TARGET_VARIANT))
+
+
+class Known(NamedTuple):
+    """What a worker knows of a head beforehand by its shape: an accepted one, without headers of the runtime's own."""
+
+    name: str  # of the endpoint
+    form: Form | None  # None: every signature is checked from the beginning
+    kinds: Kinds
 
 
 class RequestIds:
@@ -88,6 +96,10 @@ class Invoker:
         except ApiError as refused:
             self.answer(connection, errors.from_api_error(refused))
             return
+        self._admit(connection, claim, name)
+
+    def _admit(self, connection: Connection, claim: Claim, name: str, known: Known | None = None) -> None:
+        """The head proves itself; is there an endpoint, and room for the body?"""
         identity = claim.identity
         endpoint = self.book.find(identity.account, identity.region, name)
         limit = endpoint.body_bytes_max if endpoint is not None else self.settings.body_bytes_max
@@ -103,8 +115,24 @@ class Invoker:
             self.answer(connection, errors.unavailable("Too many request bodies are in flight. Try again."))
             return
         self.reserved_bytes += length
-        connection.listener = Invocation(self, connection, claim, endpoint, name, length)
+        connection.listener = Invocation(self, connection, claim, endpoint, name, length, known)
         connection.collect(limit)
+
+    def again(self, connection: Connection, known: Known) -> None:
+        """A head came that differs from an accepted one in its varying values alone."""
+        claim = known.form.claim(connection.values, self.now_ms) if known.form is not None else None
+        if claim is None:
+            self.head(connection, known.name, connection.target, b"")
+        else:
+            self._admit(connection, claim, known.name, known)
+
+    def remember(self, connection: Connection, claim: Claim, name: str) -> None:
+        """The current request was accepted: the next one like it needs fewer looks."""
+        shape = connection.remember()
+        if shape is not None and shape.derived is None:
+            fields = connection.fields
+            form = self.verifier.form(claim, shape.method, shape.target, fields, shape.groups)
+            shape.derived = Known(name, form, (fields.get(b"content-type"), fields.get(b"accept")))
 
     def answer(self, connection: Connection, reply: Reply) -> None:
         """Answer a request that never became an invocation."""
@@ -149,6 +177,7 @@ class Invocation:
         endpoint: Endpoint | None,
         name: str,
         reserved: int,
+        known: Known | None,
     ) -> None:
         self._invoker = invoker
         self._connection = connection
@@ -156,6 +185,7 @@ class Invocation:
         self._endpoint = endpoint
         self._name = name
         self._reserved = reserved
+        self._known = known
         self._body = b""
         self._pieces: list[bytes] = []
 
@@ -179,13 +209,15 @@ class Invocation:
         if endpoint is None:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
-        fields = connection.fields
-        if not _SPECIAL.isdisjoint(fields):
-            self._special = True
-            reply = self._check_fields(endpoint)
-            if reply is not None:
-                self._refuse(reply)
-                return
+        if self._known is None:
+            if not _SPECIAL.isdisjoint(connection.fields):
+                self._special = True
+                reply = self._check_fields(endpoint)
+                if reply is not None:
+                    self._refuse(reply)
+                    return
+            elif b"?" not in connection.target:
+                invoker.remember(connection, self._claim, self._name)
         self._body = data
         invoker.budget.request()
         now = invoker.sweep.now
@@ -266,8 +298,11 @@ class Invocation:
 
     def _send(self, instance: Instance) -> Failure | None:
         body = self._body
-        fields = self._connection.fields
-        kinds = (fields.get(b"content-type"), fields.get(b"accept"))
+        if self._known is not None:
+            kinds = self._known.kinds
+        else:
+            fields = self._connection.fields
+            kinds = (fields.get(b"content-type"), fields.get(b"accept"))
         head = instance.heads.get(kinds) or instance.head(kinds)
         if self._special:
             for name in _FORWARDED:

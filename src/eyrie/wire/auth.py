@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -39,6 +40,7 @@ _SHAPES_MAX = 8  # remembered sets of header names, for one scope, and of how ma
 _SHAPE_BYTES_MAX = 1024
 _PATH_BYTES_MAX = 256  # of a path that is remembered
 _PREFIX_BYTES_MAX = 4096
+_MUST_DIFFER = frozenset((b"x-amz-date", b"authorization"))  # of a Form
 _HEX = frozenset(b"0123456789abcdef")
 
 
@@ -125,6 +127,55 @@ class Claim:
         raise auth_error(Fault.MISMATCH, self.service)
 
 
+class Form:
+    """The head of a request that was accepted, with room for what differs in the next: its claims take one step.
+
+    Two requests of one form have the same method, target, key, scope and headers; but for the values of some.
+    """
+
+    __slots__ = (
+        "_payload",
+        "_payload_group",
+        "_picked",
+        "_scope",
+        "_service",
+        "_signature",
+        "_stamp",
+        "_stamps",
+        "_text",
+    )
+
+    def __init__(
+        self,
+        scope: _Scope,
+        service: str,
+        text: bytes,
+        groups: Mapping[bytes, int],
+        payload: bytes,
+        stamps: dict[bytes, int],
+    ) -> None:
+        self._scope = scope
+        self._service = service
+        self._text = text  # canonical, a %b in place of each signed value that differs
+        self._picked = [groups[name] for name in scope.names if name in groups]
+        self._stamp = groups[b"x-amz-date"]
+        self._signature = groups[b"authorization"]
+        self._payload = payload
+        self._payload_group = groups.get(b"x-amz-content-sha256", 0)
+        self._stamps = stamps
+
+    def claim(self, values: re.Match[bytes], now_ms: int) -> Claim | None:
+        """The claim of a head by the values that differ; None: not to be decided here, ask `check_head`."""
+        scope = self._scope
+        stamp = values[self._stamp]
+        at_ms = self._stamps.get(stamp)
+        if at_ms is None or not -SKEW_MS <= now_ms - at_ms <= SKEW_MS or stamp[:8] != scope.day:
+            return None
+        payload = values[self._payload_group] if self._payload_group else self._payload
+        head = self._text % values.group(*self._picked)
+        return Claim(scope.identity, self._service, payload, scope, stamp, values[self._signature], (head,))
+
+
 class Verifier:
     """Checks signatures against the known credentials; caches what repeats, within bounds. One a process."""
 
@@ -191,6 +242,26 @@ class Verifier:
         heads = self._heads(method, path, query, headers, scope, service)
         payload = headers.get(b"x-amz-content-sha256", b"")
         return Claim(scope.identity, service, payload, scope, stamp, signature, heads)
+
+    def form(
+        self, claim: Claim, method: bytes, path: bytes, fields: Mapping[bytes, bytes], groups: Mapping[bytes, int]
+    ) -> Form | None:
+        """The form of a head without a query whose claim was proven; `groups`: the headers whose values differ from
+        request to request (of Authorization the signature), by their numbers in a match. None where it has none.
+        """
+        scope = claim._scope
+        targets = canonical_targets(path, b"", False)
+        if scope is None or len(targets) != 1 or not groups.keys() >= _MUST_DIFFER:
+            return None
+        if b"authorization" in scope.named or not scope.named <= fields.keys():
+            return None
+        values = {name: _trimmed(fields[name]) for name in scope.names}
+        room = {name: b"%b" if name in groups else _escaped(value) for name, value in values.items()}
+        lines = [b"%b:%b\n" % (_escaped(name), value) for name, value in room.items()]
+        text = b"%b\n%b\n%b\n%b\n" % (method, _escaped(targets[0]), b"".join(lines), _escaped(scope.signed))
+        if (text % tuple(values[name] for name in values if name in groups),) != claim._heads:
+            return None
+        return Form(scope, claim.service, text, groups, fields.get(b"x-amz-content-sha256", b""), self._stamps)
 
     def _heads(
         self, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], scope: _Scope, service: str
@@ -432,17 +503,24 @@ def _canonical_lines(headers: Mapping[bytes, bytes], scope: _Scope, service: str
             if name != b"content-length" and name != b"expect":
                 raise auth_error(Fault.MISMATCH, service)
             value = b""
-        value = value.strip()
-        if b"  " in value or b"\t" in value:
-            value = b" ".join(value.split())
-        lines.append(name + b":" + value)
+        lines.append(name + b":" + _trimmed(value))
     return b"\n".join(lines)
+
+
+def _trimmed(value: bytes) -> bytes:
+    """A header's value without blanks around it, and single ones within."""
+    value = value.strip()
+    return b" ".join(value.split()) if b"  " in value or b"\t" in value else value
+
+
+def _escaped(text: bytes) -> bytes:
+    return text.replace(b"%", b"%%")
 
 
 def _template(names: tuple[bytes, ...], signed: bytes) -> bytes:
     """The canonical headers and the list of their names, with a %b for each value."""
-    lines = [name.replace(b"%", b"%%") + b":%b\n" for name in names]
-    return b"".join([*lines, b"\n", signed.replace(b"%", b"%%"), b"\n"])
+    lines = [_escaped(name) + b":%b\n" for name in names]
+    return b"".join([*lines, b"\n", _escaped(signed), b"\n"])
 
 
 def _keyed(key: bytes, pad: int) -> Any:
