@@ -66,6 +66,8 @@ class Sandbox:
     uid: int | None = None
     network: bool = False
     environment: Mapping[str, str] | None = None
+    mounts: tuple[str, ...] = ()  # more of bubblewrap's arguments, after all others that mount
+    steps_into_root: bool = False  # the command may call chroot until it gives that right up
 
 
 def detect(wanted: str, runtime: Sequence[Path] | None = None) -> Isolation:
@@ -86,7 +88,7 @@ def arguments(sandbox: Sandbox, uid_inside: bool) -> list[str]:
     """bubblewrap's arguments, without the command. `uid_inside`: the command itself steps down to `sandbox.uid`."""
     args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "instance"]
     args += [] if sandbox.network else ["--unshare-net"]
-    args += _privileges(uid_inside)
+    args += _privileges(uid_inside, sandbox.steps_into_root)
     args += ["--new-session", "--clearenv", "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         args += _root_link(name)
@@ -105,6 +107,7 @@ def arguments(sandbox: Sandbox, uid_inside: bool) -> list[str]:
         args += ["--perms", "0755", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
     for inside, outside in sorted(sandbox.writable.items()):
         args += ["--bind", outside, inside]
+    args += sandbox.mounts
     environment = {**ENVIRONMENT, "HOME": "/tmp", "TMPDIR": "/tmp", **(sandbox.environment or {})}
     args += [part for name, value in environment.items() for part in ("--setenv", name, value)]
     return [*args, "--chdir", "/tmp", "--remount-ro", "/"]
@@ -147,11 +150,12 @@ def hidden_paths(runtime: Sequence[Path], data: Path) -> tuple[str, ...]:
     return (str(data),) if any(data.is_relative_to(path) for path in (Path("/usr"), *runtime)) else ()
 
 
-def _privileges(uid_inside: bool) -> list[str]:
-    if not uid_inside:
-        return ["--unshare-user", "--cap-drop", "ALL"] if os.getuid() else ["--cap-drop", "ALL"]
-    kept = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # for the step down, inside
-    return ["--cap-drop", "ALL", *(part for cap in kept for part in ("--cap-add", cap))]
+def _privileges(uid_inside: bool, steps_into_root: bool) -> list[str]:
+    kept = ["CAP_SETPCAP", "CAP_SYS_CHROOT"] if steps_into_root else []
+    if uid_inside:
+        kept = [*{*kept, "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"}]  # for the step down, inside
+    user = [] if uid_inside or os.getuid() == 0 else ["--unshare-user"]
+    return [*user, "--cap-drop", "ALL", *(part for cap in sorted(kept) for part in ("--cap-add", cap))]
 
 
 def _root_link(name: str) -> list[str]:

@@ -56,14 +56,16 @@ _MACHINES: Mapping[str, _Machine] = {
 }
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The filter for a machine (this one by default), or None where we have no table for it."""
+def program(machine: str | None = None, allowed: frozenset[str] = frozenset()) -> bytes | None:
+    """The filter for a machine (this one by default), or None where we have no table for it. `allowed`: calls that it
+    leaves to the kernel's own judgement.
+    """
     known = _MACHINES.get(machine or platform.machine())
-    return None if known is None else b"".join(_instructions(known))
+    return None if known is None else b"".join(_instructions(known, allowed))
 
 
-def _instructions(machine: _Machine) -> list[bytes]:
-    denied = [*machine.denied.values()]
+def _instructions(machine: _Machine, allowed: frozenset[str]) -> list[bytes]:
+    denied = [number for name, number in machine.denied.items() if name not in allowed]
     code = [
         _op(_LOAD, _ARCH), _op(_JUMP_EQUAL, machine.audit_arch, 1, 0), _fail(errno.EPERM),
         _op(_LOAD, _NUMBER), _op(_JUMP_SET, _X32, 0, 1), _fail(errno.EPERM),

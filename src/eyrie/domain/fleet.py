@@ -50,6 +50,12 @@ class ContainerSpec:
     environment: dict[str, str] = field(default_factory=dict)
     mode: ContainerMode = ContainerMode.SINGLE_MODEL
     model_cache: bool = True  # of a multi-model container: models stay loaded after an answer
+    image_digest: str | None = None  # sha256 hex of an image of the user's own; None: our model server
+
+    @property
+    def foreign(self) -> bool:
+        """It is not our model server."""
+        return self.image_digest is not None
 
     @property
     def multi_model(self) -> bool:
@@ -78,6 +84,11 @@ class InstanceSpec:
     startup_timeout_s: int = 240
     execution: Execution = Execution.SERIAL
 
+    @property
+    def foreign(self) -> bool:
+        """It runs an image of the user's own."""
+        return any(container.foreign for container in self.containers)
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
@@ -91,7 +102,7 @@ class ObservedInstance:
     socket: str
     zone: str
     started_ms: int
-    isolation: str  # "bubblewrap" or "process"
+    isolation: str  # "bubblewrap", "process" or "docker"
     exit_reason: str | None = None  # last words of one that is gone
 
 
