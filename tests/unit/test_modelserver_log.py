@@ -104,3 +104,18 @@ def test_endless_lines_and_odd_characters(tmp_path: Path) -> None:
     stream.write("\udcff\n")
     assert os.path.getsize(tmp_path / "log") > 3 * LINE_CHARS_MAX
     assert max(map(len, lines(tmp_path))) <= LINE_CHARS_MAX + 30
+
+
+def test_several_processes_rotate_one_log_together(tmp_path: Path) -> None:
+    files = [LogFile(tmp_path, 20_000) for _ in range(3)]  # each with a descriptor of its own, as after a fork
+    for number in range(600):
+        files[number % 3].write(b"%d %s\n" % (number, b"x" * 60))
+    known = (tmp_path / "log.1").read_text() + (tmp_path / "log").read_text()
+    numbers = sorted(int(line.split()[0]) for line in known.splitlines())
+    assert numbers == list(range(numbers[0], 600))  # nothing between the oldest line that is kept and the newest
+    assert len(numbers) > 100
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000 + 3 * 70
+    for file in files:
+        file.check()
+        file.write(b"last\n")
+    assert (tmp_path / "log").read_text().count("last") == 3

@@ -8,6 +8,7 @@ before it.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import io
 import logging
 import os
@@ -22,7 +23,10 @@ LOG, OLDER = "log", "log.1"
 
 
 class LogFile:
-    """`log`, renamed to `log.1` at half the bound; descriptors 1 and 2 always point to the newest."""
+    """`log`, renamed to `log.1` at half the bound; descriptors 1 and 2 always point to the newest.
+
+    The processes of an instance write to the same file, each through a descriptor of its own: `reopen` after a fork.
+    """
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
         self._path = folder / LOG
@@ -30,24 +34,28 @@ class LogFile:
         self._half = max(bytes_max // 2, 4096)
         self._lock = threading.Lock()
         self._fd = -1
-        self._size = 0
         self._redirected = False
         self._open()
 
     def write(self, data: bytes) -> None:
         """Append whole lines; rotates before it would pass the bound."""
         with self._lock:
-            if self._size + len(data) > self._half:
+            if os.fstat(self._fd).st_size + len(data) > self._half:
                 self._rotate()
-            self._size += len(data)
             _write_all(self._fd, data)
 
     def check(self) -> None:
-        """Rotate when those who write to the descriptors themselves have passed the bound; called every second."""
+        """Rotate when those who write to the descriptors themselves have passed the bound, and follow when another
+        process has; called every second.
+        """
         with self._lock:
-            self._size = os.fstat(self._fd).st_size
-            if self._size > self._half:
+            if os.fstat(self._fd).st_size > self._half or not self._newest():
                 self._rotate()
+
+    def reopen(self) -> None:
+        """Write through a descriptor of this process's own: after a fork, in the child."""
+        self._lock = threading.Lock()
+        self._replace()
 
     def redirect(self) -> None:
         """Point descriptors 1 and 2 here, now and after each rotation; descriptor 0 reads nothing."""
@@ -60,14 +68,27 @@ class LogFile:
 
     def _open(self) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._size = os.fstat(self._fd).st_size
 
     def _rotate(self) -> None:
-        os.replace(self._path, self._older)
+        """Rename the file that this process writes to, unless another process has done so, and open the newest."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if self._newest():
+            os.replace(self._path, self._older)
+        self._replace()
+
+    def _newest(self) -> bool:
+        """Whether the file that this process writes to is still called `log`."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False  # renamed; whoever did so is about to open the next one
+
+    def _replace(self) -> None:
         old = self._fd
         self._open()
-        os.close(old)
         self._point()
+        fcntl.flock(old, fcntl.LOCK_UN)  # closing is not enough: a child may have inherited the descriptor
+        os.close(old)
 
     def _point(self) -> None:
         if self._redirected:
