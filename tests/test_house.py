@@ -60,6 +60,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.
     "src/eyrie/modelserver/app.py": 1,
     "src/eyrie/modelserver/batcher.py": 1,
+    "src/eyrie/modelserver/frameworks/gather.py": 2,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,
     "src/eyrie/modelserver/measure.py": 1,
     "src/eyrie/modelserver/threads.py": 1,

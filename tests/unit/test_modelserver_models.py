@@ -425,8 +425,8 @@ def test_an_empty_folder_and_a_strange_one_say_what_is_wanted(source: Source) ->
     with pytest.raises(LoadError, match="the model folder is empty"):
         load(source)
     (source.model_dir / "weights.bin").mkdir()
-    (source.model_dir / "model.onnx").write_bytes(b"\x08\x07")
-    with pytest.raises(LoadError, match=r"model\.onnx, weights\.bin/\): wanted is"):
+    (source.model_dir / "model.tflite").write_bytes(b"\x08\x07")
+    with pytest.raises(LoadError, match=r"model\.tflite, weights\.bin/\): wanted is"):
         load(source)
     shutil.rmtree(source.model_dir)
     with pytest.raises(LoadError, match="empty"):

@@ -1,8 +1,8 @@
 """Container images by name: which of them the model server is, and which are not here.
 
-The registry names that the SageMaker SDK's `image_uris.retrieve` yields for XGBoost and scikit-learn, of any account
-and region, mean Eyrie's own model server, as do the short names. Anything else would have to be run by a container
-engine.
+The registry names that the SageMaker SDK's `image_uris.retrieve` yields for the frameworks that it serves, of any
+account and region, mean Eyrie's own model server, as do the short names. Anything else would have to be run by a
+container engine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,23 @@ FRAMEWORK_OF_REPOSITORY = {
     "sagemaker-xgboost": "xgboost",
     "xgboost": "xgboost",  # the built-in algorithm, which images before 1.0 were named after
     "sagemaker-scikit-learn": "sklearn",
+    "pytorch-inference": "pytorch",
+    "sagemaker-pytorch": "pytorch",  # what its images were called before 1.2
+    "tensorflow-inference": "tensorflow",
+    "sagemaker-tensorflow-serving": "tensorflow",
+    "huggingface-pytorch-inference": "huggingface",
+    "sagemaker-sparkml-serving": "sparkml",
     "eyrie/xgboost": "xgboost",
     "eyrie/sklearn": "sklearn",
     "eyrie/scikit-learn": "sklearn",
+    "eyrie/lightgbm": "lightgbm",
+    "eyrie/onnx": "onnx",
+    "eyrie/pytorch": "pytorch",
+    "eyrie/torch": "pytorch",
+    "eyrie/tensorflow": "tensorflow",
+    "eyrie/huggingface": "huggingface",
+    "eyrie/sparkml": "sparkml",
+    "eyrie/spark": "sparkml",
     "eyrie/python": "python",  # nothing but the user's own inference.py
 }
 
@@ -33,7 +47,7 @@ class Image:
     """An image that can run here."""
 
     specified: str  # as the user named it
-    framework: str  # "xgboost", "sklearn" or "python"
+    framework: str  # "xgboost", "sklearn", "pytorch" ...; "python" for user code alone
     foreign: bool = False  # not our model server: the real service's ping timings hold
 
     @property
@@ -51,8 +65,9 @@ def resolve(image: str) -> Image | None:
 
 def refusal(image: str) -> str:
     """Why an image that does not resolve is refused, naming what there is."""
+    short = sorted(name for name in FRAMEWORK_OF_REPOSITORY if name.startswith("eyrie/"))
+    theirs = sorted(name for name in FRAMEWORK_OF_REPOSITORY if not name.startswith("eyrie/"))
     return (
         f'Could not find the image "{image}": this Eyrie runs its own model server, not foreign containers. Available: '
-        "eyrie/xgboost, eyrie/sklearn, eyrie/python, and the SageMaker images sagemaker-xgboost, xgboost and "
-        "sagemaker-scikit-learn of any account and region, which stand for the first two."
+        f"{', '.join(short)}, and the SageMaker images {', '.join(theirs)} of any account and region."
     )

@@ -295,7 +295,15 @@ def _unwrapped_line(value: Any, shape: RowShape) -> Any:
 
 # --------------------------------------------------------------------------------------------------------- npy, libsvm
 def _npy(body: bytes, shape: RowShape) -> Array:
-    """An array in NumPy's format: numbers only, never pickles. One dimension is taken for one row."""
+    """Rows in NumPy's format. One dimension is taken for one row."""
+    array = read_npy(body, "biufUS" if shape.strings else "biuf", 2)
+    return array.reshape(1, -1) if array.ndim == 1 else array
+
+
+def read_npy(body: bytes, kinds: str, dims_max: int) -> Array:
+    """An array in NumPy's format, of these kinds of dtype and 1 to `dims_max` dimensions: never pickles. It shares the
+    body's bytes. Raises BadPayload.
+    """
     stream = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(stream)
@@ -303,19 +311,19 @@ def _npy(body: bytes, shape: RowShape) -> Array:
         dims, fortran, dtype = read(stream)
     except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError, TypeError, KeyError) as error:
         raise BadPayload(f"the body is not an .npy array: {_show(str(error))}") from None
-    if dtype.kind not in ("biufUS" if shape.strings else "biuf"):
+    if dtype.kind not in kinds:
         raise BadPayload(f"an array of {_show(str(dtype))} is not accepted, only numbers")
     count = 1
     for size in dims:
         count *= size
-    if count <= 0 or len(dims) not in (1, 2):
-        raise BadPayload(f"an array of shape {_show(str(dims))} is not a list of rows")
+    if count <= 0 or not 1 <= len(dims) <= dims_max:
+        wanted = "a list of rows" if dims_max == 2 else "a tensor"
+        raise BadPayload(f"an array of shape {_show(str(dims))} is not {wanted}")
     offset = stream.tell()
     if count * dtype.itemsize != len(body) - offset:  # before anything of the claimed size is reserved
         raise BadPayload("the array is not as long as its header says")
     flat = np.frombuffer(body, dtype=dtype, count=count, offset=offset)
-    array = flat.reshape(dims, order="F" if fortran else "C")
-    return array.reshape(1, -1) if len(dims) == 1 else array
+    return flat.reshape(dims, order="F" if fortran else "C")
 
 
 def _libsvm(body: bytes, shape: RowShape) -> Rows:

@@ -25,6 +25,8 @@ log = logging.getLogger("eyrie.modelserver")
 # anything.
 FRAMEWORKS = (
     "xgboost",
+    "lightgbm",
+    "onnx",
     "sklearn",
 )
 CONTAINER_ML = "/opt/ml"

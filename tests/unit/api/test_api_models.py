@@ -75,7 +75,7 @@ REFUSED_CONTAINERS = [
     ({"ImageConfig": {"RepositoryAccessMode": "Vpc"}}, "RepositoryAccessMode Vpc is not supported"),
     ({"Image": "nginx:latest"}, 'Could not find the image "nginx:latest"'),
     ({"Image": "1.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1"}, "Could not find the image"),
-    ({"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2.0"}, "Available: eyrie/xgboost"),
+    ({"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-inference:1.9"}, "Available: eyrie/huggingface"),
     ({"ModelDataUrl": "https://host/m.tar.gz"}, "it must be an s3:// URL"),
     (
         {"AdditionalModelDataSources": [{"ChannelName": "c", "S3DataSource": {
