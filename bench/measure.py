@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -98,6 +99,29 @@ def process(argv: list[str], core: int | None, env: dict[str, str] | None = None
             child.wait()
 
 
+@contextlib.contextmanager
+def process_group(argv: list[str], env: dict[str, str], log: IO[bytes]) -> Iterator[int]:
+    """A process that may start more, in a session of its own, which ends with the block."""
+    child = subprocess.Popen(
+        argv,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield child.pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
 def peer_program(peer: str, name: str) -> str:
     """A program of a peer's own environment. Exits where it is not installed."""
     program = PEERS / f".venv-bench-{peer}" / "bin" / name
@@ -150,8 +174,8 @@ def wrk_script(path: Path, requests: list[bytes]) -> Path:
 
 
 def wrk(port: int, script: Path, seconds: float, connections: int, core: int | None) -> Load:
-    """Run wrk, on one core unless that is None."""
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
+    """Run wrk for whole seconds (it takes no others), on one core unless that is None."""
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "-s", str(script)]
     argv = [*_pinned(core), *argv]
     said = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
