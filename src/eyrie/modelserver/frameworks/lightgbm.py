@@ -84,7 +84,12 @@ class LightGBMModel:
             raw = np.asarray(self._booster.predict(rows, num_iteration=self._rounds, num_threads=threads))
         except (self._native_error, ValueError, TypeError) as error:
             raise BadPayload(f"Unable to evaluate payload provided: {error}") from error
-        return records(self._keys, _known(self.objective, raw), len(raw)) if self._keys else raw
+        return records(self._keys, known(self.objective, raw), len(raw)) if self._keys else raw
+
+    @property
+    def booster(self) -> Any:
+        """What it is made of: to compile it."""
+        return self._booster
 
     def encode(self, values: Array, kind: str) -> bytes:
         """CSV, JSON or JSON lines as the XGBoost container writes them."""
@@ -108,7 +113,7 @@ def _objective(booster: Any) -> str:
     return ""
 
 
-def _known(objective: str, raw: Array) -> dict[str, list[Any]]:
+def known(objective: str, raw: Array) -> dict[str, list[Any]]:
     """What an objective's scores tell, by key of SAGEMAKER_INFERENCE_OUTPUT."""
     count, scores = len(raw), raw.tolist()
     if raw.ndim == 2:

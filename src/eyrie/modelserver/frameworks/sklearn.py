@@ -80,19 +80,31 @@ class SklearnModel:
             return codecs.encode_selected(values.tolist(), kind)
         return codecs.encode_plain(values, kind)
 
+    @property
+    def estimator(self) -> Any:
+        """What it is made of: to compile it."""
+        return self._estimator
+
     def _selected(self, rows: Any, count: int) -> Array:
         labels = np.asarray(self._estimator.predict(rows))
-        known: dict[str, list[Any]] = {"predicted_label": labels.tolist()}
-        classes = getattr(self._estimator, "classes_", None)
-        if classes is None:
-            known = {"predicted_score": labels.tolist()}
-        else:
-            known["labels"] = [np.asarray(classes).tolist()] * count
-        if hasattr(self._estimator, "predict_proba"):
-            chances = np.asarray(self._estimator.predict_proba(rows))
-            best = chances[:, 1] if chances.shape[1] == 2 else chances.max(axis=1)
-            known |= {"probability": best.tolist(), "probabilities": chances.tolist()}
-        return records(self._keys, known, count)
+        chances = self._estimator.predict_proba(rows) if hasattr(self._estimator, "predict_proba") else None
+        return records(self._keys, known(labels, getattr(self._estimator, "classes_", None), chances), count)
+
+
+def known(labels: Array, classes: Any, chances: Any) -> dict[str, list[Any]]:
+    """What predictions tell, by key of SAGEMAKER_INFERENCE_OUTPUT: of a classifier its labels, classes, and a column of
+    chances for each; of a regressor (classes None) its scores.
+    """
+    found: dict[str, list[Any]] = {"predicted_label": labels.tolist()}
+    if classes is None:
+        found = {"predicted_score": labels.tolist()}
+    else:
+        found["labels"] = [np.asarray(classes).tolist()] * len(labels)
+    if chances is not None:
+        given = np.asarray(chances)
+        best = given[:, 1] if given.shape[1] == 2 else given.max(axis=1)
+        found |= {"probability": best.tolist(), "probabilities": given.tolist()}
+    return found
 
 
 def _steps(estimator: Any) -> Iterator[Any]:

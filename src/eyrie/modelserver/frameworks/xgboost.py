@@ -104,7 +104,7 @@ class XGBoostModel:
 
     def _predictor(self, booster: Any, linear: bool) -> Predict:
         """How this booster predicts: directly where possible, else in place; linear ones through a DMatrix."""
-        trees = _trees(booster)
+        trees = rounds_of(booster)
 
         def through_matrix(rows: Array) -> Array:
             with self._lock:
@@ -122,11 +122,21 @@ class XGBoostModel:
             return np.asarray(scores.mean(axis=0), dtype=scores.dtype)
         return np.array([_most_frequent(votes) for votes in scores.T])
 
+    @property
+    def boosters(self) -> list[Any]:
+        """What it is made of: to compile it."""
+        return list(self._boosters)
+
+    @property
+    def num_class(self) -> int:
+        """The number of classes that it was trained with; 0 where that says nothing."""
+        return self._classes
+
     def _select(self, raw: Array) -> Array:
-        return records(self._keys, _known(self.objective, self._classes, raw), len(raw))
+        return records(self._keys, known(self.objective, self._classes, raw), len(raw))
 
 
-def _trees(booster: Any) -> tuple[int, int]:
+def rounds_of(booster: Any) -> tuple[int, int]:
     """The boosting rounds to predict with: up to the best one where early stopping noted it, else all."""
     best = booster.attr("best_iteration")
     return (0, int(best) + 1) if best is not None else (0, 0)
@@ -144,7 +154,7 @@ def _most_frequent(votes: Array) -> float:
     return float(values[counts.argmax()])
 
 
-def _known(objective: str, classes: int, raw: Array) -> dict[str, list[Any]]:
+def known(objective: str, classes: int, raw: Array) -> dict[str, list[Any]]:
     """What an objective's raw scores tell, by key of SAGEMAKER_INFERENCE_OUTPUT."""
     count = len(raw)
     if objective == "multi:softprob":
