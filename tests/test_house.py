@@ -49,6 +49,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/act.py": 1,
     "src/eyrie/control/app.py": 2,
     "src/eyrie/control/loop.py": 3,
+    "src/eyrie/control/model_door.py": 1,  # the loop that looks after loaded models
     # The HTTP server's loop: a handler's mistake costs its own request.
     "src/eyrie/http1/handlers.py": 1,
     "src/eyrie/http1/connection.py": 1,
@@ -58,7 +59,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/objects/router.py": 1,  # a request's boundary: answered as S3's InternalError
     "src/eyrie/objects/store.py": 1,
     # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.
-    "src/eyrie/modelserver/app.py": 1,
+    "src/eyrie/modelserver/servable.py": 1,
     "src/eyrie/modelserver/batcher.py": 1,
     "src/eyrie/modelserver/frameworks/gather.py": 2,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,

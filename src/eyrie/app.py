@@ -64,9 +64,13 @@ async def _control(settings: Settings) -> None:
     from eyrie.adapters.feed import Feed
     from eyrie.adapters.instance_logs import InstanceLogs
     from eyrie.adapters.instance_types import load_instance_types
+    from eyrie.adapters.model_rooms import SlotRooms
     from eyrie.adapters.store_sql import SqlStore, StoreVersionError
+    from eyrie.adapters.target_models import TargetCache
     from eyrie.control.app import ControlApp, Surroundings
     from eyrie.control.loop import Loop
+    from eyrie.control.model_door import ModelDoor
+    from eyrie.control.model_loads import ModelLoads
     from eyrie.control.story import Observation
     from eyrie.http1.handlers import serve as serve_http
     from eyrie.http1.limits import Limits
@@ -79,10 +83,13 @@ async def _control(settings: Settings) -> None:
         raise SystemExit(str(error)) from None
     clock, identity = SystemClock(settings.time_scale), RandomIdentity()
     run, keys = settings.data / "run", settings.data / "credentials.json"
-    artifacts = S3Artifacts(settings.data, run / "objects.sock", keys if settings.auth else None)
+    objects, keys_used = run / "objects.sock", keys if settings.auth else None
+    artifacts = S3Artifacts(settings.data, objects, keys_used)
     feed = Feed(settings.data)
     compute = ProcessCompute(settings, artifacts, clock, on_death=lambda spec: loop.look_around())
     loop = Loop(store, compute, artifacts, feed, clock, identity, settings)
+    targets = TargetCache(settings.data, objects, keys_used, settings.target_models_bytes_max)
+    loads = ModelLoads(loop.endpoints, targets, SlotRooms())
     surroundings = Surroundings(
         settings,
         store,
@@ -91,19 +98,24 @@ async def _control(settings: Settings) -> None:
         loop.endpoints,
         InstanceLogs(settings.data),
         load_instance_types(settings.data),
-        lambda: Observation(compute.inventory(), _slots(compute.stats())),
+        lambda: Observation(compute.inventory(), _slots(compute.stats()), loads.count),
     )
     credentials = Credentials.load(keys) if settings.auth else Credentials()
     app = ControlApp(surroundings, credentials)
     compute.start()
     await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600))
     server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
-    driving = asyncio.create_task(loop.run())
+    door = ModelDoor(loads)
+    models = await serve_http(door.handle, listen_unix(str(run / "models.sock"), mode=0o600), Limits())
+    driving, surveying = asyncio.create_task(loop.run()), asyncio.create_task(door.survey())
     await _told_to_stop(driving)
     await server.close(settings.drain_ms)
+    await models.close(settings.drain_ms)
     driving.cancel()
+    surveying.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await driving
+    door.close()
     await feed.close()
     app.close()
     compute.close()

@@ -6,6 +6,7 @@ Adapters keep them (one technology a file); `tests/contract/` runs one suite ove
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -172,6 +173,10 @@ class ArtifactError(Exception):
     """A model archive that cannot be had or read; the message is the reason for people."""
 
 
+class ArtifactMissing(ArtifactError):
+    """There is no such archive."""
+
+
 class Artifacts(Protocol):
     """Model archives by digest, kept as long as an endpoint names them."""
 
@@ -189,6 +194,58 @@ class Artifacts(Protocol):
 
     def keep(self, digests: set[str]) -> None:
         """Remove every archive that is not named."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetArchive:
+    """A model of a multi-model endpoint, unpacked on this host."""
+
+    path: Path  # the folder that holds its files
+    fetched_us: int  # how long its download took; 0: it was here and is still the newest
+
+
+class TargetModels(Protocol):
+    """Archives that requests name, kept while there is room for them."""
+
+    def hold(self, scope: Scope, url: str) -> AbstractContextManager[TargetArchive]:
+        """The newest version of an archive, unpacked; nobody removes or replaces it while it is held.
+
+        Raises ArtifactError (ArtifactMissing where there is none), and OSError to be retried.
+        """
+        ...
+
+
+class NoAnswer(Exception):
+    """An instance did not answer, or not in time, or not in HTTP; the message says which."""
+
+
+class ModelRooms(Protocol):
+    """Running instances as places that models are put into; an instance is named by its socket."""
+
+    def placed(self, socket: str) -> set[str]:
+        """Keys of the models whose files are there."""
+        ...
+
+    def place(self, socket: str, key: str, source: Path) -> None:
+        """Put a model's files at `/opt/ml/models/KEY/model` of the instance, in place of what was there.
+
+        Raises OSError.
+        """
+        ...
+
+    def remove(self, socket: str, key: str) -> None:
+        """Take a model's files away, if they are there."""
+        ...
+
+    def workers(self, socket: str) -> list[int]:
+        """The numbers of its workers that listen."""
+        ...
+
+    def ask(
+        self, socket: str, worker: int, method: str, target: str, body: bytes = b"", timeout_s: float = 5.0
+    ) -> tuple[int, bytes]:
+        """A request to one worker: status and body of its reply. Raises NoAnswer."""
         ...
 
 

@@ -54,6 +54,7 @@ class Settings:
     foreign_ping_misses: int = 3
     unknown_grace_ms: int = 30_000  # how long a silent instance may live when no replacement comes up
     log_bytes_max: int = 16_777_216  # of one instance, over its two files
+    target_models_bytes_max: int = 21_474_836_480  # of unpacked models of multi-model endpoints, kept on this host
 
     @property
     def store_url(self) -> str:

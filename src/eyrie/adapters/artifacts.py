@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 from eyrie.adapters.archive import ENTRIES_MAX, check_room, sync_tree, unpack
 from eyrie.adapters.s3_client import S3Client, S3Refused, SigningKey
 from eyrie.domain.names import Scope
-from eyrie.ports import ArtifactError
+from eyrie.ports import ArtifactError, ArtifactMissing
 
 ARCHIVE_BYTES_MAX = 64 << 30
 _PIECE_BYTES = 1 << 20
@@ -101,37 +101,38 @@ class S3Artifacts:
             os.close(fd)
 
     def _fetch_into(self, scope: Scope, url: str, folder: Path) -> str:
-        bucket, key = _bucket_and_key(url)
-        with S3Client(self._socket, self._key_of(scope), scope.region) as client:
+        bucket, key = bucket_and_key(url)
+        with S3Client(self._socket, signing_key(self._keys, scope), scope.region) as client:
             try:
                 if key.endswith("/") or not key:
                     return _fetch_prefix(client, bucket, key, folder, url)
                 return _fetch_archive(client, bucket, key, folder, url)
             except S3Refused as refused:
-                raise _reason(refused, scope, url) from None
-
-    def _key_of(self, scope: Scope) -> SigningKey:
-        """A key of the account: whose bucket it is decides what may be read. Raises ArtifactError."""
-        if self._keys is None:
-            return SigningKey(scope.account, "unchecked")
-        for entry in json.loads(self._keys.read_bytes()):
-            if entry["account"] == scope.account:
-                return SigningKey(
-                    entry["access_key_id"], entry["secret_access_key"], entry.get("session_token") or None
-                )
-        raise ArtifactError(f"There are no credentials of account {scope.account}.")
+                raise reason_of(refused, scope, url) from None
 
 
-def _bucket_and_key(url: str) -> tuple[str, str]:
+def signing_key(keys: Path | None, scope: Scope) -> SigningKey:
+    """A key of the account: whose bucket it is decides what may be read. Raises ArtifactError."""
+    if keys is None:
+        return SigningKey(scope.account, "unchecked")
+    for entry in json.loads(keys.read_bytes()):
+        if entry["account"] == scope.account:
+            return SigningKey(entry["access_key_id"], entry["secret_access_key"], entry.get("session_token") or None)
+    raise ArtifactError(f"There are no credentials of account {scope.account}.")
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """The two parts of an s3:// URL. Raises ArtifactError."""
     match = re.fullmatch(r"s3://([^/]+)/?(.*)", url, re.DOTALL)
     if match is None:
         raise ArtifactError(f"Model data must be an s3:// URL, and {url!r} is none.")
     return match[1], match[2]
 
 
-def _reason(refused: S3Refused, scope: Scope, url: str) -> ArtifactError:
+def reason_of(refused: S3Refused, scope: Scope, url: str) -> ArtifactError:
+    """A refusal of the S3 API as a sentence about model data."""
     if refused.code in ("NoSuchKey", "NoSuchBucket"):
-        return ArtifactError(f"Could not find model data at {url}.")
+        return ArtifactMissing(f"Could not find model data at {url}.")
     if refused.code == "AccessDenied":
         return ArtifactError(
             f"Could not access model data at {url}: the bucket does not belong to account {scope.account}."
@@ -144,7 +145,7 @@ def _fetch_archive(client: S3Client, bucket: str, key: str, folder: Path, url: s
         if size > ARCHIVE_BYTES_MAX:
             raise ArtifactError(f"The model data at {url} is larger than {ARCHIVE_BYTES_MAX} bytes.")
         check_room(folder.parent, size, url)
-        digest = _copy(stream, file, size, url)
+        digest = copy_download(stream, file, size, url)
         file.seek(0)
         folder.mkdir(exist_ok=True)
         unpack(file, folder, url)
@@ -176,7 +177,7 @@ def _fetch_file(client: S3Client, bucket: str, key: str, target: Path, url: str)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with client.get(bucket, key) as (size, stream), target.open("xb") as file:
-            return _copy(stream, file, size, url)
+            return copy_download(stream, file, size, url)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise ArtifactError(f"The model data at {url} has an object and objects below it at {key!r}.") from None
 
@@ -201,7 +202,7 @@ def _listed(client: S3Client, bucket: str, prefix: str) -> Iterator[tuple[str, i
         query["continuation-token"] = token
 
 
-def _copy(stream: IO[bytes], file: IO[bytes], size: int, url: str) -> str:
+def copy_download(stream: IO[bytes], file: IO[bytes], size: int, url: str) -> str:
     """Copy a download of a known size; its sha256. Raises ConnectionError where it breaks off."""
     sums = hashlib.sha256()
     left = size

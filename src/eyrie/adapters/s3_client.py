@@ -24,6 +24,7 @@ from botocore.credentials import Credentials
 _TIMEOUT_S = 60.0
 _DOCUMENT_BYTES_MAX = 8 << 20
 _UNIX_PATH_MAX = 100
+NOT_MODIFIED = 304
 
 
 class S3Refused(Exception):
@@ -95,13 +96,32 @@ class S3Client:
             response.close()
             self._connection.close()  # what is left unread must not be taken for the next reply
 
+    @contextmanager
+    def get_newer(self, bucket: str, key: str, etag: str | None) -> Iterator[tuple[int, str, IO[bytes]] | None]:
+        """An object unless it still has this ETag: its size in bytes, its ETag and its stream; None: it has.
+
+        Raises S3Refused, S3Unavailable.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        response = self._ask(f"/{bucket}/{quote(key, safe='/-_.~')}", headers)
+        try:
+            if response.status == NOT_MODIFIED:
+                yield None
+                return
+            if response.length is None:
+                raise S3Unavailable("a reply without a length")
+            yield response.length, response.getheader("ETag") or "", response
+        finally:
+            response.close()
+            self._connection.close()
+
     def listing(self, bucket: str, query: Mapping[str, str]) -> bytes:
         """A page of ListObjectsV2, as XML. Raises S3Refused, S3Unavailable."""
         with self._ask(f"/{bucket}?{urlencode(query, quote_via=quote, safe='-_.~')}") as response:
             return response.read(_DOCUMENT_BYTES_MAX)
 
-    def _ask(self, target: str) -> HTTPResponse:
-        request = AWSRequest("GET", "http://localhost" + target)
+    def _ask(self, target: str, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+        request = AWSRequest("GET", "http://localhost" + target, headers=headers)
         self._auth.add_auth(request)
         try:
             self._connection.request("GET", target, headers=dict(request.headers.items()))
@@ -109,7 +129,7 @@ class S3Client:
         except (HTTPException, OSError) as error:
             self._connection.close()
             raise S3Unavailable(f"the S3 API did not answer: {error}") from error
-        if response.status == 200:
+        if response.status in (200, NOT_MODIFIED):
             return response
         with response:
             body = response.read(_DOCUMENT_BYTES_MAX)

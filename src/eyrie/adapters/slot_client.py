@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyrie.ports import NoAnswer
+
+__all__ = ["NoAnswer", "Reply", "ask"]
+
 REPLY_BYTES_MAX = 65_536
 PATH_BYTES_MAX = 107
-
-
-class NoAnswer(Exception):
-    """Nobody listens there, or not in time, or not in HTTP; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,14 @@ class Reply:
     body: bytes
 
 
-def ask(path: Path, method: str, target: str, body: bytes = b"", timeout_s: float = 1.0) -> Reply:
+def ask(
+    path: Path,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    timeout_s: float = 1.0,
+    reply_bytes_max: int = REPLY_BYTES_MAX,
+) -> Reply:
     """One HTTP/1.1 request with `Connection: close`. Raises NoAnswer."""
     deadline = time.monotonic() + timeout_s
     head = f"{method} {target} HTTP/1.1\r\nHost: instance\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
@@ -37,7 +44,7 @@ def ask(path: Path, method: str, target: str, body: bytes = b"", timeout_s: floa
             conversation.settimeout(timeout_s)
             _connect(conversation, path)
             conversation.sendall(f"{head}{kind}\r\n".encode() + body)
-            return _parse(_receive(conversation, deadline))
+            return _parse(_receive(conversation, deadline, reply_bytes_max))
     except OSError as fault:
         raise NoAnswer(f"{path}: {fault or type(fault).__name__}") from None
 
@@ -54,7 +61,7 @@ def _connect(conversation: socket.socket, path: Path) -> None:
         os.close(folder)
 
 
-def _receive(conversation: socket.socket, deadline: float) -> bytes:
+def _receive(conversation: socket.socket, deadline: float, reply_bytes_max: int) -> bytes:
     received = b""
     while not _complete(received):
         left = deadline - time.monotonic()
@@ -63,8 +70,8 @@ def _receive(conversation: socket.socket, deadline: float) -> bytes:
         conversation.settimeout(left)
         part = conversation.recv(REPLY_BYTES_MAX)
         received += part
-        if len(received) > REPLY_BYTES_MAX:
-            raise NoAnswer(f"the answer is larger than {REPLY_BYTES_MAX} bytes")
+        if len(received) > reply_bytes_max:
+            raise NoAnswer(f"the answer is larger than {reply_bytes_max} bytes")
         if not part:
             break
     return received

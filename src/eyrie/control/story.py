@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ class Observation:
 
     instances: Sequence[ObservedInstance] = ()
     slots: Mapping[str, int] = field(default_factory=dict)
+    models: Callable[[str], int] = lambda socket: 0  # how many an instance of a multi-model endpoint holds
 
 
 def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> 
     return {
         "now_ms": context.now_ms,
         "pid": os.getpid(),
-        "endpoints": [_endpoint(endpoint, by_id) for endpoint in context.endpoints.list()],
+        "endpoints": [_endpoint(endpoint, by_id, seen.models) for endpoint in context.endpoints.list()],
         "slots": dict(seen.slots),
         "api": dict(answered),
     }
@@ -56,7 +57,9 @@ def reply(found: Mapping[str, Any], request_id: str, status: int = 200) -> HttpR
     return HttpReply(status, headers, msgspec.json.encode(found))
 
 
-def _endpoint(endpoint: Endpoint, by_id: Mapping[str, ObservedInstance]) -> dict[str, Any]:
+def _endpoint(
+    endpoint: Endpoint, by_id: Mapping[str, ObservedInstance], models: Callable[[str], int]
+) -> dict[str, Any]:
     routed = {t.instance_id for v in endpoint.route.variants for t in v.targets} if endpoint.route else set()
     serving = endpoint.serving
     return {
@@ -75,7 +78,10 @@ def _endpoint(endpoint: Endpoint, by_id: Mapping[str, ObservedInstance]) -> dict
             }
             for v in serving.variants
         ],
-        "instances": [_instance(i, by_id.get(i.instance_id), i.instance_id in routed) for i in endpoint.instances],
+        "instances": [
+            {**_instance(i, by_id.get(i.instance_id), i.instance_id in routed), "models": models(i.socket)}
+            for i in endpoint.instances
+        ],
     }
 
 
