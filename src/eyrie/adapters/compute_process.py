@@ -20,9 +20,12 @@ from pathlib import Path
 import msgspec
 
 from eyrie.adapters import cgroups, ending, sandbox
+from eyrie.adapters.containers import Containers, Engine
 from eyrie.adapters.dependencies import DependencyError, Requirements
+from eyrie.adapters.image_store import ImageStore
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.adapters.launch import Launcher, LaunchFailed, Server
+from eyrie.adapters.launch_container import ContainerLauncher
 from eyrie.adapters.placing import MODELS, PlacingFailed, container_folders, make_folder, place
 from eyrie.adapters.sandbox import Isolation
 from eyrie.adapters.slot_maker import SlotMaker, fingerprint
@@ -61,8 +64,11 @@ class ProcessCompute:
         clock: Clock,
         on_death: Callable[[InstanceSpec], None] = lambda spec: None,
         server: Server | None = None,
+        engine: Engine | str = "EYRIE_COMPUTE names none",
     ) -> None:
-        """`on_death` is a hint, called from a thread of ours within milliseconds. Raises SandboxUnavailable."""
+        """`on_death` is a hint, called from a thread of ours within milliseconds. `engine` runs images that a container
+        engine holds; a text says why there is none. Raises SandboxUnavailable.
+        """
         self._data, self._settings = settings.data, settings
         self._artifacts, self._clock = artifacts, clock
         self._types = load_instance_types(settings.data)
@@ -72,6 +78,11 @@ class ProcessCompute:
         launcher = Launcher(self.isolation, server, settings.data, settings.slot_imports, settings.log_bytes_max)
         self._maker = SlotMaker(settings.data, launcher, self.groups, clock, fingerprint(launcher))
         self._pool = WarmPool(self._maker, settings.warm_slots)
+        contained = ContainerLauncher(
+            self.isolation, server, settings.data, ImageStore(settings.data), settings.log_bytes_max
+        )
+        no_engine = engine if isinstance(engine, str) else ""
+        self._containers = Containers(contained, None if isinstance(engine, str) else engine, no_engine)
         self._requirements = Requirements(self.isolation, settings.data)
         self._known: dict[str, Known] = {}
         self._coming: set[str] = set()  # instances whose ensure is under way and that are not in `_known` yet
@@ -175,15 +186,20 @@ class ProcessCompute:
     # --- bringing up ------------------------------------------------------------------------------------------------
 
     def _bring_up(self, spec: InstanceSpec) -> None:
+        image = self._containers.image_of(spec)
         parts = self._parts(spec)
-        claimed = self._pool.take()
+        claimed = None if image else self._pool.take()
         try:
             slot, warm = claimed or (self._maker.make(), False)
         except LaunchFailed as fault:
             raise StartRefused(str(fault)) from fault
         try:
+            if image is not None:
+                self._containers.mark(slot, image)
             known = self._occupy(slot, spec, parts)
-            if claimed is None:
+            if image is not None:
+                self._containers.start(slot, spec, image)
+            elif claimed is None:
                 self._maker.start(slot)
         except (PlacingFailed, LaunchFailed, OSError) as fault:
             self._forget_slot(slot, spec.instance_id)
@@ -226,6 +242,8 @@ class ProcessCompute:
         folder = self._artifacts.path(container.artifact)
         if not (folder / "model").is_dir():
             raise StartRefused(f"the model archive {container.artifact} is not unpacked on this host")
+        if container.foreign:
+            return {"model": folder / "model"}
         try:
             built = self._requirements.build(folder)
         except DependencyError as fault:
@@ -289,9 +307,11 @@ class ProcessCompute:
         with self._table:
             self._known.pop(instance_id, None)
         self._tending.drop(slot)
+        self._containers.discard(slot)
         self._maker.discard(slot)
 
     def _sweep(self) -> None:
+        self._containers.sweep()
         self.groups.sweep(lambda slot_id: (self._data / "slots" / slot_id).exists())
 
     def _find(self, instance_id: str) -> Known | None:

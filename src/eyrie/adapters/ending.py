@@ -36,6 +36,7 @@ def kill(slot: Slot) -> None:
     if sent and status.pid_namespace is None and status.init is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(status.init, signal.SIGKILL)  # its own session: setsid in the launcher
+    processes.send(status.server, signal.SIGKILL, processes.holds_lock(slot))
     if not sent and slot.alive():
         for pid in processes.holders(slot.lock):
             processes.send(pid, signal.SIGKILL, processes.holds_lock(slot))

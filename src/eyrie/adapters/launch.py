@@ -21,7 +21,7 @@ from eyrie.adapters.slots import LOCK_FD, Slot, SlotRecord
 LAUNCH_TIMEOUT_S = 10.0
 # $1 the slot, then its control groups up to "--", then the command. Descriptor 0 is the lock: it becomes 9. 8 takes
 # what is said of pids and the end; 7 and 6 are bubblewrap's arguments and filter.
-_PREPARE = """
+PREPARE = """
 cd "$1" || exit 1
 shift
 exec 9<&0 0</dev/null 8>>status
@@ -30,9 +30,9 @@ while [ "$1" != -- ]; do groups="$groups $1"; shift; done
 shift
 join() { for group in $groups; do echo 0 >"$group/cgroup.procs" || :; done; }
 """
-_IN_SANDBOX = _PREPARE + '(join; exec "$@" 7<args 6<filter) &'
+_IN_SANDBOX = PREPARE + '(join; exec "$@" 7<args 6<filter) &'
 _PLAIN = (
-    _PREPARE
+    PREPARE
     + """(
   join
   setsid "$@" 8>&- &
@@ -75,36 +75,23 @@ class Launcher:
 
     def start(self, slot: Slot, record: SlotRecord) -> None:
         """Start the slot's server; returns in milliseconds, long before it can answer. Raises LaunchFailed."""
-        self._furnish(slot, record)
+        furnish(slot, record)
         command = self._sandboxed(slot, record) if record.isolation == sandbox.BUBBLEWRAP else self._plain(slot)
         script = _IN_SANDBOX if record.isolation == sandbox.BUBBLEWRAP else _PLAIN
         words = ["/bin/sh", "-c", script, "eyrie-slot", str(slot.path), *record.groups, "--", *command]
         home = str(slot.path / "home")
         lock = slot.hold_lock()
         try:
-            _run(words, lock, slot, {**sandbox.ENVIRONMENT, "HOME": home, "TMPDIR": home})
+            run(words, lock, slot, {**sandbox.ENVIRONMENT, "HOME": home, "TMPDIR": home})
         finally:
             os.close(lock)
-
-    def _furnish(self, slot: Slot, record: SlotRecord) -> None:
-        """The folders of a slot, its box owned by the user that the server runs as."""
-        slot.path.chmod(0o700)
-        for name in ("ml", "box", "etc", "home"):
-            (slot.path / name).mkdir(exist_ok=True)
-        (slot.path / "ml").chmod(0o755)
-        (slot.path / "box").chmod(0o700)
-        if record.uid is not None:
-            os.chown(slot.path / "box", record.uid, record.uid)
-        for name, text in _etc(record.uid).items():
-            (slot.path / "etc" / name).write_text(text)
-            (slot.path / "etc" / name).chmod(0o644)
 
     def _plain(self, slot: Slot) -> list[str]:
         return self._command(str(slot.path / "box"), str(slot.path / "ml"))
 
     def _sandboxed(self, slot: Slot, record: SlotRecord) -> list[str]:
         seen = {str(path): str(path) for path in self.server.runtime}
-        seen |= {f"/etc/{name}": str(slot.path / "etc" / name) for name in _etc(record.uid)}
+        seen |= {f"/etc/{name}": str(slot.path / "etc" / name) for name in etc_files(record.uid)}
         seen[sandbox.INNER_ML] = str(slot.path / "ml")
         hidden = sandbox.hidden_paths(self.server.runtime, self.data)
         box = Sandbox(seen, {sandbox.INNER_BOX: str(slot.path / "box")}, hidden, record.uid)
@@ -121,7 +108,22 @@ class Launcher:
         return [*self.server.command, *given, "--log-bytes-max", str(self.log_bytes_max)]
 
 
-def _run(words: Sequence[str], lock: int, slot: Slot, environment: dict[str, str]) -> None:
+def furnish(slot: Slot, record: SlotRecord) -> None:
+    """The folders of a slot, its box owned by the user that the server runs as."""
+    slot.path.chmod(0o700)
+    for name in ("ml", "box", "etc", "home"):
+        (slot.path / name).mkdir(exist_ok=True)
+    (slot.path / "ml").chmod(0o755)
+    (slot.path / "box").chmod(0o700)
+    if record.uid is not None:
+        os.chown(slot.path / "box", record.uid, record.uid)
+    for name, text in etc_files(record.uid).items():
+        (slot.path / "etc" / name).write_text(text)
+        (slot.path / "etc" / name).chmod(0o644)
+
+
+def run(words: Sequence[str], lock: int, slot: Slot, environment: dict[str, str]) -> None:
+    """Run the words that leave a server behind, with the lock as descriptor 0. Raises LaunchFailed."""
     with open(slot.path / "start.log", "wb") as output:
         try:
             done = subprocess.run(
@@ -139,7 +141,7 @@ def _run(words: Sequence[str], lock: int, slot: Slot, environment: dict[str, str
         raise LaunchFailed(f"the launcher of slot {slot.slot_id} ended with {done.returncode}: {slot.tail(3)}")
 
 
-def _etc(uid: int | None) -> dict[str, str]:
+def etc_files(uid: int | None) -> dict[str, str]:
     """Stubs of the files in /etc that libraries ask for."""
     who = os.getuid() if uid is None else uid
     return {

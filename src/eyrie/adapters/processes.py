@@ -41,6 +41,8 @@ def server_pid(slot: Slot) -> int | None:
     status, recognised = slot.status(), holds_lock(slot)
     if status.init is None:
         return None
+    if status.server is not None:
+        return status.server if recognised(status.server) else None
     candidates = [status.init] if status.pid_namespace is None else _children(status.init)
     return next((pid for pid in candidates if recognised(pid)), None)
 

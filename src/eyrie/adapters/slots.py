@@ -54,6 +54,7 @@ class Status:
     init: int | None = None
     pid_namespace: int | None = None
     exit_code: int | None = None  # 128 + N: killed by signal N
+    server: int | None = None  # who holds the lock, where that is told: outside of the sandbox that `init` is pid 1 of
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Slot:
         for line in read_bounded(self.path / "status").decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 found.update(json.loads(line))
-        return Status(found.get("child-pid"), found.get("pid-namespace"), found.get("exit-code"))
+        return Status(*map(found.get, ("child-pid", "pid-namespace", "exit-code", "server-pid")))
 
     def tail(self, lines: int) -> list[str]:
         """The last lines of what it printed: the launcher's complaints first, then its log."""

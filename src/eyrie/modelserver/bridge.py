@@ -22,23 +22,25 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: c
 class _End(asyncio.Protocol):
     """One of the two connections that are joined. What arrives here leaves there."""
 
-    __slots__ = ("_gone", "other", "transport")
+    __slots__ = ("_early", "_gone", "other", "transport")
 
     def __init__(self, gone: Callable[[_End], None]) -> None:
         self._gone = gone
+        self._early = b""  # what came before there was somebody to tell: one read at the most
         self.other: _End | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES_MAX)
-        if self.other is None:
-            self.transport.pause_reading()  # until there is somebody to tell
 
     def data_received(self, data: bytes) -> None:
         other = self.other
         if other is not None and other.transport is not None:
             other.transport.write(data)
+        elif self.transport is not None:
+            self._early += data
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -56,9 +58,13 @@ class _End(asyncio.Protocol):
     def join(self, other: _End) -> None:
         """Let bytes flow both ways."""
         self.other, other.other = other, self
-        for end in (self, other):
-            if end.transport is not None and not end.transport.is_closing():
-                end.transport.resume_reading()
+        if self.transport is None or other.transport is None:
+            return
+        if self._early:
+            other.transport.write(self._early)
+            self._early = b""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
 
 class Bridge:

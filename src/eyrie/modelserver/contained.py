@@ -13,20 +13,22 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from eyrie.modelserver import program
-from eyrie.modelserver.bridge import Bridge, accepts
+from eyrie.modelserver import engine, program
+from eyrie.modelserver.bridge import LOOPBACK, Bridge, accepts
 from eyrie.modelserver.log import LogFile, open_log, stamp
 from eyrie.modelserver.slot import bind, hold_lock
 
 log = logging.getLogger("eyrie.container")
 
+BIND_TO_PORT = "SAGEMAKER_BIND_TO_PORT"
 PORT_LOOK_FIRST_S, PORT_LOOK_MAX_S = 0.01, 0.1
 LAST_WORDS_S = 0.5  # how long the log may go on after the program has ended: a child may hold the pipe open
 LINE_BYTES_MAX = 65_536
@@ -37,7 +39,7 @@ TOLD_BYTES_MAX = 4_194_304
 class Told:
     """What to run or to follow."""
 
-    port: int
+    port: int  # 0: any free one, since the network is the host's; the container is told by SAGEMAKER_BIND_TO_PORT
     command: tuple[str, ...] = ()  # empty: an engine runs it
     environment: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
@@ -51,13 +53,16 @@ class Told:
         with open(fd, "rb") as file:
             given = json.loads(file.read(TOLD_BYTES_MAX))
         given["command"] = tuple(given.get("command", ()))
+        if given["port"] == 0:
+            given["port"] = _free_port()
+            given["environment"] = {**given["environment"], BIND_TO_PORT: str(given["port"])}
         return Told(**given)
 
 
 class Running(Protocol):
     """A container that was started, by us or by an engine."""
 
-    def start(self, lines: Lines, ended: asyncio.Future[int]) -> None:
+    def start(self, feed: Callable[[bytes], None], ended: asyncio.Future[int]) -> None:
         """Begin to pass on what it says; `ended` gets its exit code (128 + N: killed by signal N)."""
 
     def terminate(self) -> None:
@@ -98,11 +103,11 @@ class Program:
         self._pid, self._output = started.pid, started.output
         self._done: asyncio.Event = asyncio.Event()
 
-    def start(self, lines: Lines, ended: asyncio.Future[int]) -> None:
+    def start(self, feed: Callable[[bytes], None], ended: asyncio.Future[int]) -> None:
         """Read its output as it comes, and its exit code when it ends."""
         loop = asyncio.get_running_loop()
         os.set_blocking(self._output, False)
-        loop.add_reader(self._output, self._read, lines)
+        loop.add_reader(self._output, self._read, feed)
         pidfd = os.pidfd_open(self._pid)
         loop.add_reader(pidfd, self._reap, pidfd, ended)
 
@@ -118,7 +123,7 @@ class Program:
         except TimeoutError:
             return
 
-    def _read(self, lines: Lines) -> None:
+    def _read(self, feed: Callable[[bytes], None]) -> None:
         try:
             data = os.read(self._output, LINE_BYTES_MAX)
         except BlockingIOError:
@@ -127,7 +132,7 @@ class Program:
             asyncio.get_running_loop().remove_reader(self._output)
             self._done.set()
             return
-        lines.feed(data)
+        feed(data)
 
     def _reap(self, pidfd: int, ended: asyncio.Future[int]) -> None:
         _, status = os.waitpid(self._pid, 0)
@@ -136,6 +141,11 @@ class Program:
         code = os.waitstatus_to_exitcode(status)
         if not ended.done():
             ended.set_result(code if code >= 0 else 128 - code)
+
+
+def _free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -171,11 +181,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _begin(told: Told, status_fd: int | None) -> Running:
     if told.engine is not None:
-        from eyrie.modelserver.engine import Followed, enter_network
-
-        followed = Followed(**told.engine)
+        followed = engine.Followed(**told.engine)
         followed.tell(status_fd)
-        enter_network(followed.network_pid)
+        engine.enter_network(followed.network_pid)
+        program.drop_rights()
         return followed
     try:
         return Program(program.start(told.command, told.environment, told.workdir, told.root))
@@ -189,7 +198,7 @@ def _loop(options: argparse.Namespace, told: Told, file: LogFile, running: Runni
     try:
         import uvloop
 
-        factory = uvloop.new_event_loop
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -208,7 +217,7 @@ async def _serve(box: Path, port: int, file: LogFile, running: Running) -> int:
             running.terminate()
 
     loop.add_signal_handler(signal.SIGTERM, leave)
-    running.start(lines, ended)
+    running.start(lines.feed, ended)
     bridge = Bridge(port)
     opening = loop.create_task(_open(bridge, box, port))
     code = await ended

@@ -1,0 +1,95 @@
+"""Images of the user's own, as compute by process runs them: which one a specification means, and what starts it.
+
+On the path of an action: `compute_process` -> here -> a sandbox on this host (`launch_container`) or the container
+engine (`compute_docker`). Either way a slot's lock is held by a process of ours that ends with the container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from eyrie.adapters.image_store import ENGINE, ImageStore, StoredImage
+from eyrie.adapters.launch import LaunchFailed
+from eyrie.adapters.launch_container import ContainerLauncher
+from eyrie.adapters.slots import Slot, SlotRecord
+from eyrie.domain.fleet import InstanceSpec
+from eyrie.ports import StartRefused
+
+
+class Engine(Protocol):
+    """A container engine: what `compute_docker` keeps."""
+
+    name: str  # what an instance's isolation is called
+
+    def start(self, slot: Slot, record: SlotRecord, spec: InstanceSpec, image: StoredImage) -> None:
+        """Run the image for an instance. Raises LaunchFailed."""
+
+    def discard(self, slot: Slot) -> None:
+        """Remove what is left of a slot's container. Nothing is raised."""
+
+    def sweep(self) -> None:
+        """Remove containers of ours whose slots are no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """Starts containers of the user's own."""
+
+    launcher: ContainerLauncher
+    engine: Engine | None
+    why_no_engine: str  # for people
+
+    def image_of(self, spec: InstanceSpec) -> StoredImage | None:
+        """The image of a specification; None: it runs our model server. Raises StartRefused."""
+        if not spec.foreign:
+            return None
+        if len(spec.containers) > 1:
+            raise StartRefused("a container of your own cannot be part of a pipeline or be invoked directly yet")
+        digest = str(spec.containers[0].image_digest)
+        image = self.images.find(digest)
+        if image is None:
+            raise StartRefused(f"the image sha256:{digest} ({spec.containers[0].image}) is not on this host any more")
+        if image.kind == ENGINE:
+            refused = None if self.engine else f"it needs a container engine, and there is none: {self.why_no_engine}"
+        else:
+            refused = self.launcher.refusal(image)
+        if refused:
+            raise StartRefused(f"the image {spec.containers[0].image} cannot run here: {refused}")
+        return image
+
+    @property
+    def images(self) -> ImageStore:
+        """Where the images are."""
+        return self.launcher.images
+
+    def start(self, slot: Slot, spec: InstanceSpec, image: StoredImage) -> None:
+        """Start an image in a slot that was made for it. Raises LaunchFailed, OSError."""
+        record = slot.record()
+        if record is None:
+            raise LaunchFailed(f"slot {slot.slot_id} has no record")
+        if image.kind == ENGINE:
+            assert self.engine is not None  # image_of has seen to that
+            self.engine.start(slot, record, spec, image)
+        else:
+            self.launcher.start(slot, record, spec, image)
+
+    def mark(self, slot: Slot, image: StoredImage) -> None:
+        """Note in a slot that is not started yet what will keep its container apart. Raises LaunchFailed, OSError."""
+        record = slot.record()
+        if record is None:
+            raise LaunchFailed(f"slot {slot.slot_id} has no record")
+        if image.kind == ENGINE and self.engine is not None:
+            slot.write("slot.json", msgspec.structs.replace(record, isolation=self.engine.name))
+
+    def discard(self, slot: Slot) -> None:
+        """Remove what an engine has left of a slot's container."""
+        if self.engine is not None:
+            self.engine.discard(slot)
+
+    def sweep(self) -> None:
+        """Remove containers of an engine's whose slots are no more."""
+        if self.engine is not None:
+            self.engine.sweep()
