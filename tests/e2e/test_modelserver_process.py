@@ -71,9 +71,11 @@ class Slot:
             connection.close()
 
     def claim(self, instance_id: str = "i-1", **environment: str) -> int:
-        claim = {"instance_id": instance_id, "container": "primary", "endpoint": "123456789012.us-east-1.e"}
-        claim |= {"variant": "A", "zone": "a"}
-        return self.request("POST", "/eyrie/claim", json.dumps(claim | {"environment": environment}).encode())[0]
+        return self.claim_all([{"hostname": "primary", "environment": environment}], instance_id)
+
+    def claim_all(self, containers: list[dict[str, Any]], instance_id: str = "i-1", **more: Any) -> int:
+        claim = {"instance_id": instance_id, "endpoint": "123456789012.us-east-1.e", "variant": "A", "zone": "a"}
+        return self.request("POST", "/eyrie/claim", json.dumps(claim | {"containers": containers} | more).encode())[0]
 
     def ready(self) -> Slot:
         until(lambda: self.process.poll() is not None or self.request("GET", "/ping")[0] == 200, "a ping of 200")

@@ -14,8 +14,9 @@ from typing import Any, cast
 import pytest
 
 from eyrie.http1.server import Connection
-from eyrie.modelserver import app
-from eyrie.modelserver.app import INLINE_BYTES_MAX, ModelServer, Phase
+from eyrie.modelserver import hosting
+from eyrie.modelserver.app import ModelServer, Phase
+from eyrie.modelserver.servable import INLINE_BYTES_MAX
 from eyrie.modelserver.threads import Pools
 
 joblib = pytest.importorskip("joblib")
@@ -99,7 +100,7 @@ async def started(tmp_path: Path) -> ModelServer:
     joblib.dump(Doubling(), tmp_path / "model" / "model.joblib")
     exits: list[int] = []
     server = ModelServer(tmp_path, asyncio.get_running_loop(), Pools(), exits.append)
-    claim = Recorder(json.dumps({"instance_id": "i-1"}).encode(), path="/eyrie/claim")
+    claim = Recorder(json.dumps({"instance_id": "i-1", "containers": [{}]}).encode(), path="/eyrie/claim")
     await send(server, claim)
     assert claim.replies[0][0] == 202
     await until(lambda: server.phase is Phase.READY or exits)
@@ -139,7 +140,7 @@ def test_a_prediction_that_cannot_be_written_fails_its_own_request(tmp_path: Pat
 def test_a_full_queue_answers_503_and_a_client_that_left_is_skipped(
     tmp_path: Path, unchanged: None, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(app, "QUEUE_MAX", 1)
+    monkeypatch.setattr(hosting, "QUEUE_MAX", 1)
 
     async def run() -> None:
         server = await started(tmp_path)

@@ -10,27 +10,39 @@ from typing import Any
 import pytest
 
 from eyrie.modelserver import environment
-from eyrie.modelserver.environment import BODY_BYTES_DEFAULT, BODY_BYTES_MAX, Claim, ClaimError
+from eyrie.modelserver.environment import BODY_BYTES_DEFAULT, BODY_BYTES_MAX, Claim, ClaimError, Container
 
+CONTAINER: dict[str, Any] = {
+    "hostname": "primary",
+    "image": "eyrie/xgboost",
+    "environment": {"COLOUR": "red"},
+    "mode": "SingleModel",
+    "folder": "",
+}
 WHOLE: dict[str, Any] = {
     "instance_id": "i-1",
-    "container": "primary",
     "endpoint": "123456789012.eu-west-1.shop",
     "variant": "A",
     "zone": "b",
     "vcpu_milli": 2000,
-    "image": "eyrie/xgboost",
-    "environment": {"COLOUR": "red"},
+    "memory_mb": 4096,
+    "execution": "Serial",
+    "containers": [CONTAINER],
 }
 
 
+def parse(claim: dict[str, Any]) -> Claim:
+    return Claim.parse(json.dumps(claim).encode())
+
+
 def test_a_whole_claim() -> None:
-    claim = Claim.parse(json.dumps(WHOLE | {"unknown": 1}).encode())
-    assert claim == Claim(
-        "i-1", "primary", "123456789012.eu-west-1.shop", "A", "b", 2000, "eyrie/xgboost", {"COLOUR": "red"}
-    )
+    claim = parse(WHOLE | {"unknown": 1})
+    primary = Container("primary", "eyrie/xgboost", {"COLOUR": "red"})
+    assert claim == Claim("i-1", "123456789012.eu-west-1.shop", "A", "b", 2000, 4096, False, (primary,))
     assert claim.region == "eu-west-1"
-    assert Claim.parse(b'{"instance_id": "i-2"}').region == ""
+    assert parse({"instance_id": "i-2", "containers": [{}]}).region == ""
+    assert parse(WHOLE | {"execution": "Direct"}).direct
+    assert parse(WHOLE | {"containers": [CONTAINER | {"mode": "MultiModel"}]}).multi_model
 
 
 @pytest.mark.parametrize(
@@ -41,6 +53,28 @@ def test_a_whole_claim() -> None:
         ({"zone": 3}, "zone is not text"),
         ({"vcpu_milli": 0}, "vcpu_milli"),
         ({"vcpu_milli": "2"}, "vcpu_milli"),
+        ({"memory_mb": -1}, "memory_mb"),
+        ({"execution": "Sometimes"}, "neither Serial nor Direct"),
+        ({"containers": []}, "list of 1 to 15"),
+        ({"containers": None}, "list of 1 to 15"),
+        ({"containers": [{"hostname": f"c-{i}"} for i in range(16)]}, "list of 1 to 15"),
+        ({"containers": ["primary"]}, "not an object"),
+        ({"containers": [CONTAINER, CONTAINER]}, "same hostname"),
+        ({"containers": [{"hostname": "a", "mode": "MultiModel"}, {"hostname": "b"}]}, "instance of one container"),
+    ],
+)
+def test_a_claim_that_is_refused_says_which_field(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ClaimError, match=words):
+        parse(WHOLE | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hostname": 3}, "hostname is not text"),
+        ({"mode": "Both"}, "neither SingleModel nor MultiModel"),
+        ({"folder": "/etc"}, "leads out of"),
+        ({"folder": "containers/../.."}, "leads out of"),
         ({"environment": []}, "not an object of text"),
         ({"environment": {"A": 1}}, "not an object of text"),
         ({"environment": {f"V{i}": "" for i in range(101)}}, "more than 100"),
@@ -49,9 +83,9 @@ def test_a_whole_claim() -> None:
         ({"environment": {"A": "x" * 10_241}}, "cannot be an environment variable"),
     ],
 )
-def test_a_claim_that_is_refused_says_which_field(change: dict[str, Any], words: str) -> None:
+def test_a_container_that_is_refused_says_which_field(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ClaimError, match=words):
-        Claim.parse(json.dumps(WHOLE | change).encode())
+        parse(WHOLE | {"containers": [CONTAINER | change]})
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"\xff"])
@@ -62,7 +96,8 @@ def test_a_claim_that_is_no_object(body: bytes) -> None:
 
 def test_variables_of_the_contract_and_of_the_user(tmp_path: Path) -> None:
     environ = {"EYRIE_DATA": "/secret", "PATH": "/bin"}
-    environment.apply(Claim.parse(json.dumps(WHOLE).encode()), tmp_path, environ)
+    claim = parse(WHOLE)
+    environment.apply(environment.variables(claim, claim.containers[0], tmp_path), environ)
     assert environ == {
         "PATH": "/bin",
         "AWS_REGION": "eu-west-1",
@@ -75,13 +110,29 @@ def test_variables_of_the_contract_and_of_the_user(tmp_path: Path) -> None:
     }
 
 
+def test_each_of_several_containers_has_variables_of_its_own(tmp_path: Path) -> None:
+    first = CONTAINER | {"hostname": "a", "folder": "containers/0", "environment": {"COLOUR": "red", "SIZE": "L"}}
+    second = CONTAINER | {"hostname": "b", "folder": "containers/1", "environment": {"COLOUR": "blue", "SIZE": "L"}}
+    claim = parse(WHOLE | {"containers": [first, second]})
+    sets = [environment.variables(claim, container, tmp_path) for container in claim.containers]
+    assert [found["COLOUR"] for found in sets] == ["red", "blue"]
+    assert [found["HOSTNAME"] for found in sets] == ["a", "b"]
+    assert sets[1]["SM_MODEL_DIR"] == str(tmp_path / "containers" / "1" / "model")
+    assert environment.in_common(sets) == {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "SAGEMAKER_REGION": "eu-west-1",
+        "SIZE": "L",
+    }
+
+
 def test_reserved_variables_are_protected_and_it_is_said(tmp_path: Path, caplog: Any) -> None:
-    environ: dict[str, str] = {}
     asked = {"SM_MODEL_DIR": "/etc", "EYRIE_PORT": "1", "AWS_REGION": "eu-north-1"}
-    environment.apply(Claim("i-1", endpoint=WHOLE["endpoint"], environment=asked), tmp_path, environ)
-    assert environ["SM_MODEL_DIR"] == str(tmp_path / "model")
-    assert "EYRIE_PORT" not in environ
-    assert environ["AWS_REGION"] == "eu-north-1"
+    container = Container(environment=asked)
+    found = environment.variables(Claim("i-1", WHOLE["endpoint"], containers=(container,)), container, tmp_path)
+    assert found["SM_MODEL_DIR"] == str(tmp_path / "model")
+    assert "EYRIE_PORT" not in found
+    assert found["AWS_REGION"] == "eu-north-1"
     assert [record.args for record in caplog.records] == [("SM_MODEL_DIR",), ("EYRIE_PORT",)]
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from eyrie.modelserver import codecs
-from eyrie.modelserver.app import report_failure, status_of
+from eyrie.modelserver.app import report_failure
 from eyrie.modelserver.codecs import CSV, JSON, BadPayload, NotAcceptable, UnsupportedType
 from eyrie.modelserver.environment import extend_path
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, Source
 from eyrie.modelserver.loader import code_paths, load, script_path
+from eyrie.modelserver.servable import status_of
 
 MODEL_FN = """
     def model_fn(model_dir):

@@ -88,6 +88,11 @@ class Batcher(Generic[T]):
         """Requests that are queued and not being predicted yet."""
         return len(self._queue)
 
+    @property
+    def busy(self) -> bool:
+        """True while requests wait or are being predicted."""
+        return self._running > 0 or bool(self._queue)
+
     def submit(self, ticket: T, rows: Rows) -> bool:
         """Queue a request's rows; False when the queue is full, and the ticket will not be heard of again."""
         if len(self._queue) >= self._bounds.queue_requests_max:

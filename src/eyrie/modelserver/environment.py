@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ MAX_PAYLOAD_MB = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 MAX_CONTENT = "MAX_CONTENT_LENGTH"
 BODY_BYTES_DEFAULT = 26_214_400
 BODY_BYTES_MAX = 104_857_600  # 100 MB, the most that a batch transform may set
+CONTAINERS_MAX = 15
 VARIABLES_MAX = 100  # SageMaker's limit is on entries
 VARIABLE_BYTES_MAX = 10_240
 RESERVED = ("SM_MODEL_DIR", "SAGEMAKER_BASE_DIR", "OMP_WAIT_POLICY")  # must tell the truth about this sandbox
@@ -31,17 +32,32 @@ class ClaimError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a claim."""
+
+    hostname: str = "primary"
+    image: str = ""  # as the user named it
+    environment: dict[str, str] = field(default_factory=dict)
+    multi_model: bool = False
+    folder: str = ""  # below ML: "" for a single container, else containers/N
+
+    def ml(self, ml: Path) -> Path:
+        """What the container itself sees as /opt/ml."""
+        return ml / self.folder if self.folder else ml
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The body of POST /eyrie/claim: which instance this slot becomes."""
 
     instance_id: str
-    container: str = "primary"
     endpoint: str = ""  # the endpoint's slug, ACCOUNT.REGION.NAME
     variant: str = ""
     zone: str = ""
     vcpu_milli: int = 1000
-    image: str = ""  # as the user named it
-    environment: dict[str, str] = field(default_factory=dict)
+    memory_mb: int = 0  # 0: not said
+    direct: bool = False  # a request names its container; otherwise several are a pipeline
+    containers: tuple[Container, ...] = (Container(),)
 
     @staticmethod
     def parse(body: bytes) -> Claim:
@@ -52,19 +68,58 @@ class Claim:
             raise ClaimError(f"the claim is not JSON: {error}") from None
         if not isinstance(given, dict) or not isinstance(given.get("instance_id"), str) or not given["instance_id"]:
             raise ClaimError("the claim has no instance_id")
-        texts = {
-            name: _text(given, name) for name in ("container", "endpoint", "variant", "zone", "image") if name in given
-        }
-        vcpu = given.get("vcpu_milli", 1000)
+        texts = {name: _text(given, name) for name in ("endpoint", "variant", "zone") if name in given}
+        vcpu, memory = given.get("vcpu_milli", 1000), given.get("memory_mb", 0)
         if not isinstance(vcpu, int) or vcpu <= 0:
             raise ClaimError("vcpu_milli is not a positive number")
-        return Claim(given["instance_id"], vcpu_milli=vcpu, environment=_environment(given), **texts)
+        if not isinstance(memory, int) or memory < 0:
+            raise ClaimError("memory_mb is not a number")
+        execution = given.get("execution", "Serial")
+        if execution not in ("Serial", "Direct"):
+            raise ClaimError("execution is neither Serial nor Direct")
+        containers = _containers(given.get("containers"))
+        return Claim(
+            given["instance_id"],
+            vcpu_milli=vcpu,
+            memory_mb=memory,
+            direct=execution == "Direct",
+            containers=containers,
+            **texts,
+        )
 
     @property
     def region(self) -> str:
         """The endpoint's region, from its slug; empty when it has none."""
         parts = self.endpoint.split(".")
         return parts[1] if len(parts) == 3 else ""
+
+    @property
+    def multi_model(self) -> bool:
+        """Its one container has models that come and go."""
+        return self.containers[0].multi_model
+
+
+def _containers(given: Any) -> tuple[Container, ...]:
+    if not isinstance(given, list) or not 1 <= len(given) <= CONTAINERS_MAX:
+        raise ClaimError(f"containers is not a list of 1 to {CONTAINERS_MAX}")
+    containers = tuple(_container(entry) for entry in given)
+    if len({container.hostname for container in containers}) < len(containers):
+        raise ClaimError("two containers have the same hostname")
+    if len(containers) > 1 and any(container.multi_model for container in containers):
+        raise ClaimError("mode MultiModel is for an instance of one container")
+    return containers
+
+
+def _container(given: Any) -> Container:
+    if not isinstance(given, dict):
+        raise ClaimError("an entry of containers is not an object")
+    texts = {name: _text(given, name) for name in ("hostname", "image", "folder") if name in given}
+    mode = given.get("mode", "SingleModel")
+    if mode not in ("SingleModel", "MultiModel"):
+        raise ClaimError("mode is neither SingleModel nor MultiModel")
+    if ".." in texts.get("folder", "") or texts.get("folder", "").startswith("/"):
+        raise ClaimError("folder leads out of /opt/ml")
+    return Container(environment=_environment(given), multi_model=mode == "MultiModel", **texts)
 
 
 def _text(given: dict[str, Any], name: str) -> str:
@@ -85,22 +140,38 @@ def _environment(given: dict[str, Any]) -> dict[str, str]:
     return environment
 
 
-def apply(claim: Claim, ml: Path, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set the container contract's variables: those that follow from the endpoint, the user's over them, the reserved
-    ones on top.
+def variables(claim: Claim, container: Container, ml: Path) -> dict[str, str]:
+    """The container contract's variables of one container: those that follow from the endpoint, the user's over them,
+    the reserved ones on top. `ml` is the instance's.
     """
-    for name in [name for name in environ if name.startswith(RESERVED_PREFIX)]:
-        del environ[name]
+    found: dict[str, str] = {}
     if claim.region:
-        environ["AWS_REGION"] = environ["AWS_DEFAULT_REGION"] = environ["SAGEMAKER_REGION"] = claim.region
-    environ["HOSTNAME"] = claim.container
-    for name, value in claim.environment.items():
+        found |= dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION", "SAGEMAKER_REGION"), claim.region)
+    found["HOSTNAME"] = container.hostname
+    if container.multi_model:
+        found["SAGEMAKER_MULTI_MODEL"] = "true"
+    for name, value in container.environment.items():
         if name in RESERVED or name.startswith(RESERVED_PREFIX):
             log.warning("the model's environment variable %s is reserved and was not set", name)
         else:
-            environ[name] = value
-    environ["SAGEMAKER_BASE_DIR"] = str(ml)
-    environ["SM_MODEL_DIR"] = str(ml / "model")
+            found[name] = value
+    own = container.ml(ml)
+    found["SAGEMAKER_BASE_DIR"] = str(own)
+    found["SM_MODEL_DIR"] = str(own / ("models" if container.multi_model else "model"))
+    return found
+
+
+def apply(common: Mapping[str, str], environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set this process's variables; those of Eyrie itself go."""
+    for name in [name for name in environ if name.startswith(RESERVED_PREFIX)]:
+        del environ[name]
+    environ.update(common)
+
+
+def in_common(sets: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The variables that have the same value in all of these sets."""
+    first, *others = sets
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def extend_path(folders: list[str]) -> None:

@@ -1,0 +1,115 @@
+"""From a claim to loaded models: everything that may take long before the first prediction.
+
+Reached once in an instance's life, from `app` in a thread of its own, or in a process that is forked afterwards: what
+comes out knows of no event loop, holds no thread and no lock, and is bound to a loop by `open_containers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eyrie.modelserver import environment, loader
+from eyrie.modelserver.batcher import SLOW_S
+from eyrie.modelserver.environment import Claim, Container
+from eyrie.modelserver.frameworks.interface import CallModel, RowModel, Source
+from eyrie.modelserver.measure import Pace, pace
+from eyrie.modelserver.pipeline import Choice, Pipeline
+from eyrie.modelserver.servable import QUEUE_MAX, CallServable, Ground, RowServable, Servable
+from eyrie.modelserver.threads import Pools, Workers, threads_for
+
+log = logging.getLogger("eyrie.modelserver")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One model, loaded and measured."""
+
+    model: RowModel | CallModel
+    pace: Pace | None = None  # of a row model
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether the event loop may run it."""
+        return self.pace is not None and self.pace.quick(SLOW_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """An instance's containers, loaded, in their order."""
+
+    claim: Claim
+    containers: tuple[tuple[Container, Loaded], ...]
+
+    @property
+    def threads(self) -> int:
+        """Threads for numeric work."""
+        return threads_for(self.claim.vcpu_milli)
+
+
+def load(claim: Claim, ml: Path, pools: Pools) -> Hosted:
+    """Load every container of a claim. Raises LoadError, or what a framework or user code raises."""
+    sets = [environment.variables(claim, container, ml) for container in claim.containers]
+    environment.apply(environment.in_common(sets))
+    asked = {name: value for container in claim.containers for name, value in container.environment.items()}
+    pools.resize(threads_for(claim.vcpu_milli), os.environ, asked)
+    return Hosted(
+        claim,
+        tuple(
+            (container, load_model(Source(container.ml(ml), {**os.environ, **own}, container.image)))
+            for container, own in zip(claim.containers, sets, strict=True)
+        ),
+    )
+
+
+def load_model(source: Source) -> Loaded:
+    """Load one model and measure it."""
+    environment.extend_path(loader.code_paths(source, loader.script_path(source)))
+    model = loader.load(source)
+    if not isinstance(model, RowModel):
+        log.info("%s; %d worker thread(s)", model.title, model.workers)
+        return Loaded(model)
+    loaded = Loaded(model, pace(model.predict, model.shape, time.perf_counter))
+    where = "on the event loop" if loaded.on_loop else "in worker threads"
+    log.info("%s; %s; predicts %s", model.title, loaded.pace, where)
+    return loaded
+
+
+def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable:
+    """What answers /invocations, on this loop."""
+    models = [loaded.model for _, loaded in hosted.containers]
+    ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
+    members = [(container, open_model(loaded, ground, hosted.threads)) for container, loaded in hosted.containers]
+    if len(members) == 1:
+        return members[0][1]
+    limits = {container.hostname: environment.body_bytes_max(container.environment) for container, _ in members}
+    if hosted.claim.direct:
+        return Choice({container.hostname: (served, limits[container.hostname]) for container, served in members})
+    return Pipeline([(container.hostname, served) for container, served in members], max(limits.values()))
+
+
+def open_model(loaded: Loaded, ground: Ground, threads: int) -> Servable:
+    """One model's servable."""
+    if isinstance(loaded.model, RowModel):
+        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads)
+    return CallServable(loaded.model, ground)
+
+
+def _threads(models: Sequence[RowModel | CallModel], threads: int) -> int:
+    """Worker threads: what user code asks for; for rows one more than batches use, since a large body must not wait
+    for them.
+    """
+    calls = sum(model.workers for model in models if not isinstance(model, RowModel))
+    rows = threads + 1 if any(isinstance(model, RowModel) for model in models) else 0
+    return calls + rows
+
+
+def body_bytes_max(claim: Claim) -> int:
+    """The limit of a request's body: that of the container that reads it, or the widest where requests choose."""
+    limits = [environment.body_bytes_max(container.environment) for container in claim.containers]
+    return max(limits) if claim.direct else limits[0]

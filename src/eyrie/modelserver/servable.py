@@ -1,0 +1,333 @@
+"""A loaded model that answers invocations: the object behind /invocations, behind one stage of a pipeline, and behind
+one of many models of a multi-model container.
+
+The path of an invocation: `app` -> `Servable.invoke` -> `codecs.decode` -> `batcher` -> model -> `encode` -> the
+replier, which is the connection itself, or a stage of a pipeline that hands the answer on. What is loaded
+(`hosting.Loaded`) knows of no loop and no thread; a servable binds it to the event loop that serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eyrie.http1.application import Listener
+from eyrie.http1.replies import header_block
+from eyrie.modelserver.batcher import Batcher, Outcome, predict_each
+from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate
+from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
+from eyrie.modelserver.threads import Workers
+
+log = logging.getLogger("eyrie.modelserver")
+
+INLINE_BYTES_MAX = 32_768  # a longer body is decoded in a thread: reading it would hold up everybody else
+QUEUE_MAX = 1024
+TYPES_REMEMBERED_MAX = 64
+MESSAGE_CHARS_MAX = 2_000
+TEXT_LINES = b"content-type: text/plain; charset=utf-8\r\n"
+JSON_LINES = b"content-type: application/json\r\n"
+
+Fields = Mapping[bytes, bytes]  # a request's headers, names in lower case
+
+
+class Replier(Protocol):
+    """Who hears the answer: what a servable uses of a connection."""
+
+    context: Any  # the servable's own, while it works on the request
+    listener: Listener  # hears of the client's leaving and of its pace
+
+    @property
+    def alive(self) -> bool:
+        """Whether anybody waits for the answer still."""
+        ...
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """The whole answer."""
+        ...
+
+    def start(self, status: int, lines: bytes, length: int | None) -> None:
+        """The beginning of an answer in pieces."""
+        ...
+
+    def write(self, piece: bytes) -> None:
+        """A piece."""
+        ...
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        ...
+
+    def abort(self) -> None:
+        """It will never be complete."""
+        ...
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the client is behind."""
+        ...
+
+
+class Servable(Protocol):
+    """Something that answers invocations."""
+
+    def invoke(self, replier: Replier, body: bytes, fields: Fields) -> None:
+        """Answer one request, now or later, once. Never raises."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many requests it works on at once."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What servables stand on: the event loop, and the worker threads that they share."""
+
+    loop: asyncio.AbstractEventLoop
+    workers: Workers
+
+
+# ----------------------------------------------------------------------------------------------------------- row models
+class RowServable:
+    """A model of rows."""
+
+    parallel = 1
+
+    def __init__(self, model: RowModel, ground: Ground, threads: int) -> None:
+        """`threads`: how many batches run in worker threads at once; 0: on the event loop."""
+        self._model = model
+        self._ground = ground
+        self._aside = 0  # requests that are worked off in a thread of their own
+        self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
+        self._lines: dict[str, bytes] = {}  # header lines of a reply by content type; bounded by what models offer
+        self._batcher: Batcher[Replier] = Batcher(
+            model.predict,
+            model.shape,
+            self._deliver,
+            soon=ground.loop.call_soon,
+            off=ground.workers.run,
+            clock=time.perf_counter,
+            threads=threads,
+            wanted=_alive,
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in it."""
+        return self._aside > 0 or self._batcher.busy
+
+    def invoke(self, replier: Replier, body: bytes, fields: Fields) -> None:
+        """Queue the rows of a body; the hot path."""
+        asked = (fields.get(b"content-type"), fields.get(b"accept"))
+        try:
+            content_type, kind = self._types.get(asked) or self._negotiate(asked)
+            if not 0 < len(body) <= INLINE_BYTES_MAX:
+                self._invoke_unusual(replier, body, content_type, kind)
+                return
+            rows = decode(body, content_type or guess_type(body), self._model.shape)
+        except Refused as refused:
+            refuse(replier, refused)
+            return
+        replier.context = kind
+        if not self._batcher.submit(replier, rows):
+            turn_away(replier)
+
+    def _negotiate(self, asked: tuple[bytes | None, bytes | None]) -> tuple[str, str]:
+        """The content types of a request ("" where it says none) and of its reply; remembered. Raises NotAcceptable."""
+        content_type, accept = ((header or b"").decode("latin-1").strip() for header in asked)
+        types = (content_type, negotiate(accept, self._model.offers, self._model.default_accept))
+        if len(self._types) < TYPES_REMEMBERED_MAX:
+            self._types[asked] = types
+        return types
+
+    def _deliver(self, replier: Replier, outcome: Outcome) -> None:
+        """A request's predictions, or its own error."""
+        if isinstance(outcome, Exception):
+            refuse(replier, outcome)
+            return
+        kind = replier.context
+        try:
+            body = self._model.encode(outcome, kind)
+        except (
+            Exception
+        ) as error:  # the boundary to foreign code: a prediction that cannot be written is its request's error
+            refuse(replier, error)
+            return
+        replier.reply(200, self._lines.get(kind) or self._line(kind), body)
+
+    def _line(self, kind: str) -> bytes:
+        suffix = "; charset=utf-8" if kind.startswith("text/") else ""
+        self._lines[kind] = line = f"content-type: {kind}{suffix}\r\n".encode()
+        return line
+
+    def _invoke_unusual(self, replier: Replier, body: bytes, content_type: str, kind: str) -> None:
+        """An empty body is answered at once, a large one is worked off in a thread from reading to writing."""
+        model = self._model
+        if not body:
+            replier.reply(model.empty_status, TEXT_LINES, b"" if model.empty_status == 204 else b"the body is empty")
+            return
+
+        def work() -> bytes:
+            rows = decode(body, content_type or guess_type(body), model.shape)
+            (outcome,) = predict_each(model.predict, model.shape, [rows])
+            if isinstance(outcome, Exception):
+                raise outcome
+            return model.encode(outcome, kind)
+
+        def done(outcome: Any) -> None:
+            self._aside -= 1
+            if isinstance(outcome, BaseException):
+                refuse(replier, outcome)
+            else:
+                replier.reply(200, self._lines.get(kind) or self._line(kind), outcome)
+
+        if self._ground.workers.run(_if_alive(replier, work), done):
+            self._aside += 1
+        else:
+            turn_away(replier)
+
+
+# ------------------------------------------------------------------------------------------------------------ user code
+class Lane:
+    """A share of the worker threads: so many jobs at once, the others wait in order. Lives on the event loop."""
+
+    def __init__(self, workers: Workers, limit: int) -> None:
+        self._workers = workers
+        self._limit = limit
+        self._running = 0
+        self._waiting: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return self._running > 0 or bool(self._waiting)
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+        """Queue `work`; `done` is called with its result or its exception. False when nothing more may wait."""
+        if self._running < self._limit:
+            return self._start(work, done)
+        if len(self._waiting) >= QUEUE_MAX:
+            return False
+        self._waiting.append((work, done))
+        return True
+
+    def _start(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+        def finished(outcome: Any) -> None:
+            self._running -= 1
+            self._next()
+            done(outcome)
+
+        started = self._workers.run(work, finished)
+        self._running += started
+        return started
+
+    def _next(self) -> None:
+        while self._waiting and self._running < self._limit:
+            work, done = self._waiting.popleft()
+            if not self._start(work, done):
+                done(RuntimeError("the worker threads are full"))
+
+
+class CallServable:
+    """A model that answers whole requests: user code, in worker threads."""
+
+    def __init__(self, model: CallModel, ground: Ground) -> None:
+        self._model = model
+        self._lane = Lane(ground.workers, model.workers)
+
+    @property
+    def parallel(self) -> int:
+        """How many requests it works on at once."""
+        return self._model.workers
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in it."""
+        return self._lane.busy
+
+    def invoke(self, replier: Replier, body: bytes, fields: Fields) -> None:
+        """Queue a request for a worker thread."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
+        invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), headers)
+
+        def work() -> Answer:
+            return self._model.call(invocation)
+
+        def done(outcome: Any) -> None:
+            if isinstance(outcome, BaseException):
+                refuse(replier, outcome)
+            else:
+                answer(replier, outcome)
+
+        if not self._lane.run(_if_alive(replier, work), done):
+            turn_away(replier)
+
+
+def answer(replier: Replier, given: Answer) -> None:
+    """Send what user code answered."""
+    headers = [("content-type", given.content_type), *given.headers]
+    try:
+        lines = header_block([(name.lower().encode(), value.encode("latin-1")) for name, value in headers])
+    except (ValueError, AttributeError) as error:
+        refuse(replier, RuntimeError(f"the user code's headers cannot be sent: {error}"))
+        return
+    replier.reply(given.status, lines, given.body)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+class ClientLeft(Exception):
+    """Nobody waits for this answer any more."""
+
+
+def refuse(replier: Replier, error: BaseException) -> None:
+    """Answer with an error's own status. What the server did wrong is logged whole; what the client did, in a line."""
+    status = status_of(error)
+    message = str(error) or type(error).__name__
+    if isinstance(error, ClientLeft):
+        return
+    if status >= 500:
+        log.error("invocation failed with %d\n%s", status, "".join(traceback.format_exception(error)).rstrip())
+        message = f"{type(error).__name__}: {message}"
+    else:
+        log.info("invocation refused with %d: %s", status, message[:MESSAGE_CHARS_MAX])
+    replier.reply(status, TEXT_LINES, message[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace"))
+
+
+def turn_away(replier: Replier) -> None:
+    """Answer that the queue is full."""
+    replier.reply(503, b"retry-after: 1\r\n" + TEXT_LINES, b"too many requests are waiting for this model")
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status for an exception: a refusal's own, an exception's `status_code` (the toolkits' errors have one),
+    else 500.
+    """
+    status = error.status if isinstance(error, Refused) else getattr(error, "status_code", None)
+    return status if isinstance(status, int) and 400 <= status <= 599 else 500
+
+
+def _alive(replier: Replier) -> bool:
+    return replier.alive
+
+
+def _if_alive(replier: Replier, work: Callable[[], Any]) -> Callable[[], Any]:
+    """The work, unless its client has left by the time that a thread comes to it."""
+
+    def guarded() -> Any:
+        if not replier.alive:
+            raise ClientLeft
+        return work()
+
+    return guarded
