@@ -27,6 +27,7 @@ FRAMEWORKS = (
     "xgboost",
     "lightgbm",
     "onnx",
+    "torch",
     "sklearn",
 )
 CONTAINER_ML = "/opt/ml"

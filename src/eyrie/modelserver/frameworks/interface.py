@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from eyrie.modelserver.codecs import Array, RowShape
 
 
@@ -125,6 +127,7 @@ class Defaults:
     load: Callable[[str], Any]  # model_fn
     decode: Callable[[bytes, str], Any]  # input_fn
     predict: Callable[[Any, Any], Any]  # predict_fn
+    plain: Callable[[Any], Any] = np.asarray  # a prediction as an array, which output_fn writes
 
 
 def nothing_owned(value: Any, source: Source) -> bool:

@@ -141,15 +141,9 @@ def known(objective: str, raw: Array) -> dict[str, list[Any]]:
 
 # ---------------------------------------------------------------------------------------------------- the table's entry
 def find(source: Source) -> list[Path]:
-    """Text model files, whatever their names; the first one by name, `model.txt` or `lightgbm-model` before others."""
+    """Text model files, whatever their names; the one that is named as usual where there is one."""
     found = [path for path in files.visible(source.model_dir) if path.is_file() and _is_text_model(path)]
-    usual = [path for path in found if path.name in USUAL]
-    if len(found) > 1 and len(usual) != 1:
-        raise LoadError(
-            f"the folder holds several LightGBM models ({', '.join(path.name for path in found[:8])}): "
-            f"name one of them {USUAL[0]}, or choose one in code/inference.py"
-        )
-    return usual or found
+    return [path for path in found if path.name in USUAL][:1] or found
 
 
 def _is_text_model(path: Path) -> bool:
@@ -167,7 +161,7 @@ def owns(value: Any, source: Source) -> bool:
 def serve(objects: Sequence[Any], source: Source) -> LightGBMModel:
     """One booster."""
     if len(objects) > 1:
-        raise LoadError("the folder holds several LightGBM models: choose one in code/inference.py")
+        raise LoadError(f"there are several LightGBM models: name one {USUAL[0]}, or choose in code/inference.py")
     return LightGBMModel(booster_of(objects[0]), source.env, intra_op_threads(source.env))
 
 

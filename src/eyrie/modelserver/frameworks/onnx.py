@@ -163,6 +163,8 @@ def read(path: Path, source: Source) -> Any:
 
 def serve(objects: Sequence[Any], source: Source) -> RowModel | CallModel:
     """One session: of rows where its inputs and outputs are, of tensors else."""
+    if len(objects) > 1:
+        raise LoadError(f"the folder holds several ONNX models: name one {USUAL[0]}, or choose in code/inference.py")
     (session,) = objects
     inputs = []
     for given in session.get_inputs():
@@ -176,15 +178,9 @@ def serve(objects: Sequence[Any], source: Source) -> RowModel | CallModel:
 
 
 def find(source: Source) -> list[Path]:
-    """`model.onnx`, or the only *.onnx or *.ort. Raises LoadError for several."""
+    """`model.onnx`, or every *.onnx and *.ort."""
     found = [path for path in files.visible(source.model_dir) if path.suffix.lower() in (".onnx", ".ort")]
-    usual = [path for path in found if path.name in USUAL]
-    if len(found) > 1 and len(usual) != 1:
-        raise LoadError(
-            f"the folder holds several ONNX models ({', '.join(path.name for path in found[:8])}): "
-            f"name one of them {USUAL[0]}, or choose one in code/inference.py"
-        )
-    return usual or found
+    return [path for path in found if path.name in USUAL][:1] or found
 
 
 def _takes_rows(inputs: Sequence[Port]) -> bool:

@@ -30,7 +30,7 @@ class Port:
     """One input or output of a model."""
 
     name: str
-    dtype: str  # NumPy's name; "object" for text
+    dtype: str  # NumPy's name; "object" for text; "" for whatever comes
     dims: tuple[int | None, ...] | None  # None for a size that is free; None for all where the model does not say
 
     @property
@@ -179,7 +179,7 @@ def fitted(found: Array, port: Port) -> Array:
     kind = found.dtype.kind
     if port.dtype != "object" and (kind not in "biuf" or not found.size):
         raise BadPayload(f"{port.name}: {'numbers are wanted' if found.size else 'it holds nothing'}")
-    if port.dtype != found.dtype.name:
+    if port.dtype and port.dtype != found.dtype.name:
         whole = np.dtype(port.dtype).kind in "iu"
         if whole and kind == "f" and not np.array_equal(found, np.trunc(found)):
             raise BadPayload(f"{port.name}: whole numbers are wanted")

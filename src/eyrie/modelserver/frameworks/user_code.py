@@ -193,7 +193,7 @@ class UserModel:
         if "output_fn" in script.functions:
             return script.run("output_fn", context, prediction, accept), accept
         accept = codecs.negotiate(accept, OFFERS, self._default_accept)
-        return codecs.encode_plain(np.asarray(prediction), accept), accept
+        return codecs.encode_plain(self._defaults.plain(prediction), accept), accept
 
     def _accept(self, accept: str) -> str:
         return self._default_accept if accept.strip() in ("", "*/*") else accept
