@@ -16,7 +16,9 @@ from eyrie.decide.routing import (
     at_random,
     least_outstanding,
     may_eject_silent,
+    rendezvous,
     silence_limit_s,
+    spread,
 )
 
 
@@ -143,3 +145,29 @@ def test_a_slow_model_is_given_more_time_than_a_quick_one() -> None:
 )
 def test_the_last_that_answers_is_never_ejected_for_silence(silent: int, routed: int, may: bool) -> None:
     assert may_eject_silent(silent, routed) is may
+
+
+def test_rendezvous_spreads_keys_evenly_and_moves_only_those_of_a_name_that_goes() -> None:
+    names = [f"i-{n}" for n in range(5)]
+    keys = [f"{n:032x}" for n in range(2_000)]
+    first = {key: names[rendezvous(names, key)[0]] for key in keys}
+    shares = Counter(first.values())
+    assert all(300 < shares[name] < 500 for name in names), shares
+    left = names[:4]
+    for key, name in first.items():
+        again = left[rendezvous(left, key)[0]]
+        assert again == name or name == "i-4"
+        if name == "i-4":
+            assert again == names[rendezvous(names, key)[1]], "the next in its order"
+
+
+def test_rendezvous_is_the_same_in_every_process_and_in_any_order_of_names() -> None:
+    assert rendezvous(["i-a", "i-b", "i-c"], "0123") == [1, 0, 2]
+    assert sorted(rendezvous(["i-a", "i-b", "i-c"], "0123")) == [0, 1, 2]
+    forward = [["i-a", "i-b", "i-c"][n] for n in rendezvous(["i-a", "i-b", "i-c"], "k")]
+    assert forward == [["i-c", "i-a", "i-b"][n] for n in rendezvous(["i-c", "i-a", "i-b"], "k")]
+
+
+@pytest.mark.parametrize(("outstanding", "targets", "wide"), [(0, 3, 1), (3, 3, 1), (4, 3, 2), (8, 3, 3), (99, 3, 3)])
+def test_a_model_is_worth_another_target_for_every_four_requests(outstanding: int, targets: int, wide: int) -> None:
+    assert spread(outstanding, 4, targets) == wide

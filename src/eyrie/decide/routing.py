@@ -6,6 +6,7 @@ On the InvokeEndpoint path: `gateway/invoke` asks here, and keeps these objects 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 SAMPLED_ABOVE = 8  # instances; up to here all are compared, beyond two are drawn and compared
@@ -96,6 +97,19 @@ def _better_of_two(loads: Sequence[int], draw: float) -> int:
 def at_random(count: int, draw: float) -> int:
     """An index below `count`, for the strategy RANDOM."""
     return int(draw * count)
+
+
+def rendezvous(names: Sequence[str], key: str) -> list[int]:
+    """The indexes of `names` in the order in which they are to hold `key`, the same for whoever asks: each pair has its
+    own rank, so that one name more or less moves only the keys that it holds.
+    """
+    ranks = [hashlib.blake2b(f"{name}\n{key}".encode(), digest_size=8).digest() for name in names]
+    return sorted(range(len(names)), key=ranks.__getitem__, reverse=True)
+
+
+def spread(outstanding: int, at_once: int, targets: int) -> int:
+    """How many targets a model is worth that has so many requests outstanding: one more for every `at_once` of them."""
+    return max(1, min(targets, 1 + outstanding // at_once))
 
 
 class RetryBudget:

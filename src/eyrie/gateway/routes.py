@@ -21,7 +21,7 @@ import msgspec
 
 from eyrie.decide.routing import Wheel, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
+from eyrie.domain.routing import ContainerMode, EndpointRoute, Execution, RoutingStrategy, Target, VariantRoute
 from eyrie.gateway.meter import Rollup
 from eyrie.http1.upstream import Pool
 
@@ -48,6 +48,7 @@ class Instance:
         "endpoint",
         "heads",
         "heard_at_s",
+        "holding",
         "instance_id",
         "invocations",
         "name",
@@ -78,6 +79,7 @@ class Instance:
         self.told_idle = False
         self.rollup = Rollup()
         self.rollup.taken = True
+        self.holding: set[str] = set()  # keys of models that it was seen to hold, of a multi-model endpoint
         self.heads: dict[Kinds, bytes] = {}  # request heads that were sent before, up to what differs every time
 
     def head(self, kinds: Kinds) -> bytes:
@@ -112,7 +114,9 @@ class Variant:
         "endpoint",
         "instances",
         "invoked_line",
+        "multi_model",
         "name",
+        "orders",
         "route",
         "routed",
         "slowest_s",
@@ -123,6 +127,8 @@ class Variant:
         self.name = route.name
         self.route = route
         self.container = route.container
+        self.multi_model = route.mode is ContainerMode.MULTI_MODEL
+        self.orders: dict[str, list[Instance]] = {}  # by key of a model: who is to hold it, first of all the first
         self.instances: list[Instance] = []
         self.routed: list[Instance] = []
         self.slowest_s = 0.0  # slowest answer of late; decays
@@ -156,6 +162,7 @@ class Endpoint:
         "generation",
         "held",
         "key",
+        "picky",
         "slug",
         "timeout_s",
         "variants",
@@ -167,6 +174,7 @@ class Endpoint:
         self.generation = -1
         self.timeout_s = 60.0
         self.body_bytes_max = 0
+        self.picky = False  # a request must say which model or container it is for
         self.variants: dict[str, Variant] = {}
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
         self._wheel = Wheel({})
@@ -176,9 +184,16 @@ class Endpoint:
         """Who is in the route has changed: variants without an instance are left out, the others keep their place."""
         for variant in self.variants.values():
             variant.routed = [i for i in variant.instances if not i.ejected]
+            variant.orders.clear()
         weights = {v.name: v.route.weight for v in self.variants.values() if v.routed}
         self._wheel = Wheel(weights, self._wheel.place())
         self._variants = [self.variants[name] for name in self._wheel.names]
+
+    def deal(self) -> Variant | None:
+        """The variant whose turn it is, of those that have an instance."""
+        if not self._variants:
+            return None
+        return self._variants[self._wheel.deal() if len(self._variants) > 1 else 0]
 
     def choose(self, variant: Variant | None, avoid: Instance | None) -> Instance | None:
         """The instance for a request: of the named variant, else of the one whose turn it is. `avoid` is taken only by
@@ -194,6 +209,12 @@ class Endpoint:
             others = (other.choose(avoid) for other in self._variants if other is not chosen)
             instance = next((other for other in others if other is not None), None)
         return instance
+
+
+def _picky(route: VariantRoute) -> bool:
+    return route.mode is ContainerMode.MULTI_MODEL or (
+        route.execution is Execution.DIRECT and len(route.containers) > 1
+    )
 
 
 class RouteBook:
@@ -280,6 +301,7 @@ class RouteBook:
         endpoint.body_bytes_max = route.body_bytes_max
         known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
         endpoint.variants = {v.name: self._variant(endpoint, v, known) for v in route.variants}
+        endpoint.picky = any(_picky(v) for v in route.variants)
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
         endpoint.reweigh()
