@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eyrie.domain.fleet import InstanceSpec, ObservedInstance
+from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.routing import EndpointRoute
 
@@ -246,6 +247,38 @@ class ModelRooms(Protocol):
         self, socket: str, worker: int, method: str, target: str, body: bytes = b"", timeout_s: float = 5.0
     ) -> tuple[int, bytes]:
         """A request to one worker: status and body of its reply. Raises NoAnswer."""
+        ...
+
+
+class MetricsFull(Exception):
+    """There is no room for a measurement; the message is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A metric that was measured."""
+
+    metric: Metric
+    unit: str  # as it was first told
+    latest_ms: int  # of its newest measurement
+
+
+class Metrics(Protocol):
+    """Measurements over time, merged by second, minute, five minutes and hour, the finer ones kept for less long."""
+
+    def record(self, measured: Sequence[Measured]) -> None:
+        """Take measurements in, without waiting for any disk. Raises MetricsFull, and takes none."""
+        ...
+
+    def series(self, scope: Scope, namespace: str | None = None, name: str | None = None) -> list[Series]:
+        """Every series of an account and region, or those of a namespace and a name; sorted."""
+        ...
+
+    def summaries(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int) -> dict[int, Summary]:
+        """What was measured from `start_ms` to before `end_ms`, by the start of each period; empty ones are left out.
+
+        `start_ms` must be a multiple of `period_ms`, that a multiple of 1000.
+        """
         ...
 
 
