@@ -333,10 +333,14 @@ def archive(slot: Slot, spec: InstanceSpec, data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / f".{spec.instance_id}.new"
     new.write_bytes(slot.whole_log())
+    if len(spec.containers) > 1:  # whose lines are whose
+        names = msgspec.json.encode([container.hostname for container in spec.containers])
+        (folder / f"{spec.instance_id}.containers").write_bytes(names)
     new.rename(folder / f"{spec.instance_id}.log")
     by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
     for old in by_age[:-ARCHIVED_LOGS_MAX]:
         old.unlink(missing_ok=True)
+        old.with_suffix(".containers").unlink(missing_ok=True)
 
 
 def group_name(data: Path) -> str:

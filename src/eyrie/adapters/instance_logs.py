@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,30 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The log of one instance, over its files, oldest file first."""
+    """The log of one instance, over its files, oldest file first; of an instance with several containers, the lines of
+    one of them. What the instance itself says is in the first one's.
+    """
 
     variant: str
     instance_id: str
     files: tuple[Path, ...]
     alive: bool
+    container: str = ""  # host name; "" where the instance has a single one
+    containers: tuple[str, ...] = ()  # of all, where there are several
 
     @property
     def name(self) -> str:
-        """The stream's name in the logs API."""
-        return f"{self.variant}/{self.instance_id}"
+        """The stream's name in the logs API, as SageMaker names it."""
+        return f"{self.variant}/{self.instance_id}" + (f"/{self.container}" if self.container else "")
+
+    def own(self, line: Line) -> Line | None:
+        """The line as this stream has it; None where it is another container's."""
+        if not self.container:
+            return line
+        speaker, separator, text = line.text.removeprefix("[").partition("] ")
+        if not separator or not line.text.startswith("[") or speaker not in self.containers:
+            return line if self.container == self.containers[0] else None
+        return Line(line.at_ms, text) if speaker == self.container else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +90,11 @@ class InstanceLogs:
 
     def lines(self, stream: Stream) -> list[Line]:
         """All lines of a stream, oldest first."""
-        return _parse(_text(stream.files), max(map(_modified_ms, stream.files), default=0))
+        everything = _parse(_text(stream.files), max(map(_modified_ms, stream.files), default=0))
+        return [own for line in everything if (own := stream.own(line)) is not None]
 
     def span(self, stream: Stream) -> Span:
-        """From when to when a stream reaches, from the ends of its files."""
+        """From when to when a stream reaches, from the ends of its files: of several containers, all of them."""
         files = [path for path in stream.files if _size(path)]
         if not files:
             return Span()
@@ -92,14 +106,39 @@ class InstanceLogs:
         for slot in _folders(self._slots):
             spec = _spec(slot / "spec.json")
             if spec is not None:
-                key, variant, instance_id = spec
                 files = (slot / "start.log", slot / "box" / "log.1", slot / "box" / "log")
-                yield key, Stream(variant, instance_id, files, alive=True)
+                whole = Stream(spec.variant, spec.instance_id, files, alive=True)
+                for stream in _by_container(whole, spec.containers):
+                    yield spec.key, stream
 
     def _archived(self, key: EndpointKey) -> Iterator[Stream]:
         for variant in _folders(self._gone / key.slug):
             for path in sorted(variant.glob("*.log")):
-                yield Stream(variant.name, path.stem, (path,), alive=False)
+                whole = Stream(variant.name, path.stem, (path,), alive=False)
+                yield from _by_container(whole, _archived_containers(path.with_suffix(".containers")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    key: EndpointKey
+    variant: str
+    instance_id: str
+    containers: tuple[str, ...]  # host names
+
+
+def _by_container(whole: Stream, containers: tuple[str, ...]) -> list[Stream]:
+    """A stream a container, where there are several."""
+    if len(containers) < 2:
+        return [whole]
+    return [replace(whole, container=name, containers=containers) for name in containers]
+
+
+def _archived_containers(path: Path) -> tuple[str, ...]:
+    """Host names of the containers of an instance that is gone, where it had several."""
+    try:
+        return tuple(str(name) for name in json.loads(read_bounded(path, SPEC_BYTES_MAX)))
+    except (ValueError, TypeError):
+        return ()
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -116,14 +155,15 @@ def _key(slug: str) -> EndpointKey | None:
         return None
 
 
-def _spec(path: Path) -> tuple[EndpointKey, str, str] | None:
+def _spec(path: Path) -> _Owner | None:
     """Whose instance a slot is, as its spec says; None for a slot that nobody claimed."""
     try:
         spec: Any = json.loads(read_bounded(path, SPEC_BYTES_MAX))
         endpoint = spec["endpoint"]
         key = EndpointKey(endpoint["account"], endpoint["region"], endpoint["name"])
-        return key, str(spec["variant"]), str(spec["instance_id"])
-    except (ValueError, KeyError, TypeError):
+        containers = tuple(str(container["hostname"]) for container in spec.get("containers", ()))
+        return _Owner(key, str(spec["variant"]), str(spec["instance_id"]), containers)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

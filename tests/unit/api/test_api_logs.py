@@ -255,3 +255,33 @@ def test_filter_patterns_of_terms(pattern: str, text: str, matches: bool) -> Non
 def test_a_pattern_has_bounds() -> None:
     with pytest.raises(UnreadablePattern, match="at most 100 terms"):
         parse_filter("a " * 101)
+
+
+SAID = lines((0, "starting"), (1, "[prepare] read 3 columns"), (2, "[score] warm"), (3, "[other] not a container"))
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_every_container_of_several_has_its_own_stream(logs: Any, door: Any, alive: bool) -> None:
+    said = SAID + f"{stamp(BASE_MS + 4)} [score] failed\nTraceback\n"
+    if alive:
+        slot = live(door.data, "i-1", said)
+        spec = json.loads((slot / "spec.json").read_text())
+        spec["containers"] = [{"hostname": "prepare"}, {"hostname": "score"}]
+        (slot / "spec.json").write_text(json.dumps(spec))
+    else:
+        gone(door.data, "i-1", said)
+        folder = door.data / "logs" / "endpoints" / "123456789012.us-east-1.e" / "AllTraffic"
+        (folder / "i-1.containers").write_text('["prepare","score"]')
+    found = logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
+    assert [stream["logStreamName"] for stream in found] == ["AllTraffic/i-1/prepare", "AllTraffic/i-1/score"]
+    first = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1/prepare")
+    assert texts(first) == ["starting", "read 3 columns", "[other] not a container"]
+    second = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1/score")
+    assert texts(second) == ["warm", "failed\nTraceback"]
+    assert len(logs.filter_log_events(logGroupName=GROUP)["events"]) == 5
+
+
+def test_brackets_mean_nothing_where_there_is_one_container(logs: Any, door: Any) -> None:
+    live(door.data, "i-1", SAID)
+    read = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1")
+    assert "[score] warm" in texts(read)
