@@ -19,7 +19,7 @@ from eyrie.modelserver.codecs import CSV, JSON, BadPayload, NotAcceptable, Unsup
 from eyrie.modelserver.environment import extend_path
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, LoadError, Source
 from eyrie.modelserver.loader import code_paths, load, script_path
-from eyrie.modelserver.servable import status_of
+from eyrie.modelserver.replier import status_of
 
 MODEL_FN = """
     def model_fn(model_dir):

@@ -25,7 +25,9 @@ from eyrie.modelserver import environment, hosting
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
-from eyrie.modelserver.servable import JSON_LINES, TEXT_LINES, Servable
+from eyrie.modelserver.metadata import describe
+from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES
+from eyrie.modelserver.servable import Servable
 from eyrie.modelserver.threads import Pools, Workers
 
 log = logging.getLogger("eyrie.modelserver")
@@ -59,6 +61,7 @@ class ModelServer:
         self.claim: Claim | None = None
         self._loaded_ms: int | None = None
         self._body_max = environment.BODY_BYTES_DEFAULT
+        self._hosted: Hosted | None = None
         self._servable: Servable | None = None
         self._loader = Workers(1, 1, loop.call_soon_threadsafe, "loader")
 
@@ -109,6 +112,7 @@ class ModelServer:
             b"/ping": b"GET",
             b"/eyrie/claim": b"POST",
             b"/eyrie/state": b"GET",
+            b"/eyrie/metadata": b"GET",
             b"/execution-parameters": b"GET",
         }.get(path)
         if allowed is None:
@@ -119,12 +123,20 @@ class ModelServer:
             connection.collect(CLAIM_BYTES_MAX)
         elif path == b"/eyrie/state":
             connection.reply(200, JSON_LINES, json.dumps(self.state()).encode())
-        else:
+        elif path == b"/execution-parameters":
             connection.reply(200, JSON_LINES, json.dumps(self._execution_parameters()).encode())
+        elif self._hosted is None:
+            connection.reply(503, TEXT_LINES, b"the model is still loading")
+        else:
+            connection.reply(200, JSON_LINES, json.dumps(self._metadata(self._hosted)).encode())
 
     def state(self) -> dict[str, Any]:
         """What GET /eyrie/state answers: the phase, proportional memory, and how long loading took."""
         return {"phase": self.phase.value, "pss_bytes": pss_bytes(), "loaded_ms": self._loaded_ms}
+
+    def _metadata(self, hosted: Hosted) -> dict[str, Any]:
+        containers = [describe(container.hostname, loaded) for container, loaded in hosted.containers]
+        return {"execution": "Direct" if hosted.claim.direct else "Serial", "containers": containers}
 
     def _execution_parameters(self) -> dict[str, Any]:
         return {
@@ -174,6 +186,7 @@ class ModelServer:
 
     def serve(self, hosted: Hosted, loaded_ms: int) -> None:
         """Bind what was loaded to this event loop, and be ready."""
+        self._hosted = hosted
         self._body_max = hosting.body_bytes_max(hosted.claim)
         self._servable = hosting.open_containers(hosted, self._loop)
         self._loaded_ms = loaded_ms

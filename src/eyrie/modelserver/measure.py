@@ -14,11 +14,20 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerShape:
+    """What the model answers for one row: NumPy's dtype, and the sizes beyond the first axis."""
+
+    dtype: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds for one row and for a batch of 32, the best of a few; None when the model refused made-up rows."""
 
     one_s: float | None
     batch_s: float | None
+    answer: AnswerShape | None = None
 
     def quick(self, limit_s: float) -> bool:
         """True when a batch is known to stay within the limit, so that the event loop may run it."""
@@ -34,22 +43,25 @@ def pace(predict: Callable[[np.ndarray], object], shape: RowShape, clock: Callab
     """Measure a model on rows of zeros. It also warms up what libraries build at their first prediction."""
     if shape.width is None:
         return Pace(None, None)
-    return Pace(_best(predict, shape, 1, clock), _best(predict, shape, ROWS, clock))
+    one_s, answer = _best(predict, shape, 1, clock)
+    batch_s, _ = _best(predict, shape, ROWS, clock)
+    return Pace(one_s, batch_s, answer)
 
 
 def _best(
     predict: Callable[[np.ndarray], object], shape: RowShape, rows: int, clock: Callable[[], float]
-) -> float | None:
+) -> tuple[float | None, AnswerShape | None]:
     zeros = np.zeros((rows, shape.width or 0), dtype=shape.dtype)
     best: float | None = None
+    answer: object = None
     for _ in range(ROUNDS):
         before = clock()
         try:
-            predict(zeros)
+            answer = predict(zeros)
         except Exception:  # the boundary to foreign code: a model may refuse zeros and be a good one
-            return None
+            return None, None
         taken = clock() - before
         best = taken if best is None else min(best, taken)
         if taken > 0.05:
             break  # slow enough to know
-    return best
+    return best, AnswerShape(answer.dtype.name, answer.shape[1:]) if isinstance(answer, np.ndarray) else None

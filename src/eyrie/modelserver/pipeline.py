@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.http1.application import Listener
-from eyrie.modelserver.servable import TEXT_LINES, Fields, Replier, Servable
+from eyrie.modelserver.replier import TEXT_LINES, Fields, Replier
+from eyrie.modelserver.servable import Servable
 
 TARGET = b"x-amzn-sagemaker-target-container-hostname"
 KINDS_REMEMBERED_MAX = 64

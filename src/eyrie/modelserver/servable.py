@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from eyrie.http1.application import Listener
 from eyrie.http1.replies import header_block
 from eyrie.modelserver.batcher import Batcher, Outcome, predict_each
 from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
+from eyrie.modelserver.replier import TEXT_LINES, ClientLeft, Fields, Replier, refuse, turn_away
+from eyrie.modelserver.streaming import Stream
 from eyrie.modelserver.threads import Workers
 
 log = logging.getLogger("eyrie.modelserver")
@@ -29,48 +29,6 @@ log = logging.getLogger("eyrie.modelserver")
 INLINE_BYTES_MAX = 32_768  # a longer body is decoded in a thread: reading it would hold up everybody else
 QUEUE_MAX = 1024
 TYPES_REMEMBERED_MAX = 64
-MESSAGE_CHARS_MAX = 2_000
-TEXT_LINES = b"content-type: text/plain; charset=utf-8\r\n"
-JSON_LINES = b"content-type: application/json\r\n"
-
-Fields = Mapping[bytes, bytes]  # a request's headers, names in lower case
-
-
-class Replier(Protocol):
-    """Who hears the answer: what a servable uses of a connection."""
-
-    context: Any  # the servable's own, while it works on the request
-    listener: Listener  # hears of the client's leaving and of its pace
-
-    @property
-    def alive(self) -> bool:
-        """Whether anybody waits for the answer still."""
-        ...
-
-    def reply(self, status: int, lines: bytes, body: bytes) -> None:
-        """The whole answer."""
-        ...
-
-    def start(self, status: int, lines: bytes, length: int | None) -> None:
-        """The beginning of an answer in pieces."""
-        ...
-
-    def write(self, piece: bytes) -> None:
-        """A piece."""
-        ...
-
-    def finish(self) -> None:
-        """The answer is complete."""
-        ...
-
-    def abort(self) -> None:
-        """It will never be complete."""
-        ...
-
-    @property
-    def writing_paused(self) -> bool:
-        """Whether the client is behind."""
-        ...
 
 
 class Servable(Protocol):
@@ -245,6 +203,7 @@ class CallServable:
 
     def __init__(self, model: CallModel, ground: Ground) -> None:
         self._model = model
+        self._ground = ground
         self._lane = Lane(ground.workers, model.workers)
 
     @property
@@ -262,60 +221,32 @@ class CallServable:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
         invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), headers)
 
-        def work() -> Answer:
-            return self._model.call(invocation)
+        def work() -> tuple[Answer, bytes] | None:
+            answer = self._model.call(invocation)
+            lines = header_lines(answer)
+            if answer.pieces is None:
+                return answer, lines
+            Stream(replier, self._ground.loop.call_soon_threadsafe).run(answer.status, lines, answer.pieces)
+            return None  # it has answered by itself
 
         def done(outcome: Any) -> None:
             if isinstance(outcome, BaseException):
                 refuse(replier, outcome)
-            else:
-                answer(replier, outcome)
+            elif outcome is not None:
+                answer, lines = outcome
+                replier.reply(answer.status, lines, answer.body)
 
         if not self._lane.run(_if_alive(replier, work), done):
             turn_away(replier)
 
 
-def answer(replier: Replier, given: Answer) -> None:
-    """Send what user code answered."""
-    headers = [("content-type", given.content_type), *given.headers]
+def header_lines(answer: Answer) -> bytes:
+    """The headers of what user code answered. Raises RuntimeError for one that cannot be sent."""
+    headers = [("content-type", answer.content_type), *answer.headers]
     try:
-        lines = header_block([(name.lower().encode(), value.encode("latin-1")) for name, value in headers])
+        return header_block([(name.lower().encode(), value.encode("latin-1")) for name, value in headers])
     except (ValueError, AttributeError) as error:
-        refuse(replier, RuntimeError(f"the user code's headers cannot be sent: {error}"))
-        return
-    replier.reply(given.status, lines, given.body)
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-class ClientLeft(Exception):
-    """Nobody waits for this answer any more."""
-
-
-def refuse(replier: Replier, error: BaseException) -> None:
-    """Answer with an error's own status. What the server did wrong is logged whole; what the client did, in a line."""
-    status = status_of(error)
-    message = str(error) or type(error).__name__
-    if isinstance(error, ClientLeft):
-        return
-    if status >= 500:
-        log.error("invocation failed with %d\n%s", status, "".join(traceback.format_exception(error)).rstrip())
-        message = f"{type(error).__name__}: {message}"
-    else:
-        log.info("invocation refused with %d: %s", status, message[:MESSAGE_CHARS_MAX])
-    replier.reply(status, TEXT_LINES, message[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace"))
-
-
-def turn_away(replier: Replier) -> None:
-    """Answer that the queue is full."""
-    replier.reply(503, b"retry-after: 1\r\n" + TEXT_LINES, b"too many requests are waiting for this model")
-
-
-def status_of(error: BaseException) -> int:
-    """The HTTP status for an exception: a refusal's own, an exception's `status_code` (the toolkits' errors have one),
-    else 500.
-    """
-    status = error.status if isinstance(error, Refused) else getattr(error, "status_code", None)
-    return status if isinstance(status, int) and 400 <= status <= 599 else 500
+        raise RuntimeError(f"the user code's headers cannot be sent: {error}") from None
 
 
 def _alive(replier: Replier) -> bool:

@@ -8,7 +8,7 @@ where its library is not installed: it imports the library inside of functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -59,6 +59,7 @@ class Answer:
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    pieces: Iterator[bytes | str] | None = None  # in place of `body`: sent as they come, drawn in the same thread
 
 
 @runtime_checkable
@@ -117,6 +118,40 @@ class CallModel(Protocol):
 
     def call(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises Refused for what the client did wrong, anything else for what the code did."""
+        ...
+
+
+class PortLike(Protocol):
+    """One named input or output."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of its elements; "object" for text, "" where the model does not say."""
+        ...
+
+    @property
+    def dims(self) -> tuple[int | None, ...] | None:
+        """Its sizes, None for a free one; None where the model does not say."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A model that answers whole requests and knows its tensors: for metadata only."""
+
+    @property
+    def inputs(self) -> Sequence[PortLike]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[PortLike]:
+        """What it gives."""
         ...
 
 

@@ -7,12 +7,13 @@ argument, the context. Reached from `loader`; `call` runs in a worker thread, on
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from eyrie.modelserver import codecs
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, BadPayload
 from eyrie.modelserver.frameworks.interface import Answer, Defaults, Invocation, LoadError
 from eyrie.modelserver.frameworks.selection import default_accept
+from eyrie.modelserver.streaming import drawn
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -85,7 +87,8 @@ class Script:
     def run(self, name: str, context: Context, *arguments: Any) -> Any:
         """Call one of them."""
         function, takes_context = self.functions[name]
-        return function(*arguments, context) if takes_context else function(*arguments)
+        result = function(*arguments, context) if takes_context else function(*arguments)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
 
 
 def import_script(path: Path) -> Script:
@@ -192,6 +195,8 @@ class UserModel:
             prediction = self._defaults.predict(value, self._model)
         if "output_fn" in script.functions:
             return script.run("output_fn", context, prediction, accept), accept
+        if isinstance(prediction, Iterator | AsyncIterator):
+            return prediction, accept
         accept = codecs.negotiate(accept, OFFERS, self._default_accept)
         return codecs.encode_plain(self._defaults.plain(prediction), accept), accept
 
@@ -203,9 +208,13 @@ class UserModel:
         kind = accept
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
             result, kind = result
-        body = _as_body(result)
         headers = tuple((name, value) for name, value in context.response_headers.items())
-        return Answer(context.status, context.content_type or kind, body, headers)
+        kind = context.content_type or kind
+        if isinstance(result, AsyncIterator):
+            return Answer(context.status, kind, b"", headers, drawn(result))
+        if isinstance(result, Iterator):
+            return Answer(context.status, kind, b"", headers, result)
+        return Answer(context.status, kind, _as_body(result), headers)
 
 
 def _as_text(body: bytes, kind: str) -> bytes | str:
