@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test-unit: setup
 test-process: setup
 	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
 
-test-heavy: setup setup-sdk
+test-heavy: setup setup-sdk setup-frameworks
 	$(PYTEST) -m heavy tests
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
@@ -35,6 +35,10 @@ test-all: test test-heavy ## The core tests, then those that need environments o
 setup-sdk: # The SageMaker SDK's versions 2 and 3 are one package name: an environment each
 	@.ci/setup .venv-sdk2 tests/sdk/sdk2.lock
 	@.ci/setup .venv-sdk3 tests/sdk/sdk3.lock
+
+FRAMEWORKS := torch tensorflow spark
+setup-frameworks: # What is too large for .venv: Eyrie with PyTorch and transformers, with TensorFlow, with Spark
+	@for name in $(FRAMEWORKS); do .ci/setup .venv-$$name tests/frameworks/$$name.lock --editable || exit 1; done
 
 check: setup ## ruff, mypy strict, the floors (import-linter), the house test
 	.venv/bin/ruff check src tests bench examples

@@ -28,6 +28,7 @@ FRAMEWORKS = (
     "lightgbm",
     "onnx",
     "torch",
+    "tensorflow",
     "sklearn",
 )
 CONTAINER_ML = "/opt/ml"
