@@ -60,6 +60,7 @@ async def _control(settings: Settings) -> None:
     """Wire control and run it: the reconcilers' loop, the feed to the gateways, the APIs. Until SIGTERM."""
     from eyrie.adapters.artifacts import S3Artifacts
     from eyrie.adapters.clock import RandomIdentity, SystemClock
+    from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
     from eyrie.adapters.compute_process import ProcessCompute
     from eyrie.adapters.feed import Feed
     from eyrie.adapters.instance_logs import InstanceLogs
@@ -81,12 +82,16 @@ async def _control(settings: Settings) -> None:
         store = SqlStore(settings.store_url)
     except StoreVersionError as error:  # one line in the log, and no traceback
         raise SystemExit(str(error)) from None
+    try:
+        engine = engine_of(settings)
+    except EngineUnavailable as error:
+        raise SystemExit(str(error)) from None
     clock, identity = SystemClock(settings.time_scale), RandomIdentity()
     run, keys = settings.data / "run", settings.data / "credentials.json"
     objects, keys_used = run / "objects.sock", keys if settings.auth else None
     artifacts = S3Artifacts(settings.data, objects, keys_used)
     feed = Feed(settings.data)
-    compute = ProcessCompute(settings, artifacts, clock, on_death=lambda spec: loop.look_around())
+    compute = ProcessCompute(settings, artifacts, clock, lambda spec: loop.look_around(), engine=engine)
     loop = Loop(store, compute, artifacts, feed, clock, identity, settings)
     targets = TargetCache(settings.data, objects, keys_used, settings.target_models_bytes_max)
     loads = ModelLoads(loop.endpoints, targets, SlotRooms())

@@ -82,11 +82,12 @@ class Containers:
         if record is None:
             raise LaunchFailed(f"slot {slot.slot_id} has no record")
         if image.kind == ENGINE and self.engine is not None:
-            slot.write("slot.json", msgspec.structs.replace(record, isolation=self.engine.name))
+            slot.write("slot.json", msgspec.structs.replace(record, isolation=self.engine.name, uid=None))
 
     def discard(self, slot: Slot) -> None:
         """Remove what an engine has left of a slot's container."""
-        if self.engine is not None:
+        record = slot.record()
+        if self.engine is not None and record is not None and record.isolation == self.engine.name:
             self.engine.discard(slot)
 
     def sweep(self) -> None:

@@ -40,12 +40,28 @@ class ControlClient:
         """The events of an endpoint, oldest first."""
         return list(self._get(f"/eyrie/story/{quote(endpoint, safe='')}").get("events", []))
 
+    def images(self) -> list[dict[str, Any]]:
+        """The images of the user's own, a row a name."""
+        return list(self._get("/eyrie/images").get("images", []))
+
+    def name_image(self, name: str, digest: str) -> dict[str, Any]:
+        """Let a name mean an image that lies in the data directory: {"name", "digest"}."""
+        return self._ask("POST", "/eyrie/images", {"name": name, "digest": digest})
+
+    def remove_image(self, name: str) -> dict[str, Any]:
+        """Let a name mean nothing any more: {"name", "digest"}."""
+        return self._ask("POST", "/eyrie/images/remove", {"name": name})
+
     def _get(self, path: str) -> dict[str, Any]:
-        request = AWSRequest("GET", f"http://localhost{path}", headers={"Host": "localhost"})
+        return self._ask("GET", path)
+
+    def _ask(self, method: str, path: str, given: dict[str, str] | None = None) -> dict[str, Any]:
+        told = None if given is None else json.dumps(given).encode()
+        request = AWSRequest(method, f"http://localhost{path}", headers={"Host": "localhost"}, data=told)
         self._signer.add_auth(request)
         connection = _UnixConnection(self._socket, self._timeout_s)
         try:
-            connection.request("GET", path, headers=dict(request.headers.items()))
+            connection.request(method, path, body=told, headers=dict(request.headers.items()))
             reply = connection.getresponse()
             body = reply.read(_REPLY_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:

@@ -157,6 +157,57 @@ def key_revoke(
     command.revoke(_settings(data).data, key)
 
 
+image = typer.Typer(help="Containers of your own: the images that models may name.", no_args_is_help=True)
+app.add_typer(image, name="image")
+
+
+@image.command("add")
+def image_add(
+    name: Annotated[
+        str,
+        typer.Argument(help="NAME[:TAG], or the whole 123456789012.dkr.ecr.REGION.amazonaws.com/NAME:TAG."),
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|IMAGE",
+            help="A directory with a root file system, a virtual environment or folder with a `serve` program; or an "
+            "image that the container engine of EYRIE_COMPUTE holds.",
+        ),
+    ],
+    entrypoint: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="What stands before `serve`, where no program is called so.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="A variable of the image's own.")
+    ] = None,
+    workdir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder in the image to start in.")] = None,
+    data: Data = None,
+) -> None:
+    """Take in an image of your own under a name; what it is now is kept, whatever becomes of PATH."""
+    from eyrie.cli import image as command
+
+    command.add(_settings(data), name, source, entrypoint or "", environment or [], workdir or "")
+
+
+@image.command("list")
+def image_list(data: Data = None) -> None:
+    """Show the images of your own."""
+    from eyrie.cli import image as command
+
+    command.list_all(_settings(data).data)
+
+
+@image.command("remove")
+def image_remove(
+    name: Annotated[str, typer.Argument(help="As it was added, or NAME@sha256:DIGEST.")], data: Data = None
+) -> None:
+    """Forget a name. Endpoints that run the image go on, and heal from it."""
+    from eyrie.cli import image as command
+
+    command.remove(_settings(data).data, name)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eyrie.control import images
+from eyrie.control import image_table, images
 from eyrie.control.api_endpoint_configs import config_arn, find_config
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
@@ -140,11 +140,11 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
     model = find_model(context, given["ModelName"])
     size = context.instance_types.get(given["InstanceType"])
     containers = containers_of(model)
-    found = [images.resolve(container["Image"]) for container in containers]
+    held = _model(context, model, containers)
     strategy = given.get("RoutingConfig", {}).get("RoutingStrategy")
     return VariantSpec(
         name=given["VariantName"],
-        model=_model(context, model, containers),
+        model=held,
         instance_type=size.name,
         vcpu_milli=size.vcpu_milli,
         memory_mb=size.memory_mb,
@@ -152,7 +152,7 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
         initial_weight=given["InitialVariantWeight"],
         strategy=RoutingStrategy(strategy) if strategy else RoutingStrategy.LEAST_OUTSTANDING_REQUESTS,
         startup_timeout_s=given.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
-        foreign=any(image is not None and image.foreign for image in found),
+        foreign=any(container.foreign for container in held.containers),
     )
 
 
@@ -162,23 +162,28 @@ def _model(context: Context, model: Document, containers: Sequence[Mapping[str, 
     return ModelSpec(
         name=model.name,
         arn=model_arn(context, model.name),
-        containers=tuple(_container(given, name) for given, name in zip(containers, names, strict=True)),
+        containers=tuple(_container(context, given, name) for given, name in zip(containers, names, strict=True)),
         execution_role_arn=model.body.get("ExecutionRoleArn"),
         execution=Execution(mode),
     )
 
 
-def _container(given: Mapping[str, Any], name: str) -> ContainerSpec:
-    """`name`: its host name where the model gives none."""
+def _container(context: Context, given: Mapping[str, Any], name: str) -> ContainerSpec:
+    """`name`: its host name where the model gives none. Its image is what the name means now, for ever."""
+    image = given["Image"]
+    digest = image_table.resolve(context, image)
+    if digest is None and images.resolve(image) is None:
+        raise validation(image_table.refusal(context, image))
     cache = given.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled")
     return ContainerSpec(
         hostname=given.get("ContainerHostname", name),
-        image=given["Image"],
+        image=image,
         artifact=None,
         model_data_url=model_data_url(given),
         environment=dict(given.get("Environment", {})),
         mode=ContainerMode(given.get("Mode", ContainerMode.SINGLE_MODEL)),
         model_cache=cache == "Enabled",
+        image_digest=digest,
     )
 
 

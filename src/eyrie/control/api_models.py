@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eyrie.control import images
+from eyrie.control import image_table, images
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
-from eyrie.control.unsupported import CONTAINER, MODEL, refuse_unsupported, unsupported
+from eyrie.control.unsupported import CONTAINER, MODEL, OWN_IMAGE_ALONE, refuse_unsupported, unsupported
 from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
 
@@ -63,8 +63,10 @@ def create_model(context: Context, params: Params) -> dict[str, Any]:
     refuse_unsupported(params, MODEL)
     containers = _containers(params)
     for container in containers:
-        _check_container(container)
+        _check_container(context, container)
     _check_together(containers, params.get("InferenceExecutionConfig"))
+    if len(containers) > 1:
+        _check_ours(context, containers)
     return {"ModelArn": put_new(context, "model", NOUN, context.new(KIND, name, without(params, "Tags")), params)}
 
 
@@ -132,15 +134,22 @@ def _check_together(containers: Sequence[Mapping[str, Any]], execution: Mapping[
         )
 
 
-def _check_container(container: Mapping[str, Any]) -> None:
+def _check_ours(context: Context, containers: Sequence[Mapping[str, Any]]) -> None:
+    """Several containers are one process of our model server's."""
+    for image in (container["Image"] for container in containers):
+        if image_table.resolve(context, image) is not None:
+            raise unsupported(f"The image {image} in one of several Containers", OWN_IMAGE_ALONE)
+
+
+def _check_container(context: Context, container: Mapping[str, Any]) -> None:
     refuse_unsupported(container, CONTAINER, "the container's ")
     if container.get("ImageConfig", {}).get("RepositoryAccessMode") == "Vpc":
         raise unsupported("ImageConfig.RepositoryAccessMode Vpc", "there are no registries in a VPC here")
     image = container.get("Image")
     if not image:
         raise validation("A container needs an Image.")
-    if images.resolve(image) is None:
-        raise validation(images.refusal(image))
+    if image_table.resolve(context, image) is None and images.resolve(image) is None:
+        raise validation(image_table.refusal(context, image))
     _check_model_data(container)
     if container.get("Mode") == MULTI_MODEL:
         _check_prefix(container)

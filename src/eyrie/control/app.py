@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyrie.adapters.instance_logs import InstanceLogs
-from eyrie.control import story
+from eyrie.control import image_door, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -182,8 +182,12 @@ class ControlApp:
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:
         """Eyrie's own paths: what control tells about itself."""
-        signer, _ = await self._verified(request, service="sagemaker")
+        signer, body = await self._verified(request, service="sagemaker")
         context = self._context(signer)
+        if head.path.startswith(image_door.PATH):
+            data = self._with.settings.data
+            answered = await self._run(lambda: image_door.answer(context, data, head.method, head.path, body))
+            return story.reply(answered, request.request_id)
         if head.method != "GET":
             return story.reply({"message": "Only GET is answered here."}, request.request_id, status=405)
         if head.path == story.STATUS:

@@ -62,7 +62,8 @@ def _members() -> str:
 def _images() -> str:
     lines = [
         "## Images\n",
-        "The repository decides; account, region and tag may be any.\n",
+        "Images of your own (`eyrie image add`) come first, by their whole name. Of the others the repository decides; "
+        "account, region and tag may be any.\n",
         "| repository | runs |",
         "|---|---|",
     ]

@@ -293,6 +293,16 @@ COMPANIONS = {
         "GetLogEvents": "acts",
         "FilterLogEvents": 'acts; patterns of terms, "phrases", -excluded and ?alternative terms',
     },
+    "ecr": {
+        "CreateRepository": "acts: images come by `eyrie image add`, not by a push; settings are kept",
+        "DescribeRepositories": "acts",
+        "DeleteRepository": "acts; endpoints that run its images go on",
+        "DescribeImages": "acts",
+        "ListImages": "acts",
+        "BatchDeleteImage": "acts; endpoints that run them go on",
+        "ListTagsForResource": "answers the tags that a repository was created with",
+        "GetAuthorizationToken": "refused: there is no registry to log in to",
+    },
     "s3": {
         "buckets": "acts: create, head, list, delete, location, tagging",
         "objects": "acts: put, get with ranges, head, copy, delete (many), list v1 and v2, multipart, presigned URLs",

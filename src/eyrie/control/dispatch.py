@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eyrie.control import (
+    api_ecr,
     api_endpoint_configs,
     api_endpoints,
     api_experiments,
@@ -40,6 +41,7 @@ def table(models: Models) -> Table:
         ("sts", api_sts.operations()),
         ("iam", api_iam.operations()),
         ("logs", api_logs.operations()),
+        ("ecr", api_ecr.operations()),
     ):
         found.update({(service, name): operation for name, operation in operations.items()})
     return found

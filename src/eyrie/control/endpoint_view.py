@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eyrie.control import images
+from eyrie.control import image_table, images
 from eyrie.control.context import seconds
 from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
@@ -74,12 +74,18 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
 
 def _image(fleet: Fleet, container: ContainerSpec) -> dict[str, Any]:
     name = container.image
-    image = images.resolve(name)
     return {
         "SpecifiedImage": name,
-        "ResolvedImage": image.resolved if image else name,
+        "ResolvedImage": _resolved(container),
         "ResolutionTime": seconds(fleet.created_ms),
     }
+
+
+def _resolved(container: ContainerSpec) -> str:
+    if container.image_digest is not None:
+        return image_table.by_digest(container.image, container.image_digest)
+    image = images.resolve(container.image)
+    return image.resolved if image else container.image
 
 
 def _pending(endpoint: Endpoint, green: Fleet) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Container images by name: which of them the model server is, and which are not here.
 
 The registry names that the SageMaker SDK's `image_uris.retrieve` yields for the frameworks that it serves, of any
-account and region, mean Eyrie's own model server, as do the short names. Anything else would have to be run by a
-container engine.
+account and region, mean Eyrie's own model server, as do the short names. Images of the user's own come first
+(`image_table`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ class Image:
 
     specified: str  # as the user named it
     framework: str  # "xgboost", "sklearn", "pytorch" ...; "python" for user code alone
-    foreign: bool = False  # not our model server: the real service's ping timings hold
 
     @property
     def resolved(self) -> str:
@@ -61,13 +60,3 @@ def resolve(image: str) -> Image | None:
     found = _REGISTRY.fullmatch(image) or _SHORT.fullmatch(image)
     framework = FRAMEWORK_OF_REPOSITORY.get(found["repository"]) if found else None
     return Image(image, framework) if framework else None
-
-
-def refusal(image: str) -> str:
-    """Why an image that does not resolve is refused, naming what there is."""
-    short = sorted(name for name in FRAMEWORK_OF_REPOSITORY if name.startswith("eyrie/"))
-    theirs = sorted(name for name in FRAMEWORK_OF_REPOSITORY if not name.startswith("eyrie/"))
-    return (
-        f'Could not find the image "{image}": this Eyrie runs its own model server, not foreign containers. Available: '
-        f"{', '.join(short)}, and the SageMaker images {', '.join(theirs)} of any account and region."
-    )

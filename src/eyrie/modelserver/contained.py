@@ -170,31 +170,35 @@ def main(arguments: Sequence[str]) -> int:
         log.error("the lock of this slot is held by another process")
         return 1
     try:
-        running = _begin(told, options.status_fd)
+        running, port = _begin(told, options.status_fd)
     except OSError as fault:
         log.error("%s", fault)
         return 1
-    code = _loop(options, told, file, running)
+    code = _loop(options.box, port, file, running)
     sys.stdout.flush()
     return code
 
 
-def _begin(told: Told, status_fd: int | None) -> Running:
+def _begin(told: Told, status_fd: int | None) -> tuple[Running, int]:
+    """Start or find the container; it, and the port on this process's loopback where it will listen. Raises OSError."""
     if told.engine is not None:
-        followed = engine.Followed(**told.engine)
-        followed.tell(status_fd)
-        engine.enter_network(followed.network_pid)
-        program.drop_rights()
-        return followed
+        return _follow(engine.Followed(**told.engine), told.port, status_fd)
     try:
-        return Program(program.start(told.command, told.environment, told.workdir, told.root))
+        return Program(program.start(told.command, told.environment, told.workdir, told.root)), told.port
     except OSError as fault:
         raise OSError(f"{told.command[0]} could not be started: {fault}") from fault
     finally:
         program.drop_rights()
 
 
-def _loop(options: argparse.Namespace, told: Told, file: LogFile, running: Running) -> int:
+def _follow(followed: engine.Followed, port: int, status_fd: int | None) -> tuple[Running, int]:
+    followed.tell(status_fd)
+    entered = not followed.network_pid or engine.enter_network(followed.network_pid)
+    program.drop_rights()
+    return followed, port if entered else _free_port()  # one where nobody listens: this host's 8080 is another's
+
+
+def _loop(box: Path, port: int, file: LogFile, running: Running) -> int:
     try:
         import uvloop
 
@@ -202,7 +206,7 @@ def _loop(options: argparse.Namespace, told: Told, file: LogFile, running: Runni
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_serve(options.box, told.port, file, running))
+        return runner.run(_serve(box, port, file, running))
 
 
 async def _serve(box: Path, port: int, file: LogFile, running: Running) -> int:

@@ -195,15 +195,17 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-def enter_network(pid: int) -> None:
-    """Make the network of a process on this host one's own (0: stay). Raises OSError."""
-    if not pid:
-        return
+def enter_network(pid: int) -> bool:
+    """Make the network of a process on this host one's own; False: it has ended. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
     try:
         if libc.setns(fd, CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"the container's network could not be entered: {os.strerror(number)}")
     finally:
         os.close(fd)
+    return True

@@ -73,9 +73,10 @@ REFUSED_CONTAINERS = [
     ({"ModelPackageName": "p"}, "ModelPackageName is not supported by this Eyrie: there is no model registry yet."),
     ({"MultiModelConfig": {"ModelCacheSetting": "Enabled"}}, "MultiModelConfig is for containers with Mode MultiModel"),
     ({"ImageConfig": {"RepositoryAccessMode": "Vpc"}}, "RepositoryAccessMode Vpc is not supported"),
-    ({"Image": "nginx:latest"}, 'Could not find the image "nginx:latest"'),
-    ({"Image": "1.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1"}, "Could not find the image"),
-    ({"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-inference:1.9"}, "Available: eyrie/huggingface"),
+    ({"Image": "nginx:latest"}, "Requested image 123456789012.dkr.ecr.us-east-1.amazonaws.com/nginx:latest not found"),
+    ({"Image": "1.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1"}, "eyrie image add 1.dkr.ecr"),
+    ({"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-inference:1.9"}, "Eyrie's: eyrie/huggingface"),
+    ({"Image": "UPPER"}, "is no repository's name"),
     ({"ModelDataUrl": "https://host/m.tar.gz"}, "it must be an s3:// URL"),
     (
         {"AdditionalModelDataSources": [{"ChannelName": "c", "S3DataSource": {
