@@ -62,6 +62,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/modelserver/servable.py": 1,
     "src/eyrie/modelserver/streaming.py": 2,
     "src/eyrie/modelserver/batcher.py": 1,
+    "src/eyrie/modelserver/family.py": 1,  # a forked process's boundary: it is told, and the process ends
     "src/eyrie/modelserver/frameworks/gather.py": 2,
     "src/eyrie/modelserver/frameworks/torch.py": 3,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,

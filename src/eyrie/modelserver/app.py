@@ -22,11 +22,12 @@ from typing import Any
 
 from eyrie.http1.server import Connection
 from eyrie.modelserver import environment, hosting
+from eyrie.modelserver.board import Board
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.metadata import describe
-from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES
+from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, speaking
 from eyrie.modelserver.servable import Servable
 from eyrie.modelserver.threads import Pools, Workers
 
@@ -50,13 +51,27 @@ class ModelServer:
     """
 
     def __init__(
-        self, ml: Path, loop: asyncio.AbstractEventLoop, pools: Pools, exit_with: Callable[[int], None]
+        self,
+        ml: Path,
+        loop: asyncio.AbstractEventLoop,
+        pools: Pools,
+        exit_with: Callable[[int], None],
+        *,
+        several: Callable[[Claim], None] | None = None,
+        board: Board | None = None,
+        number: int = 0,
     ) -> None:
-        """`exit_with` ends the process: a model that does not load takes its instance with it, as a container would."""
+        """`exit_with` ends the process: a model that does not load takes its instance with it, as a container would.
+        `several` hears a claim for more than one worker in place of loading it; `board` is that of a process of such an
+        instance, `number` the worker's.
+        """
         self._ml = ml
         self._loop = loop
         self._pools = pools
         self._exit_with = exit_with
+        self._several = several
+        self._board = board
+        self._number = number
         self.phase = Phase.WAITING
         self.claim: Claim | None = None
         self._loaded_ms: int | None = None
@@ -75,9 +90,15 @@ class ModelServer:
             else:
                 connection.collect(self._body_max)
         elif target == b"/ping" and connection.method in (b"GET", b"HEAD"):
-            connection.reply(200 if self.phase is Phase.READY else 503, b"", b"")
+            connection.reply(200 if self._well() else 503, b"", b"")
         else:
             self._other(connection, target.partition(b"?")[0])
+
+    def _well(self) -> bool:
+        """Whether /ping answers 200: worker 0 answers for the whole instance, every other one for itself."""
+        board = self._board
+        whole = board is None or self._number > 0 or (board.open and board.all_serving)
+        return whole and self.phase is Phase.READY
 
     def body(self, connection: Connection, data: bytes) -> None:
         """A whole body: an invocation, or a claim."""
@@ -132,7 +153,9 @@ class ModelServer:
 
     def state(self) -> dict[str, Any]:
         """What GET /eyrie/state answers: the phase, proportional memory, and how long loading took."""
-        return {"phase": self.phase.value, "pss_bytes": pss_bytes(), "loaded_ms": self._loaded_ms}
+        pids = self._board.pids if self._board is not None else ["self"]
+        memory = sum(pss_bytes(pid) for pid in pids)
+        return {"phase": self.phase.value, "pss_bytes": memory, "loaded_ms": self._loaded_ms}
 
     def _metadata(self, hosted: Hosted) -> dict[str, Any]:
         containers = [describe(container.hostname, loaded) for container, loaded in hosted.containers]
@@ -170,6 +193,9 @@ class ModelServer:
             claim.variant,
             claim.zone,
         )
+        if claim.workers > 1 and self._several is not None:
+            self._several(claim)
+            return
         began = time.monotonic()
 
         def load() -> Hosted:
@@ -184,8 +210,16 @@ class ModelServer:
 
         self._loader.run(load, loaded)
 
+    def await_workers(self, claim: Claim) -> None:
+        """Be loading for as long as others load."""
+        self.claim = claim
+        self.phase = Phase.LOADING
+
     def serve(self, hosted: Hosted, loaded_ms: int) -> None:
         """Bind what was loaded to this event loop, and be ready."""
+        self.claim = hosted.claim
+        if self._board is not None:
+            hosting.size_pools(hosted.claim, self._pools, hosted.claim.workers)
         self._hosted = hosted
         self._body_max = hosting.body_bytes_max(hosted.claim)
         self._servable = hosting.open_containers(hosted, self._loop)
@@ -198,6 +232,10 @@ class ModelServer:
 
 def report_failure(error: BaseException) -> None:
     """Put the traceback and one plain line into the log; a LoadError is its own plain line and needs no traceback."""
+    if isinstance(error, hosting.Unloadable) and error.__cause__ is not None:
+        with speaking(error.hostname):
+            report_failure(error.__cause__)
+        return
     if not isinstance(error, LoadError):
         log.error("loading failed\n%s", "".join(traceback.format_exception(error)).rstrip())
         if isinstance(error, ModuleNotFoundError):
@@ -209,9 +247,9 @@ def report_failure(error: BaseException) -> None:
     log.error("The model could not be loaded: %s", " ".join(str(error).split()))
 
 
-def pss_bytes() -> int:
-    """Proportional memory of this process in bytes; 0 where the kernel does not tell."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/smaps_rollup", encoding="ascii") as file:
+def pss_bytes(pid: int | str = "self") -> int:
+    """Proportional memory of a process in bytes; 0 where the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         for line in file:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyrie.modelserver.board import WORKERS_MAX
+
 log = logging.getLogger("eyrie.modelserver")
 
 MAX_PAYLOAD_MB = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
@@ -58,6 +60,7 @@ class Claim:
     memory_mb: int = 0  # 0: not said
     direct: bool = False  # a request names its container; otherwise several are a pipeline
     containers: tuple[Container, ...] = (Container(),)
+    workers: int = 1  # processes that serve
 
     @staticmethod
     def parse(body: bytes) -> Claim:
@@ -74,6 +77,9 @@ class Claim:
             raise ClaimError("vcpu_milli is not a positive number")
         if not isinstance(memory, int) or memory < 0:
             raise ClaimError("memory_mb is not a number")
+        workers = given.get("workers", 1)
+        if not isinstance(workers, int) or not 1 <= workers <= WORKERS_MAX:
+            raise ClaimError(f"workers is not a number from 1 to {WORKERS_MAX}")
         execution = given.get("execution", "Serial")
         if execution not in ("Serial", "Direct"):
             raise ClaimError("execution is neither Serial nor Direct")
@@ -82,6 +88,7 @@ class Claim:
             given["instance_id"],
             vcpu_milli=vcpu,
             memory_mb=memory,
+            workers=workers,
             direct=execution == "Direct",
             containers=containers,
             **texts,

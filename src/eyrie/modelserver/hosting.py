@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyrie.modelserver import environment, loader
@@ -20,10 +21,13 @@ from eyrie.modelserver.environment import Claim, Container
 from eyrie.modelserver.frameworks.interface import CallModel, RowModel, Source
 from eyrie.modelserver.measure import Pace, pace
 from eyrie.modelserver.pipeline import Choice, Pipeline
+from eyrie.modelserver.scope import Scope
 from eyrie.modelserver.servable import QUEUE_MAX, CallServable, Ground, RowServable, Servable
 from eyrie.modelserver.threads import Pools, Workers, threads_for
 
 log = logging.getLogger("eyrie.modelserver")
+
+ONE_WORKER = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}  # what each of several workers hosts: one request at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Loaded:
 
     model: RowModel | CallModel
     pace: Pace | None = None  # of a row model
+    scope: Scope | None = None  # where its user code lives, when it is not alone in the process
 
     @property
     def on_loop(self) -> bool:
@@ -48,28 +53,69 @@ class Hosted:
 
     @property
     def threads(self) -> int:
-        """Threads for numeric work."""
-        return threads_for(self.claim.vcpu_milli)
+        """Threads for numeric work, in each worker."""
+        return threads_for(self.claim.vcpu_milli, self.claim.workers)
 
 
 def load(claim: Claim, ml: Path, pools: Pools) -> Hosted:
-    """Load every container of a claim. Raises LoadError, or what a framework or user code raises."""
+    """Load every container of a claim. Raises LoadError, or what a framework or user code raises.
+
+    For several workers nothing here may start a thread: they are forked from the process that has loaded.
+    """
     sets = [environment.variables(claim, container, ml) for container in claim.containers]
     environment.apply(environment.in_common(sets))
+    if claim.workers > 1:
+        sets = [{**own, **ONE_WORKER} for own in sets]
+    else:
+        size_pools(claim, pools, 1)
+    sources = [
+        Source(container.ml(ml), {**os.environ, **own}, container.image)
+        for container, own in zip(claim.containers, sets, strict=True)
+    ]
+    if len(sources) == 1:
+        environment.extend_path(loader.code_paths(sources[0], loader.script_path(sources[0])))
+        return Hosted(claim, ((claim.containers[0], load_model(sources[0])),))
+    loaded = [
+        _load_one_of_several(number, container.hostname, source, own)
+        for number, (container, source, own) in enumerate(zip(claim.containers, sources, sets, strict=True))
+    ]
+    return Hosted(claim, tuple(zip(claim.containers, loaded, strict=True)))
+
+
+class Unloadable(Exception):
+    """One of several containers cannot be loaded; why is its cause."""
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__(f"container {hostname} cannot be loaded")
+        self.hostname = hostname
+
+
+def _load_one_of_several(number: int, hostname: str, source: Source, env: Mapping[str, str]) -> Loaded:
+    try:
+        return load_in_scope(f"_container_{number}", hostname, source, env)
+    except Exception as error:
+        raise Unloadable(hostname) from error
+
+
+def load_in_scope(package: str, label: str, source: Source, env: Mapping[str, str]) -> Loaded:
+    """Load a model that shares its process with others. Its requirements are for all of them to find."""
+    folders = loader.code_paths(source, loader.script_path(source))
+    deps = str(source.ml / loader.DEPS)
+    scope = Scope(package, label, [folder for folder in folders if folder != deps], env)
+    if deps in folders and deps not in sys.path:
+        sys.path.append(deps)
+    with scope.opened():
+        return replace(load_model(source), scope=scope)
+
+
+def size_pools(claim: Claim, pools: Pools, workers: int) -> None:
+    """Give the numeric libraries this process's share of the instance's cores."""
     asked = {name: value for container in claim.containers for name, value in container.environment.items()}
-    pools.resize(threads_for(claim.vcpu_milli), os.environ, asked)
-    return Hosted(
-        claim,
-        tuple(
-            (container, load_model(Source(container.ml(ml), {**os.environ, **own}, container.image)))
-            for container, own in zip(claim.containers, sets, strict=True)
-        ),
-    )
+    pools.resize(threads_for(claim.vcpu_milli, workers), os.environ, asked)
 
 
 def load_model(source: Source) -> Loaded:
     """Load one model and measure it."""
-    environment.extend_path(loader.code_paths(source, loader.script_path(source)))
     model = loader.load(source)
     if not isinstance(model, RowModel):
         log.info("%s; %d worker thread(s)", model.title, model.workers)
@@ -84,7 +130,11 @@ def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable
     """What answers /invocations, on this loop."""
     models = [loaded.model for _, loaded in hosted.containers]
     ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
-    members = [(container, open_model(loaded, ground, hosted.threads)) for container, loaded in hosted.containers]
+    several = len(models) > 1
+    members = [
+        (container, open_model(loaded, ground, hosted.threads, container.hostname if several else ""))
+        for container, loaded in hosted.containers
+    ]
     if len(members) == 1:
         return members[0][1]
     limits = {container.hostname: environment.body_bytes_max(container.environment) for container, _ in members}
@@ -93,11 +143,11 @@ def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable
     return Pipeline([(container.hostname, served) for container, served in members], max(limits.values()))
 
 
-def open_model(loaded: Loaded, ground: Ground, threads: int) -> Servable:
-    """One model's servable."""
+def open_model(loaded: Loaded, ground: Ground, threads: int, label: str = "") -> Servable:
+    """One model's servable; `label` marks its lines in the log."""
     if isinstance(loaded.model, RowModel):
-        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads)
-    return CallServable(loaded.model, ground)
+        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label)
+    return CallServable(loaded.model, ground, loaded.scope, label)
 
 
 def _threads(models: Sequence[RowModel | CallModel], threads: int) -> int:

@@ -1,5 +1,5 @@
 """A slot's life: log, lock, imports, socket, then waiting for a claim; SIGTERM ends it when what was begun is
-answered.
+answered. Claimed for several workers, it becomes their keeper (`crew`).
 
 Started as `python -m eyrie.modelserver`; the command line and the sequence are contracts of
 docs/concepts/processes.md.
@@ -8,7 +8,6 @@ docs/concepts/processes.md.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import fcntl
 import gc
@@ -22,14 +21,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from eyrie.modelserver.board import Board
+from eyrie.modelserver.crew import Crew, News, Wait, keep
+from eyrie.modelserver.family import Failed
 from eyrie.modelserver.log import LogFile, StampedStream, open_log
 from eyrie.modelserver.threads import Pools, start_single
+
+if TYPE_CHECKING:
+    from eyrie.modelserver.environment import Claim
+    from eyrie.modelserver.hosting import Hosted
+    from eyrie.modelserver.loops import Ground
 
 log = logging.getLogger("eyrie.modelserver")
 
 SOCKET = "s"
-DRAIN_MS_MAX = 3_600_000  # whoever sent SIGTERM sends SIGKILL when its own patience ends
 IMPORTS = ("sklearn", "xgboost")
 # What a first prediction would import otherwise: seconds of a cold disk, milliseconds of a warm one.
 ALONG = {
@@ -85,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("the lock of this slot is held by another process")
         return 1
     import_all(options.imports)
-    importlib.import_module("eyrie.modelserver.app")
+    importlib.import_module("eyrie.modelserver.loops")
     pools = Pools()
     gc.collect()
     gc.freeze()
     listener = bind(options.box)
-    code = run(options, listener, file, pools)
+    code = serve(options, listener, file, pools)
     for stream in {sys.stdout, sys.stderr}:
         if isinstance(stream, StampedStream):
             stream.finish()
@@ -128,60 +135,53 @@ def import_all(names: Sequence[str]) -> None:
         log.info("imported %s %s in %d ms", name, version, int((time.monotonic() - before) * 1000))
 
 
-def bind(box: Path) -> socket.socket:
-    """The listening socket `box/s`, however long the path is; leaves the process in `/`.
+def bind(box: Path, name: str = SOCKET) -> socket.socket:
+    """The listening socket `box/s` (or another), however long the path is; leaves the process in `/`.
 
     It appears under its name only when it listens already: whoever sees it may connect.
     """
     from eyrie.http1.unix import listen_unix
 
-    early = box / f".{SOCKET}"
+    early = box / f".{name}"
     listener = listen_unix(str(early))
-    os.replace(early, box / SOCKET)
+    os.replace(early, box / name)
     os.chdir("/")
     return listener
 
 
-def run(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
-    """Serve until SIGTERM or until the model fails to load; the exit code."""
-    try:
-        import uvloop
+def serve(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
+    """Wait for a claim and serve, alone or with others; the exit code."""
+    from eyrie.modelserver import loops
 
-        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    except ImportError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_serve(options, listener, file, pools))
-
-
-async def _serve(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
-    from eyrie.http1.limits import Limits
-    from eyrie.http1.server import listen
-    from eyrie.modelserver.app import ModelServer
-
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
-
-    def end(code: int) -> None:
-        if not ended.done():
-            ended.set_result(code)
-
-    loop.add_signal_handler(signal.SIGTERM, end, 0)
-    loop.add_signal_handler(signal.SIGINT, end, 0)
-    server = await listen(ModelServer(options.ml, loop, pools, end), listener, Limits(idle_ms=600_000))
-    watch = loop.create_task(_watch_log(file))
-    log.info("waiting for a model")
-    code = await ended
-    if code == 0:
-        log.info("stopping: answering what was begun")
-        await server.close(DRAIN_MS_MAX)
-        log.info("stopped")  # not after a failure: its reason is to be the last line
-    watch.cancel()
-    return code
+    ground = loops.Ground(options.ml, file, pools)
+    outcome = loops.run_loop(loops.serve_slot(ground, listener.dup()))
+    if isinstance(outcome, int):
+        return outcome
+    return keep(together(options, outcome, listener, ground))
 
 
-async def _watch_log(file: LogFile) -> None:
-    """Keep the log in its bound also against those who write past Python's streams."""
-    while True:
-        await asyncio.sleep(1.0)
-        file.check()
+def together(options: Options, claim: Claim, listener: socket.socket, ground: Ground) -> Crew[Hosted]:
+    """What an instance of several workers is made of, as `crew` wants it."""
+    from eyrie.modelserver import hosting, loops
+    from eyrie.modelserver.app import report_failure
+
+    board = Board(claim.workers)
+    others = (bind(options.box, f"{SOCKET}.{number}") for number in range(1, claim.workers))
+    listeners = (listener, *others)
+
+    def load() -> Hosted:
+        ground.file.reopen()
+        try:
+            return hosting.load(claim, ground.ml, ground.pools)
+        except Exception as error:  # the boundary to foreign code: whatever it was is the reason that is logged
+            report_failure(error)
+            raise Failed from error
+
+    def work(number: int, hosted: Hosted, listening: Callable[[], None]) -> int:
+        ground.file.reopen()
+        return loops.run_loop(loops.work(ground, hosted, number, board, listeners[number], listening))
+
+    def wait(what: Wait) -> News:
+        return loops.run_loop(loops.hold_off(ground, claim, board, listener.dup(), what))
+
+    return Crew(board, listeners, options.lock_fd, load, work, wait)

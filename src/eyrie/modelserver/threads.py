@@ -68,11 +68,11 @@ class Workers:
         done(outcome)
 
 
-def threads_for(vcpu_milli: int) -> int:
-    """Threads for numeric work: whole cores of the instance's share, no more than this process may run on, at least
-    one.
+def threads_for(vcpu_milli: int, workers: int = 1) -> int:
+    """Threads for numeric work in each of an instance's workers: whole cores of its share, no more than this process
+    may run on, at least one.
     """
-    return max(1, min(vcpu_milli // 1000, len(os.sched_getaffinity(0))))
+    return max(1, min(vcpu_milli // 1000, len(os.sched_getaffinity(0))) // workers)
 
 
 def start_single(environ: MutableMapping[str, str] = os.environ) -> None:
