@@ -65,6 +65,7 @@ async def _control(settings: Settings) -> None:
     from eyrie.adapters.feed import Feed
     from eyrie.adapters.instance_logs import InstanceLogs
     from eyrie.adapters.instance_types import load_instance_types
+    from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
     from eyrie.adapters.model_rooms import SlotRooms
     from eyrie.adapters.store_sql import SqlStore, StoreVersionError
     from eyrie.adapters.target_models import TargetCache
@@ -87,6 +88,10 @@ async def _control(settings: Settings) -> None:
     except EngineUnavailable as error:
         raise SystemExit(str(error)) from None
     clock, identity = SystemClock(settings.time_scale), RandomIdentity()
+    try:
+        metrics = MetricFile(settings.data / "metrics.db", clock)
+    except MetricsUnusable as error:
+        raise SystemExit(str(error)) from None
     run, keys = settings.data / "run", settings.data / "credentials.json"
     objects, keys_used = run / "objects.sock", keys if settings.auth else None
     artifacts = S3Artifacts(settings.data, objects, keys_used)
@@ -103,11 +108,13 @@ async def _control(settings: Settings) -> None:
         loop.endpoints,
         InstanceLogs(settings.data),
         load_instance_types(settings.data),
+        metrics,
         lambda: Observation(compute.inventory(), _slots(compute.stats()), loads.count),
     )
     credentials = Credentials.load(keys) if settings.auth else Credentials()
     app = ControlApp(surroundings, credentials)
     compute.start()
+    metrics.start()
     await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600))
     server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
     door = ModelDoor(loads)
@@ -124,6 +131,7 @@ async def _control(settings: Settings) -> None:
     await feed.close()
     app.close()
     compute.close()
+    metrics.close()
     store.close()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from eyrie.domain.fleet import InstanceSpec, ObservedInstance
 from eyrie.domain.metrics import Measured, Metric, Summary
+from eyrie.domain.jobs import Job, RunSeen
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.routing import EndpointRoute
 
@@ -277,8 +278,38 @@ class Metrics(Protocol):
     def summaries(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int) -> dict[int, Summary]:
         """What was measured from `start_ms` to before `end_ms`, by the start of each period; empty ones are left out.
 
-        `start_ms` must be a multiple of `period_ms`, that a multiple of 1000.
+        Periods begin at `start_ms`; both are whole seconds.
         """
+        ...
+
+
+class JobRuns(Protocol):
+    """Brings a job's inputs here, runs its program in a sandbox, and takes its outputs to a bucket. Every call may be
+    repeated.
+    """
+
+    def fetch(self, job: Job) -> None:
+        """Download and unpack its inputs. Raises ArtifactError; and OSError to be retried."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Start its program, unless it was ever started. Raises StartRefused."""
+        ...
+
+    def inventory(self) -> list[RunSeen]:
+        """Everything that is here of any job."""
+        ...
+
+    def stop(self, run_id: str) -> None:
+        """Kill its program; returns without waiting. No-op where nothing runs."""
+        ...
+
+    def upload(self, job: Job) -> dict[str, str]:
+        """Store its outputs; their URLs and digests, by name. Raises ArtifactError; and OSError to be retried."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """Remove what is left of a job that is over; its log moves to the archive. No-op while its program lives."""
         ...
 
 

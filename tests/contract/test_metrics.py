@@ -70,6 +70,7 @@ def test_seconds_and_minutes_are_found_before_and_after_they_are_written(metrics
     assert totals(metrics, NOW_MS, NOW_MS + HOUR, MINUTE) == {0: 7, 60: 8}
     assert totals(metrics, NOW_MS, NOW_MS + HOUR, 5 * MINUTE) == {0: 15}
     assert totals(metrics, NOW_MS + 1_000, NOW_MS + 61_000, 1_000) == {1: 4}
+    assert totals(metrics, NOW_MS + 1_000, NOW_MS + HOUR, MINUTE) == {1: 4, 61: 8}
     assert totals(metrics, NOW_MS + HOUR, NOW_MS + 2 * HOUR, MINUTE) == {}
 
 

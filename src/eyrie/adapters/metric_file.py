@@ -238,7 +238,7 @@ class MetricFile:
     def summaries(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int) -> dict[int, Summary]:
         """What was measured from `start_ms` to before `end_ms`, by the start of each period; empty ones are left out.
 
-        `start_ms` must be a multiple of `period_ms`.
+        Periods begin at `start_ms`; both are whole seconds.
         """
         found: dict[int, Summary] = {}
         with self._lock:
@@ -249,7 +249,7 @@ class MetricFile:
             if self._late(known.number):
                 self._write_all(self._clock.now_ms())
             for at_ms, summary in self._parts(known.number, start_ms, end_ms, period_ms):
-                at_ms -= at_ms % period_ms
+                at_ms -= (at_ms - start_ms) % period_ms
                 if at_ms not in found:
                     found[at_ms] = Summary()
                 found[at_ms].merge(summary)
@@ -265,7 +265,7 @@ class MetricFile:
     def _parts(self, series: int, start_ms: int, end_ms: int, period_ms: int) -> Iterator[tuple[int, Summary]]:
         """Summaries at the coarsest level that fits the period, finer ones where that is not made yet."""
         for level in (HOURS, FIVES, MINUTES):
-            if period_ms % level.step_ms == 0:
+            if period_ms % level.step_ms == 0 and start_ms % level.step_ms == 0:
                 until = min(self._rolled.get(level.table, 0), -(-end_ms // level.step_ms))
                 for at, data in read_rows(self._db, level, series, start_ms // level.step_ms, until):
                     yield at * level.step_ms, summary_of(data)

@@ -28,7 +28,7 @@ from eyrie.control.endpoints import Endpoints
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.http1.handlers import BodyTooLarge, ClientGone, Request, Response
-from eyrie.ports import Clock, Conflict, Identity, Store
+from eyrie.ports import Clock, Conflict, Identity, Metrics, Store
 from eyrie.settings import Settings
 from eyrie.wire import dispatch as wire_dispatch
 from eyrie.wire.auth import Verifier
@@ -60,6 +60,7 @@ class Surroundings:
     endpoints: Endpoints
     logs: InstanceLogs
     instance_types: InstanceTypes
+    metrics: Metrics
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
 
 
@@ -178,6 +179,7 @@ class ControlApp:
             logs=w.logs,
             endpoints=w.endpoints,
             instance_types=w.instance_types,
+            metrics=w.metrics,
         )
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:

@@ -14,7 +14,7 @@ from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.control.endpoints import Endpoints
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
-from eyrie.ports import Document, Identity, Store
+from eyrie.ports import Document, Identity, Metrics, Store
 
 DEFAULT_ROLE = "Eyrie"  # exists in every account without being created
 DEFAULT_ROLE_ID = "AROAEYRIEDEFAULTROLE0"
@@ -51,6 +51,7 @@ class Context:
     logs: InstanceLogs
     endpoints: Endpoints
     instance_types: InstanceTypes
+    metrics: Metrics
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a sagemaker resource in the caller's account and region."""

@@ -12,6 +12,7 @@ from eyrie.control import (
     api_experiments,
     api_iam,
     api_logs,
+    api_metrics,
     api_models,
     api_sts,
     api_tags,
@@ -41,6 +42,7 @@ def table(models: Models) -> Table:
         ("sts", api_sts.operations()),
         ("iam", api_iam.operations()),
         ("logs", api_logs.operations()),
+        ("cloudwatch", api_metrics.operations()),
         ("ecr", api_ecr.operations()),
     ):
         found.update({(service, name): operation for name, operation in operations.items()})

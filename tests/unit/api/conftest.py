@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 from eyrie.adapters import store_sql
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.instance_types import load_instance_types
+from eyrie.adapters.metric_file import MetricFile
 from eyrie.adapters.store_sql import SqlStore
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.endpoints import KIND, Endpoints, encode
@@ -124,14 +125,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     clock, identity, observed = Clock(), Counted(), [Observation()]
     endpoints = Endpoints(store, clock, identity, lambda key: None)
     logs, types = InstanceLogs(data), load_instance_types(data)
+    metrics = MetricFile(data / "metrics.db", clock)
     surroundings = Surroundings(
-        Settings(data=data), store, clock, identity, endpoints, logs, types, lambda: observed[0]
+        Settings(data=data), store, clock, identity, endpoints, logs, types, metrics, lambda: observed[0]
     )
     app = ControlApp(surroundings, Credentials(KEYS))
     url, stop = serve_in_thread(app)
     yield Door(url, app, store, clock, endpoints, data, observed)
     stop()
     app.close()
+    metrics.close()
     store.close()
 
 

@@ -62,6 +62,7 @@ def ask(door: Any) -> Callable[..., dict[str, Any]]:
             None,  # type: ignore[arg-type]
             door.endpoints,
             None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
         )
         return image_door.answer(context, door.data, method, path, json.dumps(given).encode())
 
