@@ -141,8 +141,10 @@ def _pinned(core: int | None) -> list[str]:
     return [] if core is None else ["taskset", "-c", str(core)]
 
 
-def signed_requests(port: int, endpoint: str, bodies: list[bytes], key: Signer = BENCH) -> list[bytes]:
-    """One signed InvokeEndpoint a body, as boto3 sends it: the bytes of the whole request."""
+def signed_requests(
+    port: int, endpoint: str, bodies: list[bytes], key: Signer = BENCH, models: list[str] | None = None
+) -> list[bytes]:
+    """One signed InvokeEndpoint a body, as boto3 sends it: the bytes of the whole request. `models`: TargetModels."""
     signer = SigV4Auth(Credentials(key.access, key.secret), "sagemaker", key.region)
     requests = []
     for number, body in enumerate(bodies):
@@ -153,6 +155,8 @@ def signed_requests(port: int, endpoint: str, bodies: list[bytes], key: Signer =
             "amz-sdk-invocation-id": f"6bb8a1b0-0000-4000-8000-{number:012x}",
             "amz-sdk-request": "attempt=1",
         }
+        if models is not None:
+            headers["X-Amzn-SageMaker-Target-Model"] = models[number]
         path = f"/endpoints/{endpoint}/invocations"
         request = AWSRequest("POST", f"http://127.0.0.1:{port}{path}", headers=headers, data=body)
         signer.add_auth(request)

@@ -171,6 +171,7 @@ class World:
         self.generation += 1
         strategy = more.pop("strategy", RoutingStrategy.LEAST_OUTSTANDING_REQUESTS)
         workers = more.pop("workers", 1)  # of each instance
+        kept = {name: more.pop(name) for name in ("mode", "execution", "containers", "model_cache") if name in more}
         routes = tuple(
             VariantRoute(
                 variant,
@@ -178,6 +179,7 @@ class World:
                 strategy,
                 "primary",
                 tuple(Target(i.instance_id, i.socket, "a", workers) for i in instances),
+                **kept,
             )
             for variant, (weight, instances) in variants.items()
         )
