@@ -79,6 +79,32 @@ def test_plain_encodings_read_back(matrix: np.ndarray) -> None:
         assert same(read(codecs.encode_plain(matrix, kind), kind, shape), matrix.tolist()), kind
 
 
+NUMBERISH = st.one_of(
+    st.floats().map(repr),
+    st.integers(-(10**6), 10**6).map(str),
+    st.text(alphabet="0123456789.eE+-naif_ xX\t#\0\x0b\x0c\x1c\xa0j(", max_size=4),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.lists(NUMBERISH, min_size=2, max_size=3), min_size=1, max_size=4),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+)
+def test_the_quick_reader_of_plain_numbers_reads_what_the_careful_one_reads(rows: list[list[str]], end: str) -> None:
+    first, *others = (",".join(row) for row in rows)
+    quoted = ",".join(f'"{cell}"' for cell in rows[0])  # a quote is what only the careful one knows
+    found: list[Any] = []
+    for body in (end.join([first, *others]), end.join([quoted, *others])):
+        try:
+            found.append(codecs.decode(body.encode(), CSV, RowShape()))
+        except BadPayload:
+            found.append(None)
+    quick, careful = found
+    assert (quick is None) == (careful is None)
+    assert quick is None or (np.shape(quick) == np.shape(careful) and same(quick, careful))
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_body_whatsoever_gets_anything_but_rows_or_a_refusal(body: bytes) -> None:
