@@ -61,6 +61,18 @@ class S3Artifacts:
             self._publish(staged, digest)
         return digest
 
+    def download(self, scope: Scope, url: str, folder: Path) -> str:
+        """Download and unpack an archive, or a prefix, into a folder of the caller's that is not there yet; its sha256.
+
+        It appears only once it is whole. Raises as `fetch` does.
+        """
+        with self._staging() as staged:
+            (staged / "model").mkdir()
+            digest = self._fetch_into(scope, url, staged / "model")
+            sync_tree(staged)
+            (staged / "model").rename(folder)
+        return digest
+
     def path(self, digest: str) -> Path:
         """The folder `artifacts/DIGEST`: `model/` unpacked."""
         if not _DIGEST.fullmatch(digest):

@@ -24,7 +24,7 @@ from botocore.credentials import Credentials
 _TIMEOUT_S = 60.0
 _DOCUMENT_BYTES_MAX = 8 << 20
 _UNIX_PATH_MAX = 100
-NOT_MODIFIED = 304
+OK, NOT_MODIFIED = 200, 304
 
 
 class S3Refused(Exception):
@@ -114,6 +114,25 @@ class S3Client:
         finally:
             response.close()
             self._connection.close()
+
+    def put(self, bucket: str, key: str, file: IO[bytes], size: int) -> None:
+        """Store an object from a file of `size` bytes, read twice: for the signature first. Raises S3Refused,
+        S3Unavailable.
+        """
+        target = f"/{bucket}/{quote(key, safe='/-_.~')}"
+        headers = {"Content-Length": str(size)}
+        request = AWSRequest("PUT", "http://localhost" + target, headers=headers, data=file)
+        self._auth.add_auth(request)
+        try:
+            self._connection.request("PUT", target, body=file, headers=dict(request.headers.items()))
+            response = self._connection.getresponse()
+        except (HTTPException, OSError) as error:
+            self._connection.close()
+            raise S3Unavailable(f"the S3 API did not answer: {error}") from error
+        with response:
+            body = response.read(_DOCUMENT_BYTES_MAX)
+        if response.status != OK:
+            raise _failure(response.status, body)
 
     def listing(self, bucket: str, query: Mapping[str, str]) -> bytes:
         """A page of ListObjectsV2, as XML. Raises S3Refused, S3Unavailable."""

@@ -28,6 +28,7 @@ BUBBLEWRAP, PROCESS = "bubblewrap", "process"
 INNER_BOX, INNER_ML = "/run/eyrie", "/opt/ml"
 TMP_BYTES_MAX = 536_870_912  # of an instance's private /tmp, which is memory
 SHM_BYTES_MAX = 67_108_864
+RESERVED_UIDS = 64  # of the range: the last one builds requirements, those before it run jobs
 UIDS = ((700_000, 60_000), (20_000, 40_000))  # first and count; the second where a user namespace maps no high ids
 PROBE_TIMEOUT_S = 10.0
 _NEEDED_OPTIONS = ("--json-status-fd", "--size", "--perms", "--clearenv", "--args")

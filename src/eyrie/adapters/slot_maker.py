@@ -16,6 +16,7 @@ import eyrie
 from eyrie.adapters import ending
 from eyrie.adapters.cgroups import Cgroups
 from eyrie.adapters.launch import Launcher, LaunchFailed
+from eyrie.adapters.sandbox import RESERVED_UIDS
 from eyrie.adapters.slots import Slot, SlotRecord
 from eyrie.ports import Clock
 
@@ -84,7 +85,7 @@ class SlotMaker:
         uids = self.launcher.isolation.uids
         if uids is None:
             return None
-        first, count = uids[0], uids[1] - 1  # the last one builds requirements
+        first, count = uids[0], uids[1] - RESERVED_UIDS
         with self._lock:
             taken = set(self._uids.values())
             if len(taken) >= count:
