@@ -38,7 +38,7 @@ def parse(claim: dict[str, Any]) -> Claim:
 def test_a_whole_claim() -> None:
     claim = parse(WHOLE | {"unknown": 1})
     primary = Container("primary", "eyrie/xgboost", {"COLOUR": "red"})
-    assert claim == Claim("i-1", "123456789012.eu-west-1.shop", "A", "b", 2000, 4096, False, (primary,))
+    assert claim == Claim("i-1", "123456789012.eu-west-1.shop", "A", "b", 2000, 4096, containers=(primary,))
     assert claim.region == "eu-west-1"
     assert parse({"instance_id": "i-2", "containers": [{}]}).region == ""
     assert parse(WHOLE | {"execution": "Direct"}).direct

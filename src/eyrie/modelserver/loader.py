@@ -32,6 +32,7 @@ FRAMEWORKS = (
     "sklearn",
 )
 CONTAINER_ML = "/opt/ml"
+DEPS = "deps"  # below it: the built requirements
 FILES_SHOWN_MAX = 8
 
 
@@ -78,7 +79,7 @@ def code_paths(source: Source, script: Path | None) -> list[str]:
     """Folders for sys.path, first one first: the entry point's own, `code`, `code/lib`, and the built requirements."""
     code = source.model_dir / "code"
     wanted = [script.parent] if script is not None else []
-    wanted += [code, code / "lib", source.ml / "deps"]
+    wanted += [code, code / "lib", source.ml / DEPS]
     found: list[str] = []
     for folder in wanted:
         if folder.is_dir() and str(folder) not in found:

@@ -15,11 +15,13 @@ import os
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 LINE_CHARS_MAX = 65_536  # a longer line is cut into several
 LOG, OLDER = "log", "log.1"
+SPEAKER: ContextVar[str] = ContextVar("SPEAKER", default="")  # the container whose line it is, of several
 
 
 class LogFile:
@@ -138,7 +140,9 @@ class StampedStream(io.TextIOBase):
         if not newline:
             whole, rest = pending, ""
         self._pending.text = rest
-        self._file.write(f"{stamp(time.time())} {_cut(whole)}\n".encode("utf-8", "backslashreplace"))
+        speaker = SPEAKER.get()
+        mark = f"[{speaker}] " if speaker else ""
+        self._file.write(f"{stamp(time.time())} {mark}{_cut(whole)}\n".encode("utf-8", "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:

@@ -6,13 +6,15 @@ A replier is the connection itself, or what stands between it and one container 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from eyrie.http1.application import Listener
 from eyrie.modelserver.codecs import Refused
+from eyrie.modelserver.log import SPEAKER
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -64,17 +66,28 @@ class ClientLeft(Exception):
     """Nobody waits for this answer any more."""
 
 
-def refuse(replier: Replier, error: BaseException) -> None:
+@contextlib.contextmanager
+def speaking(label: str) -> Iterator[None]:
+    """What is logged here is the container's; "" where it is alone."""
+    token = SPEAKER.set(label)
+    try:
+        yield
+    finally:
+        SPEAKER.reset(token)
+
+
+def refuse(replier: Replier, error: BaseException, label: str = "") -> None:
     """Answer with an error's own status. What the server did wrong is logged whole; what the client did, in a line."""
     status = status_of(error)
     message = str(error) or type(error).__name__
     if isinstance(error, ClientLeft):
         return
-    if status >= 500:
-        log.error("invocation failed with %d\n%s", status, "".join(traceback.format_exception(error)).rstrip())
-        message = f"{type(error).__name__}: {message}"
-    else:
-        log.info("invocation refused with %d: %s", status, message[:MESSAGE_CHARS_MAX])
+    with speaking(label):
+        if status >= 500:
+            log.error("invocation failed with %d\n%s", status, "".join(traceback.format_exception(error)).rstrip())
+            message = f"{type(error).__name__}: {message}"
+        else:
+            log.info("invocation refused with %d: %s", status, message[:MESSAGE_CHARS_MAX])
     replier.reply(status, TEXT_LINES, message[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace"))
 
 

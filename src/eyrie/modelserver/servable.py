@@ -9,6 +9,7 @@ replier, which is the connection itself, or a stage of a pipeline that hands the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from eyrie.modelserver.batcher import Batcher, Outcome, predict_each
 from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
 from eyrie.modelserver.replier import TEXT_LINES, ClientLeft, Fields, Replier, refuse, turn_away
+from eyrie.modelserver.scope import Scope
 from eyrie.modelserver.streaming import Stream
 from eyrie.modelserver.threads import Workers
 
@@ -63,9 +65,12 @@ class RowServable:
 
     parallel = 1
 
-    def __init__(self, model: RowModel, ground: Ground, threads: int) -> None:
-        """`threads`: how many batches run in worker threads at once; 0: on the event loop."""
+    def __init__(self, model: RowModel, ground: Ground, threads: int, label: str = "") -> None:
+        """`threads`: how many batches run in worker threads at once; 0: on the event loop. `label`: its mark in the
+        log, where it is one of several.
+        """
         self._model = model
+        self._label = label
         self._ground = ground
         self._aside = 0  # requests that are worked off in a thread of their own
         self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
@@ -96,7 +101,7 @@ class RowServable:
                 return
             rows = decode(body, content_type or guess_type(body), self._model.shape)
         except Refused as refused:
-            refuse(replier, refused)
+            refuse(replier, refused, self._label)
             return
         replier.context = kind
         if not self._batcher.submit(replier, rows):
@@ -113,7 +118,7 @@ class RowServable:
     def _deliver(self, replier: Replier, outcome: Outcome) -> None:
         """A request's predictions, or its own error."""
         if isinstance(outcome, Exception):
-            refuse(replier, outcome)
+            refuse(replier, outcome, self._label)
             return
         kind = replier.context
         try:
@@ -121,7 +126,7 @@ class RowServable:
         except (
             Exception
         ) as error:  # the boundary to foreign code: a prediction that cannot be written is its request's error
-            refuse(replier, error)
+            refuse(replier, error, self._label)
             return
         replier.reply(200, self._lines.get(kind) or self._line(kind), body)
 
@@ -147,7 +152,7 @@ class RowServable:
         def done(outcome: Any) -> None:
             self._aside -= 1
             if isinstance(outcome, BaseException):
-                refuse(replier, outcome)
+                refuse(replier, outcome, self._label)
             else:
                 replier.reply(200, self._lines.get(kind) or self._line(kind), outcome)
 
@@ -201,9 +206,12 @@ class Lane:
 class CallServable:
     """A model that answers whole requests: user code, in worker threads."""
 
-    def __init__(self, model: CallModel, ground: Ground) -> None:
+    def __init__(self, model: CallModel, ground: Ground, scope: Scope | None = None, label: str = "") -> None:
+        """`scope`: where its code lives, and `label`: its mark in the log, where it is one of several."""
         self._model = model
         self._ground = ground
+        self._scope = scope
+        self._label = label
         self._lane = Lane(ground.workers, model.workers)
 
     @property
@@ -222,22 +230,27 @@ class CallServable:
         invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), headers)
 
         def work() -> tuple[Answer, bytes] | None:
-            answer = self._model.call(invocation)
-            lines = header_lines(answer)
-            if answer.pieces is None:
-                return answer, lines
-            Stream(replier, self._ground.loop.call_soon_threadsafe).run(answer.status, lines, answer.pieces)
-            return None  # it has answered by itself
+            with self._scope.entered() if self._scope is not None else contextlib.nullcontext():
+                return self._run(replier, invocation)
 
         def done(outcome: Any) -> None:
             if isinstance(outcome, BaseException):
-                refuse(replier, outcome)
+                refuse(replier, outcome, self._label)
             elif outcome is not None:
                 answer, lines = outcome
                 replier.reply(answer.status, lines, answer.body)
 
         if not self._lane.run(_if_alive(replier, work), done):
             turn_away(replier)
+
+    def _run(self, replier: Replier, invocation: Invocation) -> tuple[Answer, bytes] | None:
+        """In a worker thread: the answer and its headers; None for one that was streamed from here."""
+        answer = self._model.call(invocation)
+        lines = header_lines(answer)
+        if answer.pieces is None:
+            return answer, lines
+        Stream(replier, self._ground.loop.call_soon_threadsafe, self._label).run(answer.status, lines, answer.pieces)
+        return None
 
 
 def header_lines(answer: Answer) -> bytes:

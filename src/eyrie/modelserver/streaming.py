@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from eyrie.http1.server import Connection
-from eyrie.modelserver.replier import Replier, refuse
+from eyrie.modelserver.replier import Replier, refuse, speaking
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -27,10 +27,11 @@ PIECE_BYTES_MAX = 65_536  # of one write; a longer piece is cut up
 class Stream:
     """One answer in pieces. `run` belongs to the worker thread, everything else to the event loop."""
 
-    def __init__(self, replier: Replier, soon: Callable[..., object]) -> None:
-        """`soon` is the loop's call_soon_threadsafe."""
+    def __init__(self, replier: Replier, soon: Callable[..., object], label: str = "") -> None:
+        """`soon` is the loop's call_soon_threadsafe; `label`: the container's mark in the log, of several."""
         self._replier = replier
         self._soon = soon
+        self._label = label
         self._change = threading.Condition()
         self._ahead = 0  # bytes drawn and not taken by the client's buffer
         self._held = 0  # of those, the ones written while the client was behind
@@ -105,10 +106,11 @@ class Stream:
             return
         self._ended = True
         if self._begun:
-            log.error("an answer broke off\n%s", "".join(traceback.format_exception(error)).rstrip())
+            with speaking(self._label):
+                log.error("an answer broke off\n%s", "".join(traceback.format_exception(error)).rstrip())
             self._replier.abort()
         else:
-            refuse(self._replier, error)
+            refuse(self._replier, error, self._label)
 
     def _release(self, count: int) -> None:
         with self._change:

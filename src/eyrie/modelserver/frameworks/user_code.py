@@ -25,6 +25,7 @@ from eyrie.modelserver import codecs
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, BadPayload
 from eyrie.modelserver.frameworks.interface import Answer, Defaults, Invocation, LoadError
 from eyrie.modelserver.frameworks.selection import default_accept
+from eyrie.modelserver.scope import CURRENT
 from eyrie.modelserver.streaming import drawn
 
 log = logging.getLogger("eyrie.modelserver")
@@ -110,6 +111,9 @@ def import_script(path: Path) -> Script:
 
 def _import(path: Path) -> ModuleType:
     name = path.stem
+    scope = CURRENT.get()
+    if scope is not None and name in scope.names:
+        return scope.module(name)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise LoadError(f"{path.name} is not a Python file")
