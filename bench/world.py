@@ -22,7 +22,7 @@ import measure
 
 BUCKET = "bench"
 ROLE = "arn:aws:iam::123456789012:role/bench"
-IN_SERVICE = {"Delay": 1, "MaxAttempts": 180}
+IN_SERVICE = {"Delay": 1, "MaxAttempts": 60}
 
 
 class Eyrie:
