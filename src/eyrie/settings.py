@@ -55,6 +55,7 @@ class Settings:
     unknown_grace_ms: int = 30_000  # how long a silent instance may live when no replacement comes up
     log_bytes_max: int = 16_777_216  # of one instance, over its two files
     target_models_bytes_max: int = 21_474_836_480  # of unpacked models of multi-model endpoints, kept on this host
+    jobs_max: int = 2  # jobs under way at once on this host; others wait
 
     @property
     def store_url(self) -> str:

@@ -27,13 +27,14 @@ from typing import IO, Any
 
 from eyrie.adapters import cgroups, ending, sandbox
 from eyrie.adapters.artifacts import S3Artifacts, bucket_and_key, signing_key
-from eyrie.adapters.cgroups import Cgroups
+from eyrie.adapters.compute_process import group_name
 from eyrie.adapters.launch import Launcher, LaunchFailed, Server
 from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.adapters.sandbox import RESERVED_UIDS, Isolation
 from eyrie.adapters.slots import Slot, SlotRecord, Status, read_bounded
 from eyrie.domain.jobs import Job, RunSeen
 from eyrie.ports import ArtifactError, Clock, StartRefused
+from eyrie.settings import Settings
 
 log = logging.getLogger("eyrie.jobs")
 
@@ -55,25 +56,24 @@ class ProcessJobRuns:
 
     def __init__(
         self,
-        data: Path,
+        settings: Settings,
         isolation: Isolation,
-        groups: Cgroups,
         artifacts: S3Artifacts,
         keys: Path | None,
         clock: Clock,
-        log_bytes_max: int,
         programs: Mapping[str, str] = PROGRAMS,
     ) -> None:
-        """`groups` are those of jobs, apart from the instances'. `keys`: credentials.json; None with `--auth off`."""
-        self._data, self._root = data, data / "jobs"
-        self._isolation, self._groups = isolation, groups
+        """`keys`: credentials.json; None with `--auth off`."""
+        self._data, self._root = settings.data, settings.data / "jobs"
+        self._isolation = isolation
+        self._groups = cgroups.detect(f"{group_name(settings.data)}-jobs")  # apart from the instances', which are swept
         self._artifacts, self._keys, self._clock = artifacts, keys, clock
-        self._log_bytes_max, self._programs = log_bytes_max, programs
+        self._log_bytes_max, self._programs = settings.log_bytes_max, programs
         self._uids = threading.Lock()
         self._root.mkdir(mode=0o700, exist_ok=True)
         for trash in self._root.glob(".*"):
             shutil.rmtree(trash, ignore_errors=True)
-        groups.sweep(lambda run_id: (self._root / run_id).exists())
+        self._groups.sweep(lambda run_id: (self._root / run_id).exists())
 
     def fetch(self, job: Job) -> None:
         """Download and unpack its inputs. Raises ArtifactError, OSError."""
@@ -198,11 +198,6 @@ def end_all(data: Path) -> int:
                 time.sleep(_PAUSE_S)
         ending.discard(slot, slot.record())
     return ended
-
-
-def group_name(instances: str) -> str:
-    """The control group of jobs, beside the instances'."""
-    return f"{instances}-jobs"
 
 
 def _launched(slot: Slot) -> bool:

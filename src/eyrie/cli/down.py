@@ -37,7 +37,8 @@ def end_parts(parts: list[Running], drain_s: float) -> None:
 
 
 def end_instances(settings: Settings) -> None:
-    """End every instance and warm slot of this data directory, by whatever compute runs them."""
-    from eyrie.adapters import compute_process
+    """End every instance, warm slot and job of this data directory, by whatever compute runs them."""
+    from eyrie.adapters import compute_process, job_runs
 
     compute_process.end_all(settings)
+    job_runs.end_all(settings.data)

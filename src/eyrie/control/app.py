@@ -62,6 +62,7 @@ class Surroundings:
     instance_types: InstanceTypes
     metrics: Metrics
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
+    wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
 
 
 class ControlApp:
@@ -180,6 +181,7 @@ class ControlApp:
             endpoints=w.endpoints,
             instance_types=w.instance_types,
             metrics=w.metrics,
+            wake_jobs=w.wake_jobs,
         )
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:

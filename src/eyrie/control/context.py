@@ -52,6 +52,7 @@ class Context:
     endpoints: Endpoints
     instance_types: InstanceTypes
     metrics: Metrics
+    wake_jobs: Callable[[], None] = lambda: None  # a job was created or changed
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a sagemaker resource in the caller's account and region."""

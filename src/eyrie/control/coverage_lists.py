@@ -31,6 +31,7 @@ ACTS = _names(
     CreateModel DescribeModel ListModels DeleteModel CreateEndpointConfig DescribeEndpointConfig
     ListEndpointConfigs DeleteEndpointConfig CreateEndpoint DescribeEndpoint ListEndpoints UpdateEndpoint
     UpdateEndpointWeightsAndCapacities DeleteEndpoint AddTags ListTags DeleteTags
+    CreateCompilationJob DescribeCompilationJob ListCompilationJobs StopCompilationJob DeleteCompilationJob
     """
 )
 
@@ -87,18 +88,16 @@ REFUSED: tuple[Area, ...] = (
         ),
     ),
     Area(
-        "Compilation, optimization, recommendation, benchmarks",
-        "it measures and compiles no models yet",
+        "Optimization, recommendation, benchmarks",
+        "it recommends nothing yet, and optimizes no large models",
         _names(
             """
-            CreateAIBenchmarkJob CreateAIRecommendationJob CreateCompilationJob
-            CreateInferenceRecommendationsJob CreateOptimizationJob DeleteAIBenchmarkJob
-            DeleteAIRecommendationJob DeleteCompilationJob DeleteOptimizationJob DescribeAIBenchmarkJob
-            DescribeAIRecommendationJob DescribeCompilationJob DescribeInferenceRecommendationsJob
-            DescribeOptimizationJob GetScalingConfigurationRecommendation ListAIBenchmarkJobs
-            ListAIRecommendationJobs ListCompilationJobs ListInferenceRecommendationsJobSteps
-            ListInferenceRecommendationsJobs ListOptimizationJobs StopAIBenchmarkJob
-            StopAIRecommendationJob StopCompilationJob StopInferenceRecommendationsJob StopOptimizationJob
+            CreateAIBenchmarkJob CreateAIRecommendationJob CreateInferenceRecommendationsJob CreateOptimizationJob
+            DeleteAIBenchmarkJob DeleteAIRecommendationJob DeleteOptimizationJob DescribeAIBenchmarkJob
+            DescribeAIRecommendationJob DescribeInferenceRecommendationsJob DescribeOptimizationJob
+            GetScalingConfigurationRecommendation ListAIBenchmarkJobs ListAIRecommendationJobs
+            ListInferenceRecommendationsJobSteps ListInferenceRecommendationsJobs ListOptimizationJobs
+            StopAIBenchmarkJob StopAIRecommendationJob StopInferenceRecommendationsJob StopOptimizationJob
             """
         ),
     ),

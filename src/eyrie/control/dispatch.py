@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eyrie.control import (
+    api_compilation,
     api_ecr,
     api_endpoint_configs,
     api_endpoints,
@@ -28,6 +29,7 @@ TAGGABLE = {
     "model": (api_models.KIND, api_models.NOUN),
     "endpoint-config": (api_endpoint_configs.KIND, api_endpoint_configs.NOUN),
     "endpoint": ("Endpoint", api_endpoints.NOUN),
+    api_compilation.ARN_TYPE: (api_compilation.KIND, api_compilation.NOUN),
     **{noun.arn_type: (noun.kind, noun.words) for noun in FAMILY},
 }
 
@@ -59,6 +61,7 @@ def sagemaker(service: Service) -> Mapping[str, Operation]:
         **api_models.operations(),
         **api_endpoint_configs.operations(),
         **api_endpoints.operations(),
+        **api_compilation.operations(),
         **api_tags.operations(TAGGABLE),
     }
 

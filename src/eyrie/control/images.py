@@ -16,6 +16,7 @@ FRAMEWORK_OF_REPOSITORY = {
     "sagemaker-xgboost": "xgboost",
     "xgboost": "xgboost",  # the built-in algorithm, which images before 1.0 were named after
     "sagemaker-scikit-learn": "sklearn",
+    "xgboost-neo": "xgboost",  # what a compilation job names for XGBoost
     "pytorch-inference": "pytorch",
     "sagemaker-pytorch": "pytorch",  # what its images were called before 1.2
     "tensorflow-inference": "tensorflow",
