@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eyrie.adapters import ending, sandbox
+from eyrie.adapters.compute_docker import DockerEngine, engine_of
 from eyrie.adapters.compute_process import ProcessCompute, end_all
 from eyrie.adapters.launch import Server
 from eyrie.adapters.slot_client import NoAnswer, ask
@@ -49,11 +50,14 @@ class Clock:
 class World:
     """One data directory; `compute()` is a control that starts on it, as often as a test likes."""
 
-    def __init__(self, data: Path, wanted: str = "auto", **settings: Any) -> None:
+    def __init__(self, data: Path, wanted: str = "auto", image_digest: str | None = None, **settings: Any) -> None:
+        """`image_digest`: instances run an image of the user's own."""
         self.data = data
+        self.image_digest = image_digest
         self.settings = Settings(data=data, **{"warm_slots": 1, "sandbox": wanted, "drain_ms": 2000, **settings})
         self.deaths: list[str] = []
         self.computes: list[ProcessCompute] = []
+        self.engines: list[DockerEngine] = []
         self.artifact()
 
     def path(self, digest: str) -> Path:
@@ -73,15 +77,21 @@ class World:
 
     def compute(self, server: Server | None = None, **settings: Any) -> ProcessCompute:
         settings_now = self.settings.with_flags(**settings)
+        died = self.deaths.append
+        engine = engine_of(settings_now)
         made = ProcessCompute(
-            settings_now, self, Clock(), lambda spec: self.deaths.append(spec.instance_id), server or standin()
+            settings_now, self, Clock(), lambda spec: died(spec.instance_id), server or standin(), engine
         )
+        if isinstance(engine, DockerEngine):
+            self.engines.append(engine)
         made.start()
         self.computes.append(made)
         return made
 
     def spec(self, number: int = 1, artifact: str = ARTIFACT, **fields: Any) -> InstanceSpec:
-        container = ContainerSpec("primary", "eyrie/sklearn", artifact, "s3://b/m.tar.gz", {"TOLD": "yes"})
+        container = ContainerSpec(
+            "primary", "eyrie/sklearn", artifact, "s3://b/m.tar.gz", {"TOLD": "yes"}, image_digest=self.image_digest
+        )
         given = {
             "instance_id": f"i-{number:017x}", "endpoint": EndpointKey("123456789012", "us-east-1", "ep"),
             "variant": "main", "zone": "a", "generation": 1, "instance_type": "ml.m5.large", "vcpu_milli": 2000,
@@ -93,6 +103,10 @@ class World:
         for compute in self.computes:
             compute.close()
         ended = end_all(self.settings.with_flags(drain_ms=0))
+        for engine in self.engines:
+            for slot in ending.slots_of(self.data):
+                engine.discard(slot)
+            engine.close()
         assert ended.left == ()
         shutil.rmtree(self.data, ignore_errors=True)
 

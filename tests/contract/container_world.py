@@ -19,6 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from eyrie.adapters.image_store import ImageStore
+
 STANDIN = Path(__file__).with_name("container_standin.py")
 ENGINE_START_S = 30.0
 
@@ -146,12 +150,43 @@ class TestEngine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def engine() -> Iterator[tuple[TestEngine | None, str]]:
-    """An engine, or None and why there is none."""
-    made = TestEngine(Path(tempfile.mkdtemp(prefix="ey-eng-")))
-    why = made.start()
-    try:
-        yield (None, why) if why else (made, "")
-    finally:
-        made.stop()
+class Images:
+    """Images of the tests' own in one store, built when they are first asked for, and an engine that holds one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = ImageStore(folder)
+        self._folder = folder
+        self._found: dict[str, str] = {}
+        self.engine: TestEngine | None = None
+
+    def digest(self, kind: str) -> str:
+        """The image of that kind: "folder", "rootfs" or "docker"."""
+        if kind not in self._found:
+            source = self._folder / f"source-{kind}"
+            if kind == "folder":
+                self._found[kind] = self.store.add_tree(folder_image(source)).digest
+            elif kind == "rootfs":
+                self._found[kind] = self.store.add_tree(root_image(source)).digest
+            else:
+                self._found[kind] = self._in_engine(self._folder / "source-rootfs")
+        return self._found[kind]
+
+    def lend(self, data: Path) -> None:
+        """Let a data directory have them."""
+        (data / "images").symlink_to(self._folder / "images")
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.stop()
+
+    def _in_engine(self, root: Path) -> str:
+        self.digest("rootfs")
+        made = TestEngine(Path(tempfile.mkdtemp(prefix="ey-eng-")))
+        why = made.start()
+        if why:
+            made.stop()
+            print(f"\nNO CONTAINER ENGINE CAN BE STARTED HERE, its tests are left out: {why}", file=sys.__stderr__)
+            pytest.skip(f"no container engine can be started here: {why}")
+        self.engine = made
+        reference = made.import_image(root, "eyrie-test/standin:1")
+        return self.store.add_engine_image(reference, 1, "eyrie-test/standin:1").digest

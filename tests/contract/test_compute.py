@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from compute_world import World, exists, gone, inside, living, observed, ready, standin, until, warm
+from container_world import Images
 
-from eyrie.adapters import processes
+from eyrie.adapters import processes, sandbox
 from eyrie.adapters.compute_process import end_all
 from eyrie.adapters.ending import slots_of
 from eyrie.ports import InsufficientCapacity, StartRefused
@@ -22,7 +23,44 @@ from eyrie.ports import InsufficientCapacity, StartRefused
 
 @pytest.fixture(params=["auto", "process"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Compute whose instances are model servers of ours, from warm slots."""
     made = World(Path(tempfile.mkdtemp(prefix="ey-")), request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    made = Images(tmp_path_factory.mktemp("images"))
+    yield made
+    made.close()
+
+
+OURS = ("auto", "process")
+SANDBOXED = pytest.mark.skipif(sandbox.detect("auto").kind != sandbox.BUBBLEWRAP, reason="no sandbox here")
+
+
+@pytest.fixture(
+    params=[
+        *OURS,
+        pytest.param("folder", marks=SANDBOXED),
+        "folder-process",
+        pytest.param("rootfs", marks=SANDBOXED),
+        pytest.param("docker", marks=pytest.mark.heavy),
+    ]
+)
+def any_world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Every compute: model servers of ours, and containers of the user's own by each way to run one."""
+    data, kind = Path(tempfile.mkdtemp(prefix="ey-")), str(request.param)
+    if kind in OURS:
+        made = World(data, kind)
+    else:
+        images: Images = request.getfixturevalue("images")
+        image, _, plain = kind.partition("-")
+        digest = images.digest(image)
+        images.lend(data)
+        engine = {"compute": images.engine.url} if image == "docker" and images.engine else {}
+        made = World(data, "process" if plain else "auto", digest, warm_slots=0, **engine)
     yield made
     made.close()
 
@@ -42,6 +80,23 @@ def test_an_instance_comes_up_and_serves(world: World) -> None:
     assert compute.stats()["pool_claims_warm"] == 1
 
 
+def test_an_instance_of_any_kind_serves_and_is_adopted_by_the_next_control(any_world: World) -> None:
+    first, spec = any_world.compute(), any_world.spec()
+    first.ensure(spec)
+    one = ready(first, spec)
+    assert (one.zone, one.generation, one.alive, one.exit_reason) == ("a", 1, True, None)
+    assert inside(one, "result = os.environ['TOLD']") == "yes"
+    until(lambda: observed(first, spec).pid is not None)  # type: ignore[union-attr]
+    one = observed(first, spec)
+    first.close()
+    second = any_world.compute()
+    assert observed(second, spec) == one
+    second.ensure(spec)
+    assert len(second.inventory()) == 1
+    second.stop(spec.instance_id, 5_000)
+    assert "stopped as asked" in str(gone(second, spec).exit_reason)
+
+
 def test_without_warm_slots_it_starts_cold(world: World) -> None:
     compute, spec = world.compute(warm_slots=0), world.spec()
     compute.ensure(spec)
@@ -57,8 +112,8 @@ def test_a_slot_still_importing_is_claimed_as_soon_as_it_answers(world: World) -
     assert compute.stats()["pool_claims_cold"] == 0
 
 
-def test_ensure_is_idempotent_over_threads(world: World) -> None:
-    compute, spec = world.compute(warm_slots=2), world.spec()
+def test_ensure_is_idempotent_over_threads(any_world: World) -> None:
+    compute, spec = any_world.compute(warm_slots=2), any_world.spec()
     warm(compute, 2)
     threads = [threading.Thread(target=compute.ensure, args=(spec,)) for _ in range(8)]
     for thread in threads:
@@ -67,11 +122,11 @@ def test_ensure_is_idempotent_over_threads(world: World) -> None:
         thread.join()
     ready(compute, spec)
     assert len(compute.inventory()) == 1
-    assert sum((slot.path / "spec.json").exists() for slot in slots_of(world.data)) == 1
+    assert sum((slot.path / "spec.json").exists() for slot in slots_of(any_world.data)) == 1
 
 
-def test_what_is_gone_is_not_started_again(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_what_is_gone_is_not_started_again(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     one = ready(compute, spec)
     os.kill(one.pid or 0, signal.SIGKILL)
@@ -82,37 +137,37 @@ def test_what_is_gone_is_not_started_again(world: World) -> None:
     assert len(compute.inventory()) == 1
 
 
-def test_a_death_is_told_within_moments(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_a_death_is_told_within_moments(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     one = ready(compute, spec)
     until(lambda: one.pid == compute.inventory()[0].pid)
     os.kill(one.pid or 0, signal.SIGKILL)
-    until(lambda: world.deaths == [spec.instance_id], "the hint", 2.0)
+    until(lambda: any_world.deaths == [spec.instance_id], "the hint", 2.0)
 
 
-def test_generations_only_rise(world: World) -> None:
-    compute, spec = world.compute(), world.spec(generation=5)
+def test_generations_only_rise(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec(generation=5)
     compute.ensure(spec)
     ready(compute, spec)
     with pytest.raises(StartRefused, match="older than 5"):
         compute.ensure(replace(spec, generation=4))
     compute.ensure(replace(spec, generation=6))
     assert observed(compute, spec).generation == 6  # type: ignore[union-attr]
-    again = world.compute()
+    again = any_world.compute()
     with pytest.raises(StartRefused, match="older than 6"):
         again.ensure(spec)
 
 
-def test_another_specification_under_the_same_id_is_refused(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_another_specification_under_the_same_id_is_refused(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     with pytest.raises(StartRefused, match="another specification"):
         compute.ensure(replace(spec, zone="b", generation=2))
 
 
-def test_stop_asks_first(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_stop_asks_first(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     ready(compute, spec)
     compute.stop(spec.instance_id, 10_000)
@@ -122,15 +177,17 @@ def test_stop_asks_first(world: World) -> None:
 
 
 @pytest.mark.parametrize("grace_ms", [0, 200])
-def test_stop_forces_what_does_not_listen_with_all_it_started(world: World, grace_ms: int) -> None:
-    compute, spec = world.compute(), world.spec(artifact=world.behave(ignore_term=True))
+def test_stop_forces_what_does_not_listen_with_all_it_started(any_world: World, grace_ms: int) -> None:
+    compute, spec = any_world.compute(), any_world.spec(artifact=any_world.behave(ignore_term=True))
     compute.ensure(spec)
     one = ready(compute, spec)
-    child = inside(one, "import subprocess; result = subprocess.Popen(['/bin/sleep', '1000']).pid")
+    mark = any_world.data.name  # in the command line of the child, wherever it is seen from
+    program = f"import time; time.sleep(1000)  # {mark}"
+    child = inside(one, f"import subprocess, sys; result = subprocess.Popen([sys.executable, '-c', {program!r}]).pid")
     assert isinstance(child, int)
-    slot = next(slot for slot in slots_of(world.data) if str(slot.socket) == one.socket)
+    slot = next(slot for slot in slots_of(any_world.data) if str(slot.socket) == one.socket)
     # Popen returns a moment before the kernel shows the new command line.
-    running = until(lambda: [pid for pid in processes.pids() if _sleeps_below(pid, one.pid)], "its child seen")
+    running = until(lambda: [pid for pid in processes.pids() if _sleeps(pid, mark)], "its child seen")
     assert len(running) == 1
     compute.stop(spec.instance_id, grace_ms)
     assert "signal 9" in str(gone(compute, spec).exit_reason)
@@ -138,8 +195,8 @@ def test_stop_forces_what_does_not_listen_with_all_it_started(world: World, grac
     assert not slot.alive()
 
 
-def test_stop_ends_one_that_was_frozen(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_stop_ends_one_that_was_frozen(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     one = ready(compute, spec)
     os.kill(one.pid or 0, signal.SIGSTOP)
@@ -148,19 +205,19 @@ def test_stop_ends_one_that_was_frozen(world: World) -> None:
     assert not gone(compute, spec).alive
 
 
-def test_the_grace_outlives_control(world: World) -> None:
-    compute, spec = world.compute(), world.spec(artifact=world.behave(ignore_term=True))
+def test_the_grace_outlives_control(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec(artifact=any_world.behave(ignore_term=True))
     compute.ensure(spec)
     ready(compute, spec)
     compute.stop(spec.instance_id, 300)
     compute.close()
-    again = world.compute()
+    again = any_world.compute()
     assert observed(again, spec).alive  # type: ignore[union-attr]
     gone(again, spec)
 
 
-def test_forget_moves_the_log_and_only_of_the_dead(world: World) -> None:
-    compute, spec = world.compute(), world.spec()
+def test_forget_moves_the_log_and_only_of_the_dead(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec()
     compute.ensure(spec)
     ready(compute, spec)
     compute.forget(spec.instance_id)
@@ -169,15 +226,16 @@ def test_forget_moves_the_log_and_only_of_the_dead(world: World) -> None:
     gone(compute, spec)
     compute.forget(spec.instance_id)
     assert observed(compute, spec) is None
-    log = world.data / "logs/endpoints/123456789012.us-east-1.ep/main" / f"{spec.instance_id}.log"
-    assert f"claimed for {spec.instance_id}" in log.read_text()
-    assert f"claimed for {spec.instance_id}" in compute.tail(spec.instance_id, 10)[-1]
+    log = any_world.data / "logs/endpoints/123456789012.us-east-1.ep/main" / f"{spec.instance_id}.log"
+    first = "serving the model" if any_world.image_digest else f"claimed for {spec.instance_id}"
+    assert first in log.read_text()
+    assert any(first in line for line in compute.tail(spec.instance_id, 10))
     compute.forget(spec.instance_id)
     compute.stop(spec.instance_id, 0)
 
 
-def test_a_model_that_does_not_load_says_why(world: World) -> None:
-    compute, spec = world.compute(), world.spec(artifact=world.behave(exit_on_load=3))
+def test_a_model_that_does_not_load_says_why(any_world: World) -> None:
+    compute, spec = any_world.compute(), any_world.spec(artifact=any_world.behave(exit_on_load=3))
     compute.ensure(spec)
     reason = str(gone(compute, spec).exit_reason)
     assert "exited with code 3" in reason
@@ -247,14 +305,14 @@ def test_a_start_that_fails_is_seen_as_gone_with_what_it_said(world: World) -> N
     assert "standin: told to fail" in str(gone(compute, spec).exit_reason)
 
 
-def test_the_limit_of_instances(world: World) -> None:
-    compute = world.compute(instances_max=1)
-    compute.ensure(world.spec(1))
+def test_the_limit_of_instances(any_world: World) -> None:
+    compute = any_world.compute(instances_max=1)
+    compute.ensure(any_world.spec(1))
     with pytest.raises(InsufficientCapacity, match="1 of at most 1 instances"):
-        compute.ensure(world.spec(2))
-    compute.stop(world.spec(1).instance_id, 0)
-    gone(compute, world.spec(1))
-    compute.ensure(world.spec(2))
+        compute.ensure(any_world.spec(2))
+    compute.stop(any_world.spec(1).instance_id, 0)
+    gone(compute, any_world.spec(1))
+    compute.ensure(any_world.spec(2))
 
 
 @pytest.mark.parametrize(
@@ -265,18 +323,18 @@ def test_the_limit_of_instances(world: World) -> None:
         ("variant", "a/b", "not a name"),
     ],
 )
-def test_what_cannot_run_is_refused(world: World, field: str, value: str, reason: str) -> None:
-    compute = world.compute(warm_slots=0)
+def test_what_cannot_run_is_refused(any_world: World, field: str, value: str, reason: str) -> None:
+    compute = any_world.compute(warm_slots=0)
     with pytest.raises(StartRefused, match=reason):
-        compute.ensure(replace(world.spec(), **{field: value}))
+        compute.ensure(replace(any_world.spec(), **{field: value}))
     assert compute.inventory() == []
 
 
-def test_a_missing_archive_is_refused_and_leaves_nothing(world: World) -> None:
-    compute = world.compute(warm_slots=0)
+def test_a_missing_archive_is_refused_and_leaves_nothing(any_world: World) -> None:
+    compute = any_world.compute(warm_slots=0)
     with pytest.raises(StartRefused, match="not unpacked"):
-        compute.ensure(world.spec(artifact="b" * 64))
-    assert slots_of(world.data) == []
+        compute.ensure(any_world.spec(artifact="b" * 64))
+    assert slots_of(any_world.data) == []
 
 
 def test_no_other_child_of_control_holds_a_lock(world: World) -> None:
@@ -319,11 +377,9 @@ def test_end_all_ends_everything_without_control(world: World) -> None:
     assert len(again.inventory()) == 2
 
 
-def _sleeps_below(pid: int, server: int | None) -> bool:
+def _sleeps(pid: int, mark: str) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
         with open(f"/proc/{pid}/cmdline") as file:
-            return int(fields[1]) == server and "sleep" in file.read()
+            return f"time.sleep(1000)  # {mark}" in file.read()
     except OSError:
         return False
