@@ -65,12 +65,15 @@ async def _control(settings: Settings) -> None:
     from eyrie.adapters.feed import Feed
     from eyrie.adapters.instance_logs import InstanceLogs
     from eyrie.adapters.instance_types import load_instance_types
+    from eyrie.adapters.job_runs import ProcessJobRuns
     from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
     from eyrie.adapters.model_rooms import SlotRooms
     from eyrie.adapters.store_sql import SqlStore, StoreVersionError
     from eyrie.adapters.target_models import TargetCache
     from eyrie.control.app import ControlApp, Surroundings
+    from eyrie.control.jobs import Jobs
     from eyrie.control.loop import Loop
+    from eyrie.control.metering import Metering
     from eyrie.control.model_door import ModelDoor
     from eyrie.control.model_loads import ModelLoads
     from eyrie.control.story import Observation
@@ -100,6 +103,8 @@ async def _control(settings: Settings) -> None:
     loop = Loop(store, compute, artifacts, feed, clock, identity, settings)
     targets = TargetCache(settings.data, objects, keys_used, settings.target_models_bytes_max)
     loads = ModelLoads(loop.endpoints, targets, SlotRooms())
+    runs = ProcessJobRuns(settings, compute.isolation, artifacts, keys_used, clock)
+    jobs = Jobs(store, runs, clock, settings.jobs_max)
     surroundings = Surroundings(
         settings,
         store,
@@ -110,23 +115,29 @@ async def _control(settings: Settings) -> None:
         load_instance_types(settings.data),
         metrics,
         lambda: Observation(compute.inventory(), _slots(compute.stats()), loads.count),
+        jobs.wake,
     )
     credentials = Credentials.load(keys) if settings.auth else Credentials()
     app = ControlApp(surroundings, credentials)
     compute.start()
     metrics.start()
-    await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600))
+    metering = Metering(metrics, clock, feed.size)
+    await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600), metering.take)
     server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
     door = ModelDoor(loads)
     models = await serve_http(door.handle, listen_unix(str(run / "models.sock"), mode=0o600), Limits())
     driving, surveying = asyncio.create_task(loop.run()), asyncio.create_task(door.survey())
+    toiling = asyncio.create_task(jobs.run())
     await _told_to_stop(driving)
     await server.close(settings.drain_ms)
     await models.close(settings.drain_ms)
     driving.cancel()
     surveying.cancel()
+    toiling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await driving
+    with contextlib.suppress(asyncio.CancelledError):
+        await toiling
     door.close()
     await feed.close()
     app.close()

@@ -36,6 +36,10 @@ class Heard:
         self.acks: list[set[EndpointKey]] = []
         self.idle: list[str] = []
         self.ejects: list[tuple[EndpointKey, str, str]] = []
+        self.meters: list[dict[str, Any]] = []
+
+    def metered(self, told: dict[str, Any]) -> None:
+        self.meters.append(told)
 
     def acknowledged(self, keys: set[EndpointKey]) -> None:
         self.acks.append(keys)
@@ -65,7 +69,7 @@ class Worker:
 @asynccontextmanager
 async def running(data: Path) -> AsyncIterator[tuple[Feed, Heard]]:
     feed, heard = Feed(data), Heard()
-    await feed.start(heard, listen_unix(str(data / "run" / "feed.sock")))
+    await feed.start(heard, listen_unix(str(data / "run" / "feed.sock")), heard.metered)
     try:
         yield feed, heard
     finally:
@@ -217,6 +221,7 @@ def test_ejections_are_passed_on(tmp_path: Path) -> None:
             worker.say(eject={"instance": "i-1", "endpoint": SLUG, "why": "connection refused"})
             await until(lambda: heard.ejects == [(KEY, "i-1", "connection refused")])
             worker.say(meter={"anything": 1})
+            await until(lambda: heard.meters == [{"anything": 1}])
             worker.writer.close()
 
     run(scenario())

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,19 +74,22 @@ class Feed:
         self._published: dict[str, int] = {}
         self._withdrawn: dict[str, int] = {}
         self._targets: dict[str, frozenset[str]] = {}  # of each published table
+        self._sizes: dict[str, dict[str, int]] = {}  # and how many each variant has
         self._left: dict[str, tuple[str, int]] = {}  # instance -> its endpoint and the first table without it
         self._absent: tuple[float, frozenset[int]] = (-1e9, frozenset())  # pids with a lock and no connection
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: asyncio.Server | None = None
         self._listener: Listener | None = None
+        self._metered: Callable[[dict[str, Any]], None] = lambda told: None
         self._hinted: set[str] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._routes.mkdir(parents=True, exist_ok=True)
         self._run.mkdir(parents=True, exist_ok=True)
         self._read_published()
 
-    async def start(self, listener: Listener, sock: socket.socket) -> None:
-        """Serve on `sock`, which listens at `run/feed.sock`."""
+    async def start(self, listener: Listener, sock: socket.socket, metered: Callable[[dict[str, Any]], None]) -> None:
+        """Serve on `sock`, which listens at `run/feed.sock`. `metered` gets the workers' rollups."""
+        self._metered = metered
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=LINE_BYTES_MAX)
@@ -109,6 +113,7 @@ class Feed:
                 return
             _write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route))
             self._published[slug] = route.generation
+            self._sizes[slug] = {v.name: len(v.targets) for v in route.variants}
             self._withdrawn.pop(slug, None)
             self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.variants for t in v.targets))
         self._hint(slug)
@@ -120,6 +125,7 @@ class Feed:
                 return
             (self._routes / f"{key.slug}.json").unlink(missing_ok=True)
             self._published.pop(key.slug, None)
+            self._sizes.pop(key.slug, None)
             if len(self._withdrawn) > REMEMBERED_MAX:
                 self._withdrawn.clear()
             self._withdrawn[key.slug] = generation
@@ -151,6 +157,10 @@ class Feed:
         with self._lock:
             return {EndpointKey.from_slug(slug): generation for slug, generation in self._published.items()}
 
+    def size(self, key: EndpointKey, variant: str) -> int:
+        """How many instances of a variant are in the published table."""
+        return self._sizes.get(key.slug, {}).get(variant, 0)
+
     def workers(self) -> list[str]:
         """Names of the connected workers."""
         with self._lock:
@@ -174,6 +184,7 @@ class Feed:
                 LOG.error("route table %s cannot be read: %s", path.name, error)
                 continue
             self._published[route.key.slug] = route.generation
+            self._sizes[route.key.slug] = {v.name: len(v.targets) for v in route.variants}
             self._targets[route.key.slug] = frozenset(t.instance_id for v in route.variants for t in v.targets)
 
     def _not_connected(self) -> frozenset[int]:
@@ -242,6 +253,8 @@ class Feed:
             worker.busy = frozenset(said["busy"])
         if "ack" in said or "gone" in said:
             self._listener.acknowledged(self._hear_tables(worker, said.get("ack", {}), said.get("gone", ())))
+        if "meter" in said:
+            self._metered(said["meter"])
         if "idle" in said:
             with self._lock:
                 if len(worker.idle) > REMEMBERED_MAX:

@@ -2,49 +2,99 @@
 
 A rollup goes to control over the feed once a second, what changed only:
 `{"meter": {"at_s": 1763712000, "endpoints": {SLUG: {VARIANT: {INSTANCE: ROLLUP}}}, "counters": {NAME: N}}}` with ROLLUP
-`{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "peak": most at once, "model": {BUCKET: N}, "overhead":
-{BUCKET: N}}`.
-A bucket is that of `bucket(us)`: eight to an octave, so a value is known within 12.5 %.
+`{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "em": model errors, "peak": most at once, "model": {BUCKET: N},
+"model_us": their sum, "overhead": {BUCKET: N}, "overhead_us"}`, and of a multi-model endpoint
+`"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too.
+Buckets are those of `domain.metrics`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from eyrie.domain.metrics import bucket_of
+
 Histogram = dict[int, int]
 
 
-def bucket(us: int) -> int:
-    """The log bucket of a duration in microseconds: eight buckets an octave, 0 to 7 exact."""
-    if us < 8:
-        return max(us, 0)
-    bits = us.bit_length()
-    return (bits - 3) * 8 + ((us >> (bits - 4)) & 7)
+_BUCKETS = tuple(map(bucket_of, range(8_192)))  # most durations are found here
 
 
-def bucket_floor(index: int) -> int:
-    """The smallest duration in microseconds of a bucket."""
-    if index < 8:
-        return index
-    octave, eighth = divmod(index, 8)
-    return (8 + eighth) << (octave - 1)
+def _add(histogram: Histogram, us: int) -> None:
+    index = _BUCKETS[us] if us < 8_192 else bucket_of(us)
+    histogram[index] = histogram.get(index, 0) + 1
 
 
-_BUCKETS = tuple(bucket(us) for us in range(4_096))  # most durations are found here
+class ModelCounts:
+    """What one instance of a multi-model endpoint did with its models in a second. Durations are microseconds."""
+
+    __slots__ = ("download", "hits", "load", "loaded", "misses", "unload", "wait")
+
+    def __init__(self) -> None:
+        self.hits = 0  # requests whose model was loaded: ModelCacheHit is hits of both
+        self.misses = 0
+        self.loaded = 0  # LoadedModelCount, as last heard; 0: not heard
+        self.wait: Histogram = {}  # ModelLoadingWaitTime, of the requests that missed
+        self.download: Histogram = {}  # ModelDownloadingTime
+        self.load: Histogram = {}  # ModelLoadingTime
+        self.unload: Histogram = {}  # ModelUnloadingTime
+
+    def add_request(self, hit: bool, waited_us: int) -> None:
+        """An answered request: whether its model was there, and how long it waited for it."""
+        if hit:
+            self.hits += 1
+        else:
+            self.misses += 1
+            _add(self.wait, waited_us)
+
+    def add_load(self, told: dict[str, Any]) -> None:
+        """A load, as control told of it."""
+        self.loaded = int(told.get("models") or 0)
+        if told.get("already"):
+            return
+        _add(self.load, int(told.get("load_us") or 0))
+        if told.get("download_us"):
+            _add(self.download, int(told["download_us"]))
+        self.add_unloads([int(us) for us in told.get("unload_us") or ()])
+
+    def add_unloads(self, durations_us: list[int]) -> None:
+        """Models that had to go."""
+        for us in durations_us:
+            _add(self.unload, us)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it travels."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Rollup:
     """One instance's second."""
 
-    __slots__ = ("client_errors", "model", "overhead", "peak", "requests", "server_errors", "taken")
+    __slots__ = (
+        "client_errors",
+        "model",
+        "model_errors",
+        "model_us",
+        "models",
+        "overhead",
+        "overhead_us",
+        "peak",
+        "requests",
+        "server_errors",
+        "taken",
+    )
 
     def __init__(self) -> None:
         self.taken = False  # its second has ended: count in another
         self.requests = 0
         self.client_errors = 0
         self.server_errors = 0
+        self.model_errors = 0  # among the errors of the client's kind
+        self.model_us = 0  # in all
+        self.overhead_us = 0
         self.peak = 0
         self.model: Histogram = {}
+        self.models: ModelCounts | None = None  # of a multi-model endpoint
         self.overhead: Histogram = {}
 
     def add(self, status: int, model_us: int, overhead_us: int, outstanding: int) -> None:
@@ -55,22 +105,37 @@ class Rollup:
                 self.server_errors += 1
             else:
                 self.client_errors += 1
+                if status == 424:  # Failed Dependency: what the model itself answered, or failed to
+                    self.model_errors += 1
         if outstanding > self.peak:
             self.peak = outstanding
-        index = _BUCKETS[model_us] if model_us < 4_096 else bucket(model_us)
+        self.model_us += model_us
+        self.overhead_us += overhead_us
+        index = _BUCKETS[model_us] if model_us < 8_192 else bucket_of(model_us)
         self.model[index] = self.model.get(index, 0) + 1
-        index = _BUCKETS[overhead_us] if overhead_us < 4_096 else bucket(overhead_us)
+        index = _BUCKETS[overhead_us] if overhead_us < 8_192 else bucket_of(overhead_us)
         self.overhead[index] = self.overhead.get(index, 0) + 1
+
+    def of_models(self) -> ModelCounts:
+        """The counts of target models, from now on among these."""
+        if self.models is None:
+            self.models = ModelCounts()
+        return self.models
 
     def as_json(self) -> dict[str, Any]:
         """As it travels."""
+        models = {"models": self.models.as_json()} if self.models is not None else {}
         return {
+            **models,
             "n": self.requests,
             "e4": self.client_errors,
             "e5": self.server_errors,
+            "em": self.model_errors,
             "peak": self.peak,
             "model": self.model,
+            "model_us": self.model_us,
             "overhead": self.overhead,
+            "overhead_us": self.overhead_us,
         }
 
 

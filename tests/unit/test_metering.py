@@ -1,0 +1,103 @@
+"""Workers' rollups become SageMaker's metrics, each with its unit and dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eyrie.control.metering import Metering, measurements
+from eyrie.domain.metrics import Measured, Summary
+from eyrie.domain.names import EndpointKey
+from eyrie.gateway.meter import Meter
+from eyrie.ports import MetricsFull
+
+KEY = EndpointKey("123456789012", "us-east-1", "churn")
+ONE, TWO = ("EndpointName", "churn"), ("VariantName", "v")
+
+
+def told(*answers: tuple[str, int, int, int, int]) -> dict[str, Any]:
+    """A worker's second: instance, status, microseconds of model and gateway, and how many at once."""
+    meter = Meter()
+    for instance, *rest in answers:
+        meter.rollup(KEY.slug, "v", instance).add(*rest)
+    found = meter.take(1_700_000_000)
+    assert found is not None
+    return found
+
+
+def by_dimensions(measured: list[Measured]) -> dict[tuple[tuple[str, str], ...], dict[str, Summary]]:
+    found: dict[tuple[tuple[str, str], ...], dict[str, Summary]] = {}
+    for one in measured:
+        found.setdefault(one.metric.dimensions, {})[one.metric.name] = one.summary
+    return found
+
+
+def test_a_second_of_two_instances() -> None:
+    second = told(("i-1", 200, 100, 10, 1), ("i-1", 424, 300, 20, 2), ("i-2", 200, 900, 30, 4), ("", 503, 0, 40, 0))
+    measured = list(measurements(KEY, second["endpoints"][KEY.slug], 5_000, lambda key, variant: 2))
+    assert {m.at_ms for m in measured} == {5_000}
+    assert {m.unit for m in measured if m.metric.name.endswith("Latency")} == {"Microseconds"}
+    found = by_dimensions(measured)
+    assert set(found) == {(ONE,), (ONE, TWO), (ONE, ("InstanceId", "i-1"), TWO), (ONE, ("InstanceId", "i-2"), TWO)}
+    variant = found[ONE, TWO]
+    assert (variant["Invocations"].count, variant["Invocations"].total) == (4, 4)
+    assert (variant["InvocationsPerInstance"].count, variant["InvocationsPerInstance"].total) == (4, 2)
+    assert (variant["Invocation4XXErrors"].count, variant["Invocation4XXErrors"].total) == (4, 1)
+    assert (variant["Invocation5XXErrors"].count, variant["Invocation5XXErrors"].total) == (4, 1)
+    assert variant["InvocationModelErrors"].total == 1
+    latency = variant["ModelLatency"]
+    assert (latency.count, latency.total) == (3, 1300)
+    assert latency.lowest == pytest.approx(100, rel=0.01)
+    assert latency.highest == pytest.approx(900, rel=0.01)
+    assert (variant["OverheadLatency"].count, variant["OverheadLatency"].total) == (4, 100)
+    assert variant["ConcurrentRequestsPerModel"].highest == 4
+    assert variant["Invocations"].spread_known
+    assert variant["Invocation4XXErrors"].spread_known
+    assert found[(ONE,)]["Invocations"].total == 4
+    alone = found[ONE, ("InstanceId", "i-1"), TWO]
+    assert (alone["Invocations"].total, alone["ModelLatency"].total) == (2, 400)
+    assert "InvocationsPerInstance" not in alone
+
+
+class Kept:
+    """A Metrics port that remembers, or has no room."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.measured: list[Measured] = []
+        self.full = full
+
+    def record(self, measured: list[Measured]) -> None:
+        if self.full:
+            raise MetricsFull("no room")
+        self.measured += measured
+
+    def series(self, *_: object) -> list[Any]:
+        return []
+
+    def summaries(self, *_: object) -> dict[int, Summary]:
+        return {}
+
+
+class Clock:
+    def now_ms(self) -> int:
+        return 7_000
+
+
+def test_what_a_worker_tells_is_recorded_and_no_room_costs_nobody_anything() -> None:
+    kept = Kept()
+    metering = Metering(kept, Clock(), lambda key, variant: 0)
+    metering.take(told(("i-1", 200, 100, 10, 1)))
+    assert {m.metric.scope.account for m in kept.measured} == {KEY.account}
+    per_instance = [m for m in kept.measured if m.metric.name == "InvocationsPerInstance"]
+    assert per_instance[0].summary.total == 1  # an instance that has just left the table counts as one
+    Metering(Kept(full=True), Clock(), lambda key, variant: 1).take(told(("i-1", 200, 100, 10, 1)))
+
+
+NONE = [{"endpoints": 3}, {"endpoints": {"x": {}}}, {"endpoints": {KEY.slug: {"v": {"i": {}}}}}]
+
+
+@pytest.mark.parametrize("line", NONE)
+def test_what_is_no_rollup_is_refused(line: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        Metering(Kept(), Clock(), lambda key, variant: 1).take(line)
