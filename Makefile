@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ test-unit: setup
 test-process: setup
 	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
 
-test-heavy: setup setup-sdk setup-frameworks
+test-heavy: setup setup-sdk setup-frameworks setup-clients
 	$(PYTEST) -m heavy tests
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
+
+setup-clients: # tritonclient and KServe's client of the Open Inference Protocol
+	@.ci/setup .venv-clients tests/clients/clients.lock
 
 setup-sdk: # The SageMaker SDK's versions 2 and 3 are one package name: an environment each
 	@.ci/setup .venv-sdk2 tests/sdk/sdk2.lock
@@ -72,5 +75,5 @@ lock: setup # Write requirements.lock anew, with the newest versions
 	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-sdk2 .venv-sdk3 .venv-bench-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-sdk2 .venv-sdk3 .venv-clients .venv-bench-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

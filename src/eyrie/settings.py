@@ -39,6 +39,7 @@ class Settings:
     sandbox: str = "auto"  # auto | bubblewrap | process
     instances_max: int = 0  # 0: overcommit without limit; else InsufficientInstanceCapacity beyond
     invoke_timeout_ms: int = 60_000
+    stream_timeout_ms: int = 480_000  # of a streamed reply, from its first byte
     body_bytes_max: int = 26_214_400
     bodies_in_flight_bytes_max: int = 536_870_912
     hold_ms: int = 10_000  # how long a request waits when its endpoint has no instance at all, within its deadline

@@ -328,7 +328,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("header", ["Session-Id", "Target-Model", "Target-Container-Hostname", "Inference-Component"])
+@pytest.mark.parametrize("header", ["Target-Model", "Target-Container-Hostname", "Inference-Component"])
 def test_what_is_not_built_is_refused_in_words(header: str) -> None:
     async def test(w: World) -> None:
         one = await w.instance("i-1")
@@ -336,7 +336,7 @@ def test_what_is_not_built_is_refused_in_words(header: str) -> None:
         got = await w.invoke(**{SM + header: "x"})
         assert (got.status, got.headers["x-amzn-errortype"]) == (400, "ValidationError")
         assert "not built yet" in got.json()["Message"]
-        for action in ("async-invocations", "invocations-response-stream"):
+        for action in ("async-invocations", "invocations-bidirectional-stream"):
             got = await w.invoke(action=action)
             assert (got.status, got.headers["x-amzn-errortype"]) == (400, "ValidationError")
         assert one.calls == []

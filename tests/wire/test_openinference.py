@@ -79,7 +79,7 @@ def test_bytes_that_are_no_text_travel_as_base64() -> None:
             [tensor("a", "BOOL", [2], [True, False]), tensor("b", "INT8", [2], [1, 2])],
             b"1,1\n0,2\n",
         ),
-        ({"content_type": "application/json"}, [tensor("x", "INT8", [1, 2], [1, 2])], b'{"inputs": [[1, 2]]}'),
+        ({"content_type": "application/json"}, [tensor("x", "INT8", [1, 2], [1, 2])], b'{"instances": [[1, 2]]}'),
     ],
 )
 def test_a_client_may_say_what_the_model_is_given(parameters: Any, inputs: list[Any], expected: bytes) -> None:
@@ -99,9 +99,9 @@ def shown(found: list[Tensor]) -> list[tuple[str, str, list[int], list[Any]]]:
 @pytest.mark.parametrize(
     ("kind", "body", "expected"),
     [
-        ("application/json", b"[1, 2]", [("predict", "INT64", [2], [1, 2])]),
-        ("application/json; charset=utf-8", b"[[0.5, 1]]", [("predict", "FP64", [1, 2], [0.5, 1.0])]),
-        ("application/json", b'{"predictions": [0.5]}', [("predict", "FP64", [1], [0.5])]),
+        ("application/json", b"[1, 2]", [("output", "INT64", [2], [1, 2])]),
+        ("application/json; charset=utf-8", b"[[0.5, 1]]", [("output", "FP64", [1, 2], [0.5, 1.0])]),
+        ("application/json", b'{"predictions": [0.5]}', [("output", "FP64", [1], [0.5])]),
         ("application/json", b'{"predictions": [{"score": 0.5}, {"score": 1}]}', [("score", "FP64", [2], [0.5, 1])]),
         (
             "application/json",
@@ -115,17 +115,17 @@ def shown(found: list[Tensor]) -> list[tuple[str, str, list[int], list[Any]]]:
         ),
         ("application/json", b'{"outputs": {"a": [[1]]}}', [("a", "INT64", [1, 1], [1])]),
         ("application/json", b'{"a": [1], "b": "x"}', [("a", "INT64", [1], [1]), ("b", "BYTES", [1], ["x"])]),
-        ("application/json", b"0.5", [("predict", "FP64", [1], [0.5])]),
-        ("application/json", b"null", [("predict", "BYTES", [1], ["null"])]),
-        ("application/json", b"[[1], [1, 2]]", [("predict", "BYTES", [1], ["[[1], [1, 2]]"])]),
-        ("application/json", b'{"a": {"b": 1}}', [("predict", "BYTES", [1], ['{"a": {"b": 1}}'])]),
-        ("application/jsonlines", b"1\n2\n", [("predict", "INT64", [2], [1, 2])]),
-        ("text/csv", b"0\n1\n", [("predict", "FP64", [2], [0, 1])]),
-        ("text/csv; charset=utf-8", b"0.5,1\n", [("predict", "FP64", [2], [0.5, 1])]),
-        ("text/csv", b"1,2\n3,4\n", [("predict", "FP64", [2, 2], [1, 2, 3, 4])]),
-        ("text/csv", b"a,b\n", [("predict", "BYTES", [1], ["a,b\n"])]),
-        ("text/plain", b"hello", [("predict", "BYTES", [1], ["hello"])]),
-        ("", b"hello", [("predict", "BYTES", [1], ["hello"])]),
+        ("application/json", b"0.5", [("output", "FP64", [1], [0.5])]),
+        ("application/json", b"null", [("output", "BYTES", [1], ["null"])]),
+        ("application/json", b"[[1], [1, 2]]", [("output", "BYTES", [1], ["[[1], [1, 2]]"])]),
+        ("application/json", b'{"a": {"b": 1}}', [("output", "BYTES", [1], ['{"a": {"b": 1}}'])]),
+        ("application/jsonlines", b"1\n2\n", [("output", "INT64", [2], [1, 2])]),
+        ("text/csv", b"0\n1\n", [("output", "FP64", [2], [0, 1])]),
+        ("text/csv; charset=utf-8", b"0.5,1\n", [("output", "FP64", [2], [0.5, 1])]),
+        ("text/csv", b"1,2\n3,4\n", [("output", "FP64", [2, 2], [1, 2, 3, 4])]),
+        ("text/csv", b"a,b\n", [("output", "BYTES", [1], ["a,b\n"])]),
+        ("text/plain", b"hello", [("output", "BYTES", [1], ["hello"])]),
+        ("", b"hello", [("output", "BYTES", [1], ["hello"])]),
     ],
 )
 def test_a_models_reply_becomes_tensors(kind: str, body: bytes, expected: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_reply_that_is_not_what_it_says_is_told(kind: str, body: bytes) -> Non
         v2.model_output(kind, body)
 
 
-ONE = Tensor("predict", "INT16", (2,), b"\x01\x00\x02\x00")
+ONE = Tensor("output", "INT16", (2,), b"\x01\x00\x02\x00")
 TWO = Tensor("label", "BYTES", (1,), [b"ab"])
 
 
@@ -167,15 +167,15 @@ def test_an_only_output_has_the_name_it_is_asked_for_by() -> None:
 
 def test_outputs_are_chosen_and_each_is_sent_as_asked() -> None:
     asked = request(
-        outputs=[{"name": "label", "parameters": {"binary_data": True}}, {"name": "predict"}],
+        outputs=[{"name": "label", "parameters": {"binary_data": True}}, {"name": "output"}],
     )
     length, body = v2.encode_reply(asked, [ONE, TWO], "m", "v")
     assert length is not None
     outputs = json.loads(body[:length])["outputs"]
-    assert [o["name"] for o in outputs] == ["label", "predict"]
+    assert [o["name"] for o in outputs] == ["label", "output"]
     assert outputs[1]["data"] == [1, 2]
     assert body[length:] == b"\x02\x00\x00\x00ab"
-    with pytest.raises(v2.ProtocolError, match="no output 'z', it has predict, label"):
+    with pytest.raises(v2.ProtocolError, match="no output 'z', it has output, label"):
         v2.encode_reply(request(outputs=[{"name": "z"}]), [ONE, TWO], "m", "v")
 
 

@@ -271,7 +271,10 @@ KEPT = {
 }
 
 COMPANIONS = {
-    "sagemaker-runtime": {"InvokeEndpoint": "acts (by the gateway)"},
+    "sagemaker-runtime": {
+        "InvokeEndpoint": "acts (by the gateway), sessions included",
+        "InvokeEndpointWithResponseStream": "acts (by the gateway)",
+    },
     "sts": {"GetCallerIdentity": "acts: an assumed role named Eyrie, of the account of the access key"},
     "iam": {
         "CreateRole": "stored: no policy is evaluated",

@@ -1,6 +1,8 @@
 """A gateway worker, wired: the chain that a request passes, and the life of the process.
 
     head -> a path of InvokeEndpoint? -> Invoker (signature, room, variant, instance, reply)
+         (with a response stream: a StreamInvocation of the same Invoker)
+         -> /v2: the Open Inference Protocol -> OpenInference (infer: an InferInvocation of the same Invoker)
          -> a runtime feature that is not built? -> a modelled refusal
          -> anything else -> Forwarder (control or objects)
 
@@ -25,7 +27,10 @@ from eyrie.gateway.forward import Forwarder
 from eyrie.gateway.health import Health
 from eyrie.gateway.invoke import Invoker
 from eyrie.gateway.meter import Meter
+from eyrie.gateway.openinference import OpenInference
 from eyrie.gateway.routes import RouteBook
+from eyrie.gateway.sessions import Sessions, signing_key
+from eyrie.gateway.stream import StreamInvocation
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server, listen
 from eyrie.http1.shapes import Varying
@@ -47,6 +52,7 @@ VARYING = {
     b"amz-sdk-request": Varying(rb"[0-9A-Za-z=]{1,32}(?:; [0-9A-Za-z=]{1,32}){0,3}"),
 }
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
+_STREAMS_MAY_END = 0.9  # of drain_ms: then those that have begun are told that the worker stops
 _QUIET_MS = 1_000  # at the end, a connection that was idle for so long is closed without a word
 
 
@@ -65,7 +71,9 @@ class Gateway:
         verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
         self.book = RouteBook(settings.data / "routes", loop)
         self.feed = Feed(run / "feed.sock", name, self.book, self.meter)
-        self.invoker = Invoker(settings, verifier, self.book, self.meter, self.sweep)
+        sessions = Sessions(signing_key(settings.data / "credentials.json"))
+        self.invoker = Invoker(settings, verifier, sessions, self.book, self.meter, self.sweep)
+        self.inference = OpenInference(settings, self.invoker)
         self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
         self.invoker.health = self.health
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
@@ -88,13 +96,15 @@ class Gateway:
         path, _, query = target.partition(b"?")
         found = destination(connection.method, path, query, connection.fields.get)
         if found.kind is not Kind.INVOKE:
-            if found.service == "sagemaker-runtime" and found.endpoint:
+            if found.kind is Kind.INFER:
+                self.inference.head(connection, path)
+            elif found.service == "sagemaker-runtime" and found.endpoint:
                 self._not_built(connection, found.action)
             else:
                 self.forwarder.head(connection, found)
             return
         if found.action != "invocations":
-            self._not_built(connection, found.action)
+            self.invoker.head(connection, found.endpoint, path, query, StreamInvocation)
             return
         if not query and b"%" not in path:
             if len(self._names) >= _NAMES_MAX:
@@ -105,7 +115,6 @@ class Gateway:
     def _not_built(self, connection: Connection, action: str) -> None:
         what = {
             "async-invocations": "InvokeEndpointAsync",
-            "invocations-response-stream": "InvokeEndpointWithResponseStream",
             "invocations-bidirectional-stream": "InvokeEndpointWithBidirectionalStream",
         }.get(action)
         said = f"{what} is not supported: not built yet." if what else f"The runtime has no operation {action[:64]!r}."
@@ -151,6 +160,7 @@ class Gateway:
         self.health.turn(now)
         self.invoker.turn(now)
         self.forwarder.turn(now)
+        self.inference.turn(now)
         self.feed.tell_idle()
         if int(now) != self._second:
             self._second = int(now)
@@ -212,7 +222,9 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     log.info("%s serves %d endpoints", name, len(gateway.book.endpoints))
     await stop.wait()
     log.info("%s stops", name)
+    breaking_off = loop.call_later(settings.drain_ms / 1000 * _STREAMS_MAY_END, gateway.invoker.break_off)
     await server.close(settings.drain_ms, min(_QUIET_MS, settings.drain_ms))
+    breaking_off.cancel()
     gateway.stop()
     feeding.cancel()
     await asyncio.gather(feeding, return_exceptions=True)

@@ -6,7 +6,7 @@ ModelError carries the container's status and message (HTTP 424); the other code
 
 from __future__ import annotations
 
-from json import dumps
+from json import dumps, loads
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -38,6 +38,12 @@ def validation(message: str, status: int = 400) -> Reply:
 def unavailable(message: str) -> Reply:
     """ServiceUnavailable: worth trying again."""
     return error("ServiceUnavailable", message, 503)
+
+
+def model_not_ready(model: str) -> Reply:
+    """ModelNotReadyException: the model of a multi-model endpoint is on its way."""
+    said = f"The target model {model} is still being downloaded or loaded. Wait and try again."
+    return error("ModelNotReadyException", said, 429)
 
 
 def unknown_endpoint(name: str, account: str) -> Reply:
@@ -79,6 +85,23 @@ def timed_out(key: EndpointKey, container: str) -> Reply:
         "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
     )
     return model_error(key, container, 0, said.encode())
+
+
+def as_inference(reply: Reply) -> Reply:
+    """An error of sagemaker-runtime in the Open Inference Protocol's form. A container's own 4xx keeps its status; one
+    that did not answer at all is 504.
+    """
+    status, _, body = reply
+    said = loads(body)
+    if "OriginalStatusCode" in said:
+        original = said["OriginalStatusCode"]
+        status = original if 400 <= original < 500 else 500 if original else 504
+    return inference_error(str(said.get("OriginalMessage") or said["Message"]), status)
+
+
+def inference_error(message: str, status: int) -> Reply:
+    """An error of the Open Inference Protocol."""
+    return status, b"content-type: application/json\r\n", dumps({"error": message}).encode()
 
 
 def for_service(service: str, code: str, message: str, status: int) -> Reply:

@@ -10,8 +10,9 @@ budget (`health` tells them to). The deadline of all requests is kept by one swe
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import uuid4
 
 from eyrie.decide.routing import PoisonMemory, RetryBudget
@@ -19,11 +20,13 @@ from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
+from eyrie.gateway.sessions import NEW, Session, SessionError, Sessions, session_lines
 from eyrie.http1.server import Connection
 from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
 from eyrie.wire.auth import Claim, Form, Verifier
+from eyrie.wire.credentials import Identity
 from eyrie.wire.errors import ApiError
 
 if TYPE_CHECKING:
@@ -36,17 +39,29 @@ JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its he
 
 _SM = b"x-amzn-sagemaker-"
 _TARGET_VARIANT = _SM + b"target-variant"
-_FORWARDED = (_SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")  # and Content-Type, Accept
-_RETURNED = frozenset((b"content-type", _SM + b"custom-attributes"))
+_SESSION = _SM + b"session-id"
+FORWARDED = (_SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")  # and Content-Type, Accept
+CUSTOM_ATTRIBUTES = frozenset((_SM + b"custom-attributes",))
+_RETURNED = CUSTOM_ATTRIBUTES | {b"content-type"}
 _HEADER_BYTES_MAX = 1_024
 _NOT_BUILT = {
-    _SM + b"session-id": "sticky sessions (SessionId)",
     _SM + b"target-model": "multi-model endpoints (TargetModel)",
     _SM + b"target-container-hostname": "direct invocation of one container of several (TargetContainerHostname)",
     _SM + b"inference-component": "inference components (InferenceComponentName)",
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
-_SPECIAL = frozenset((*_NOT_BUILT, *_FORWARDED, _TARGET_VARIANT))
+_SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION))
+
+
+class Proof(Protocol):
+    """Whose request it is, and the last step of proving it."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose request the head says it is."""
+
+    def check_body(self, body: bytes) -> Identity:
+        """Prove it over the whole body. Raises ApiError."""
 
 
 class Known(NamedTuple):
@@ -55,6 +70,14 @@ class Known(NamedTuple):
     name: str  # of the endpoint
     form: Form | None  # None: every signature is checked from the beginning
     kinds: Kinds
+
+
+class StreamEnd(Enum):
+    """Why a reply that had begun was broken off."""
+
+    BROKEN = "the container ended it"
+    LATE = "its time was up"
+    LEAVING = "this worker stops"
 
 
 class RequestIds:
@@ -73,8 +96,17 @@ class RequestIds:
 class Invoker:
     """What all invocations of a worker share."""
 
-    def __init__(self, settings: Settings, verifier: Verifier, book: RouteBook, meter: Meter, sweep: Sweep) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: Verifier,
+        sessions: Sessions,
+        book: RouteBook,
+        meter: Meter,
+        sweep: Sweep,
+    ) -> None:
         self.settings = settings
+        self.sessions = sessions
         self.verifier = verifier
         self.book = book
         self.meter = meter
@@ -85,21 +117,35 @@ class Invoker:
         self.ids = RequestIds()
         self.active: set[Invocation] = set()  # their body is here, their reply is not complete
         self.reserved_bytes = 0  # of bodies in flight
+        self.forms: dict[tuple[str, int], tuple[str, str]] = {}  # what of `infer` an endpoint's containers understood
         self.now_ms = 0  # wall clock, as of the last sweep
         book.on_change = self.reconsider
 
-    def head(self, connection: Connection, name: str, path: bytes, query: bytes) -> None:
-        """A head of InvokeEndpoint was read: everything that can be refused without its body, is."""
+    def head(
+        self, connection: Connection, name: str, path: bytes, query: bytes, kind: type[Invocation] | None = None
+    ) -> None:
+        """A head of InvokeEndpoint was read: everything that can be refused without its body, is. `kind` answers where
+        it is not plain InvokeEndpoint.
+        """
         fields = connection.fields
         try:
             claim = self.verifier.check_head(b"POST", path, query, fields, "sagemaker-runtime", self.now_ms)
         except ApiError as refused:
             self.answer(connection, errors.from_api_error(refused))
             return
-        self._admit(connection, claim, name)
+        refusal = self.admit(connection, claim, name, None, kind)
+        if refusal is not None:
+            self.answer(connection, refusal)
 
-    def _admit(self, connection: Connection, claim: Claim, name: str, known: Known | None = None) -> None:
-        """The head proves itself; is there an endpoint, and room for the body?"""
+    def admit(
+        self,
+        connection: Connection,
+        claim: Proof,
+        name: str,
+        known: Known | None = None,
+        kind: type[Invocation] | None = None,
+    ) -> Reply | None:
+        """The head proves itself; is there an endpoint, and room for the body? None: an invocation waits for it."""
         identity = claim.identity
         endpoint = self.book.find(identity.account, identity.region, name)
         limit = endpoint.body_bytes_max if endpoint is not None else self.settings.body_bytes_max
@@ -108,15 +154,14 @@ class Invoker:
             length = limit
         elif length > limit:
             self.meter.count("bodies_too_large")
-            self.answer(connection, errors.body_too_large(limit))
-            return
+            return errors.body_too_large(limit)
         if self.reserved_bytes + length > self.settings.bodies_in_flight_bytes_max:
             self.meter.count("bodies_in_flight_limit")
-            self.answer(connection, errors.unavailable("Too many request bodies are in flight. Try again."))
-            return
+            return errors.unavailable("Too many request bodies are in flight. Try again.")
         self.reserved_bytes += length
-        connection.listener = Invocation(self, connection, claim, endpoint, name, length, known)
+        connection.listener = (kind or Invocation)(self, connection, claim, endpoint, name, length, known)
         connection.collect(limit)
+        return None
 
     def again(self, connection: Connection, known: Known) -> None:
         """A head came that differs from an accepted one in its varying values alone."""
@@ -124,10 +169,13 @@ class Invoker:
         if claim is None:
             self.head(connection, known.name, connection.target, b"")
         else:
-            self._admit(connection, claim, known.name, known)
+            refusal = self.admit(connection, claim, known.name, known)
+            if refusal is not None:
+                self.answer(connection, refusal)
 
-    def remember(self, connection: Connection, claim: Claim, name: str) -> None:
+    def remember(self, connection: Connection, claim: Proof, name: str) -> None:
         """The current request was accepted: the next one like it needs fewer looks."""
+        assert isinstance(claim, Claim)
         shape = connection.remember()
         if shape is not None and shape.derived is None:
             fields = connection.fields
@@ -146,6 +194,11 @@ class Invoker:
         endpoint.held.clear()
         for invocation in waiting:
             invocation.dispatch()
+
+    def break_off(self) -> None:
+        """This worker stops: end the replies that have begun and could not end in time."""
+        for invocation in tuple(self.active):
+            invocation.leave_begun()
 
     def turn(self, now: float) -> None:
         """Called by the sweep: answer those whose time is up."""
@@ -166,6 +219,9 @@ class Invocation:
     moved = False  # to another instance, after the first was lost to it
     _status = 0
     _special = False  # the request has headers of the runtime's own
+    _extra = b""  # those of them that the instance gets too, as lines
+    _sticky = False  # it is of a session, or begins one
+    _session: Session | None = None
     _streaming = False
     _variant = ""
 
@@ -173,7 +229,7 @@ class Invocation:
         self,
         invoker: Invoker,
         connection: Connection,
-        claim: Claim,
+        claim: Proof,
         endpoint: Endpoint | None,
         name: str,
         reserved: int,
@@ -210,14 +266,10 @@ class Invocation:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
         if self._known is None:
-            if not _SPECIAL.isdisjoint(connection.fields):
-                self._special = True
-                reply = self._check_fields(endpoint)
-                if reply is not None:
-                    self._refuse(reply)
-                    return
-            elif b"?" not in connection.target:
-                invoker.remember(connection, self._claim, self._name)
+            reply = self._look(endpoint)
+            if reply is not None:
+                self._refuse(reply)
+                return
         self._body = data
         invoker.budget.request()
         now = invoker.sweep.now
@@ -228,19 +280,58 @@ class Invocation:
         invoker.active.add(self)
         self.dispatch()
 
+    def _look(self, endpoint: Endpoint) -> Reply | None:
+        """A head that is looked at for the first time; a refusal, or None."""
+        if not _SPECIAL.isdisjoint(self._connection.fields):
+            return self._check_fields(endpoint)
+        if b"?" not in self._connection.target:
+            self._invoker.remember(self._connection, self._claim, self._name)
+        return None
+
     def _check_fields(self, endpoint: Endpoint) -> Reply | None:
+        """What the headers of the runtime's own mean for this request; a refusal, or None."""
+        self._special = True
         fields = self._connection.fields
         for name, feature in _NOT_BUILT.items():
             if name in fields:
                 return errors.validation(f"Endpoint {self._name} does not support {feature}: not built yet.")
-        if _TARGET_VARIANT not in fields:
+        self._extra = b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in FORWARDED if name in fields])
+        if _TARGET_VARIANT in fields:
+            self._variant = fields[_TARGET_VARIANT].decode("latin-1")
+            if self._variant not in endpoint.variants:
+                return self._unknown_variant(endpoint)
+        return self._check_session(endpoint, fields[_SESSION]) if _SESSION in fields else None
+
+    def _unknown_variant(self, endpoint: Endpoint) -> Reply:
+        return errors.validation(
+            f"Variant {self._variant} not found for endpoint {self._name} of account {endpoint.key.account}."
+        )
+
+    def _check_session(self, endpoint: Endpoint, said: bytes) -> Reply | None:
+        """A session begins (its container will name it), or this request belongs to one."""
+        self._sticky = True
+        said = said.strip()
+        if said == NEW:
+            self._extra += b"%b: %b\r\n" % (_SESSION, NEW)
             return None
-        self._variant = fields[_TARGET_VARIANT].decode("latin-1")
-        if self._variant not in endpoint.variants:
-            return errors.validation(
-                f"Variant {self._variant} not found for endpoint {self._name} of account {endpoint.key.account}."
+        try:
+            self._session = session = self._invoker.sessions.find(
+                said.decode("latin-1"), endpoint.slug, self._invoker.now_ms // 1000
             )
+        except SessionError as error:
+            return errors.validation(str(error))
+        target = endpoint.target(session.target)
+        if target is None:
+            return self._session_gone()
+        if self._variant and target.variant.name != self._variant:
+            return errors.validation(f"Session {session.token} is not one of variant {self._variant}.")
+        self._extra += b"%b: %b\r\n" % (_SESSION, session.container_id.encode())
+        self.moved = True  # it cannot: no other instance knows the session
         return None
+
+    def _session_gone(self) -> Reply:
+        token = self._session.token if self._session is not None else ""
+        return errors.validation(f"Session {token} not found: the instance that held it is gone.")
 
     def too_large(self, connection: Connection) -> None:
         """The body passed the limit while it came in."""
@@ -272,6 +363,9 @@ class Invocation:
         endpoint = self._endpoint
         assert endpoint is not None
         variant = None
+        if self._session is not None:
+            self._rejoin(endpoint, self._session)
+            return
         if self._variant:
             variant = endpoint.variants.get(self._variant)
             if variant is None:
@@ -296,18 +390,32 @@ class Invocation:
             else:
                 self._invoker.health.dead(instance, "nobody listens on its socket")
 
+    def _rejoin(self, endpoint: Endpoint, session: Session) -> None:
+        """Send the request to the target that holds its session; wait for one that is out of the route."""
+        target = endpoint.target(session.target)
+        if target is None:
+            self._finish(self._session_gone())
+            return
+        failure = self._send(target) if not target.ejected else Failure.REFUSED
+        if failure is Failure.FULL:
+            self._invoker.meter.count("instances_full")
+            self._finish(errors.unavailable(f"The instance of session {session.token} takes no more requests."))
+        elif failure is not None:
+            if not target.ejected:
+                self._invoker.health.dead(target, "nobody listens on its socket")
+            self._hold(endpoint)
+
+    def _kinds(self) -> Kinds:
+        """Content-Type and Accept that the instance is sent, of a head that is not known."""
+        fields = self._connection.fields
+        return fields.get(b"content-type"), fields.get(b"accept")
+
     def _send(self, instance: Instance) -> Failure | None:
         body = self._body
-        if self._known is not None:
-            kinds = self._known.kinds
-        else:
-            fields = self._connection.fields
-            kinds = (fields.get(b"content-type"), fields.get(b"accept"))
+        kinds = self._known.kinds if self._known is not None else self._kinds()
         head = instance.heads.get(kinds) or instance.head(kinds)
         if self._special:
-            for name in _FORWARDED:
-                if name in fields:
-                    head += b"%b: %b\r\n" % (name, fields[name])
+            head += self._extra
         try:
             if len(body) <= JOINED_BYTES_MAX:
                 instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
@@ -344,10 +452,12 @@ class Invocation:
         assert endpoint is not None
         self._leave()
         now = invoker.sweep.now
-        if dead and invoker.poison.died(self._hash(), instance.instance_id, now):
+        if dead and invoker.poison.died(self._hash(), instance.name, now):
             invoker.meter.count("poison")
             log.error("a request to %s ended two instances (%s): refused for a while", endpoint.slug, why)
             self._finish(self._poisoned(endpoint))
+        elif self._session is not None:
+            self._finish(self._session_gone())
         elif self.moved:
             self._finish(errors.unavailable(f"Two instances were lost to this request: {why}."))
         elif not invoker.budget.withdraw(now):
@@ -378,14 +488,25 @@ class Invocation:
             self._pieces.append(body)
             self.reply_end()
             return
+        if self._sticky:
+            self._reply_apart(head, body)
+            return
         self.channel = None
         if not invoker.poison.empty:
             invoker.poison.answered(self._hash())
-        returned = head.derived
-        if returned is None:
-            returned = head.derived = _returned(head.headers)
+        lines = head.derived
+        if lines is None:
+            lines = head.derived = returned(head.headers)
         self._account(status, instance)
-        self._connection.reply(status, instance.variant.invoked_line + invoker.ids.line() + returned, body)
+        self._connection.reply(status, instance.variant.invoked_line + invoker.ids.line() + lines, body)
+
+    def _reply_apart(self, head: ReplyHead, body: bytes) -> None:
+        """A whole reply, answered as one that comes in pieces: its head cannot be made from the container's alone."""
+        self.channel = None
+        self.reply_head(head.status, head.headers)
+        if self._start():
+            self._write(body)
+            self.reply_end()
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The head of the reply."""
@@ -397,20 +518,32 @@ class Invocation:
 
     def reply_data(self, piece: bytes) -> None:
         """A piece of the reply: of an error it is kept, else passed on."""
-        channel = self.channel
-        assert channel is not None
         if self._status >= 300:
             if sum(map(len, self._pieces)) <= errors.MODEL_MESSAGE_BYTES_MAX:
                 self._pieces.append(piece)
-        else:
-            if not self._streaming:
-                self._start()
-            self._connection.write(piece)
+        elif self._streaming or self._start():
+            self._write(piece)
 
-    def _start(self) -> None:
-        assert self.instance is not None
+    def _write(self, piece: bytes) -> None:
+        """A piece of the reply goes out."""
+        self._connection.write(piece)
+
+    def _start(self) -> bool:
+        """The head of the reply goes out. False where it cannot be passed on, and was answered with an error."""
+        instance, endpoint = self.instance, self._endpoint
+        assert instance is not None
+        assert endpoint is not None
+        try:
+            lines = self._reply_lines(instance)
+            if self._sticky:
+                lines += self._session_lines(instance)
+        except SessionError as error:
+            self._leave(keep_instance=True)
+            self._finish(errors.model_error(endpoint.key, instance.variant.container, 0, str(error).encode()))
+            return False
         self._streaming = True
-        self._connection.start(self._status, self._reply_lines(self.instance), self._reply_length())
+        self._connection.start(self._status, lines, self._reply_length())
+        return True
 
     def reply_end(self) -> None:
         """The reply is whole."""
@@ -424,10 +557,9 @@ class Invocation:
             container = instance.variant.container
             self._finish(errors.model_error(endpoint.key, container, self._status, b"".join(self._pieces)))
             return
-        if not self._streaming:
-            self._start()
-        self._account(self._status, self.instance)
-        self._connection.finish()
+        if self._streaming or self._start():
+            self._account(self._status, self.instance)
+            self._connection.finish()
 
     def reply_failed(self, failure: Failure, began: bool) -> None:
         """There is no (whole) reply."""
@@ -448,9 +580,20 @@ class Invocation:
             return
         if self._connection.reply_started:
             self._account(599, instance)
-            self._connection.abort()
+            self._break_off(StreamEnd.BROKEN)
         else:
             self._finish(errors.model_error(endpoint.key, instance.variant.container, self._status, said, False))
+
+    def leave_begun(self) -> None:
+        """This worker stops: where the reply has begun, it ends here."""
+        if self.instance is not None and self._connection.reply_started:
+            self._leave(keep_instance=True)
+            self._account(599, self.instance)
+            self._break_off(StreamEnd.LEAVING)
+
+    def _break_off(self, why: StreamEnd) -> None:
+        """A reply that has begun cannot be ended well: the client sees that it is cut."""
+        self._connection.abort()
 
     def writable(self, writable: bool) -> None:
         """The body is held whole in any case, and its size is bounded: nothing to pause."""
@@ -469,14 +612,19 @@ class Invocation:
         self._leave(keep_instance=True)
         if self._connection.reply_started:
             self._account(599, self.instance)
-            self._connection.abort()
+            self._break_off(StreamEnd.LATE)
         else:
             self._finish(errors.timed_out(endpoint.key, container))
 
     # --- endings ----------------------------------------------------------------------------------------------------
 
     def _reply_lines(self, instance: Instance) -> bytes:
-        return instance.variant.invoked_line + self._invoker.ids.line() + _returned(self._headers)
+        return instance.variant.invoked_line + self._invoker.ids.line() + returned(self._headers)
+
+    def _session_lines(self, instance: Instance) -> bytes:
+        """What the reply tells of a session begun or closed. Raises SessionError."""
+        sessions, now_s = self._invoker.sessions, self._invoker.now_ms // 1000
+        return session_lines(self._headers, self._session, sessions, instance.endpoint.slug, instance.name, now_s)
 
     def _reply_length(self) -> int | None:
         for name, value in self._headers:
@@ -549,9 +697,9 @@ class Invocation:
         self._reserved = 0
 
 
-def _returned(headers: list[tuple[bytes, bytes]]) -> bytes:
+def returned(headers: list[tuple[bytes, bytes]], names: frozenset[bytes] = _RETURNED) -> bytes:
     """The lines of a container's reply that the client gets to see."""
-    kept = [(name, value) for name, value in headers if name in _RETURNED and len(value) <= _HEADER_BYTES_MAX]
+    kept = [(name, value) for name, value in headers if name in names and len(value) <= _HEADER_BYTES_MAX]
     return b"".join([b"%b: %b\r\n" % pair for pair in kept])
 
 

@@ -189,6 +189,11 @@ class Endpoint:
         self._wheel = Wheel(weights, self._wheel.place())
         self._variants = [self.variants[name] for name in self._wheel.names]
 
+    def target(self, name: str) -> Instance | None:
+        """The target of this name, in the route or out of it; None where the tables do not have it any more."""
+        every = (instance for variant in self.variants.values() for instance in variant.instances)
+        return next((instance for instance in every if instance.name == name), None)
+
     def deal(self) -> Variant | None:
         """The variant whose turn it is, of those that have an instance."""
         if not self._variants:

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 NEW = b"NEW_SESSION"
+_BEGUN = b"x-amzn-sagemaker-new-session-id"
+_CLOSED = b"x-amzn-sagemaker-closed-session-id"
 ID_CHARS_MAX = 128  # of a container's own id: with what is added it must stay within the API's 256
 LASTS_S = 20 * 60  # a session whose container names no end
 
@@ -93,6 +95,22 @@ def expiry(session: Session) -> str:
     """`ID; Expires=TIME`, as a client is told of a new session."""
     at = datetime.fromtimestamp(session.expires_s, UTC)
     return f"{session.token}; Expires={at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def session_lines(
+    headers: list[tuple[bytes, bytes]], session: Session | None, sessions: Sessions, slug: str, target: str, now_s: int
+) -> bytes:
+    """The header lines of a reply that tell of a session begun or closed. Raises SessionError for an id that no session
+    can have.
+    """
+    lines = b""
+    for name, value in headers:
+        said = value.decode("latin-1").strip()
+        if name == _BEGUN:
+            lines += b"%b: %b\r\n" % (name, expiry(sessions.begin(said, slug, target, now_s)).encode())
+        elif name == _CLOSED and session is not None and said == session.container_id:
+            lines += b"%b: %b\r\n" % (name, session.token.encode())
+    return lines
 
 
 def _seconds(text: str) -> int:

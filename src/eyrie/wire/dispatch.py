@@ -21,6 +21,7 @@ class Kind(Enum):
     INVOKE = "invoke"  # the gateway worker itself: POST /endpoints/NAME/invocations[-response-stream]
     OBJECTS = "objects"  # the S3 API
     CONTROL = "control"  # every other AWS API
+    INFER = "infer"  # the gateway worker itself: the Open Inference Protocol, /v2/...
     OWN = "own"  # pages of Eyrie's own (/eyrie, /console, /metrics, ...): nothing of AWS
 
 
@@ -92,10 +93,12 @@ _SAGEMAKER_PATHS = {
 _OWN = frozenset(
     {b"eyrie", b"console", b"metrics", b"health", b"healthz", b"ready", b"favicon.ico", b"robots.txt", b"_nicegui"}
 )
-_CONTROL_PATHS = frozenset({b"service", b"v2"})
+_CONTROL_PATHS = frozenset({b"service"})
+_INFER_PATHS = frozenset({b"v2"})
 
 RESERVED_BUCKETS = frozenset(
-    name.decode() for name in _OWN | _CONTROL_PATHS | _SAGEMAKER_PATHS.keys() | {b"invocations", b"ping", b"openai"}
+    name.decode()
+    for name in _OWN | _CONTROL_PATHS | _INFER_PATHS | _SAGEMAKER_PATHS.keys() | {b"invocations", b"ping", b"openai"}
 )
 """Bucket names that would shadow a path of ours: CreateBucket refuses them."""
 
@@ -105,6 +108,7 @@ _INVOKE = Kind.INVOKE
 _OBJECTS = Destination(Kind.OBJECTS, "s3")
 _UNKNOWN = Destination(Kind.CONTROL, "")
 _OWN_PAGE = Destination(Kind.OWN, "")
+_INFER = Destination(Kind.INFER, "")
 
 
 def destination(method: bytes, path: bytes, query: bytes, header: Header) -> Destination:
@@ -190,6 +194,8 @@ def _unsigned(method: bytes, path: bytes, query: bytes, header: Header) -> Desti
     if target is not None:
         return Destination(Kind.CONTROL, SERVICE_OF_TARGET.get(target.rpartition(b".")[0], ""))
     first = path.split(b"/", 2)[1] if path.startswith(b"/") else b""
+    if first in _INFER_PATHS:
+        return _INFER
     if first in _OWN:
         return _OWN_PAGE
     if first == b"service":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ JSON = "application/json"
 NPY = "application/x-npy"
 CSV = "text/csv"
 JSONLINES = "application/jsonlines"
-OUTPUT = "predict"  # the name of an output that neither the model nor the client has named
+OUTPUT = "output"  # the name of an output that neither the model nor the client has named
 _TENSORS_MAX = 1_024
 _DIMENSIONS_MAX = 32
 _NAME_CHARS_MAX = 256
@@ -60,6 +60,10 @@ class Request:
     content_type: str = ""  # what the client wants the container to be given, "" for what is best
     accept: str = ""  # what the client wants the container to be asked for
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    def given(self, content_type: str) -> Request:
+        """The same, to be given to the container in another content type."""
+        return replace(self, content_type=content_type)
 
 
 # -------------------------------------------------------------------------------------------------------- the request
@@ -196,6 +200,8 @@ def model_input(request: Request) -> tuple[str, bytes]:
             return request.content_type, _csv(request.inputs)
         if single is not None and single.datatype != "BYTES" and kind != JSON:
             return NPY, tensors.to_npy(single)
+        if single is not None and single.datatype != "BYTES":
+            return JSON, json.dumps({"instances": tensors.nested(single)}).encode()
         return JSON, json.dumps(_document(request.inputs)).encode()
     except TensorError as error:
         raise ProtocolError(str(error)) from None

@@ -41,6 +41,11 @@ _NUMBERS = {
 }
 DATATYPES = (*_NUMBERS, "BF16", "BYTES")
 _OF_NPY = {kind.lstrip("|<"): datatype for datatype, (_, _, kind) in _NUMBERS.items()}
+_OF_DTYPE = {
+    "bool": "BOOL",
+    **{f"{sign.lower()}{bits}": f"{sign}{bits}" for sign in ("INT", "UINT") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
+}
 _FLOATS = frozenset(("FP16", "FP32", "FP64"))
 
 
@@ -294,6 +299,11 @@ def _row_major(elements: list[bytes], shape: tuple[int, ...]) -> list[bytes]:
     for size, step in zip(shape, steps, strict=True):
         places = [place + index * step for place in places for index in range(size)]
     return [elements[place] for place in places]
+
+
+def of_dtype(dtype: str) -> str:
+    """The datatype of an array of NumPy's dtype of this name; BYTES for text, objects and what is not known."""
+    return _OF_DTYPE.get(dtype, "BYTES")
 
 
 def show(text: str) -> str:
