@@ -61,6 +61,7 @@ def test_onnx(folder: Path) -> None:
 # What a folder of each looks like from outside is enough to know whose it is.
 ABSENT: list[tuple[str, str, dict[str, Any], str]] = [
     ("torch", "eyrie/pytorch", {"model.pt2": ""}, "pip install 'eyrie[torch]'"),
+    ("huggingface", "eyrie/huggingface", {"config.json": {"model_type": "bert"}}, "pip install 'eyrie[huggingface]'"),
     ("tensorflow", "eyrie/tensorflow", {"1/saved_model.pb": ""}, "pip install 'eyrie[tensorflow]'"),
 ]
 

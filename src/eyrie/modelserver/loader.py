@@ -27,6 +27,7 @@ FRAMEWORKS = (
     "xgboost",
     "lightgbm",
     "onnx",
+    "huggingface",
     "torch",
     "tensorflow",
     "sklearn",

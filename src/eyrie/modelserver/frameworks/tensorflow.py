@@ -65,7 +65,7 @@ class SavedModel:
 
         self._signatures = {name: Signature(function) for name, function in loaded.signatures.items()}
         if not self._signatures:
-            raise LoadError("the SavedModel has no signatures: save it with model.export, or name some when it is saved")
+            raise LoadError("the SavedModel has no signatures: save it with model.export, or name some to save it")
         only = next(iter(self._signatures)) if len(self._signatures) == 1 else ""
         self._default = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in self._signatures else only
         self._default_accept = default_accept(source.env, tensors.OFFERS, JSON)
