@@ -95,7 +95,9 @@ def test_tensors_go_to_the_model_and_come_back() -> None:
         assert call.headers["x-amzn-sagemaker-custom-attributes"] == "in"
         assert call.headers["x-amzn-sagemaker-inference-id"] == "7"
         assert (w.gateway.invoker.active, w.gateway.invoker.reserved_bytes) == (set(), 0)
-        assert w.gateway.meter.take(0)["endpoints"][f"{ACCOUNT}.{REGION}.e"]["v"]["i-1"]["n"] == 1  # type: ignore[index]
+        target = next(iter(w.gateway.book.endpoints.values())).target("i-1")
+        assert target is not None
+        assert (target.rollup.requests, target.invocations) == (1, set())
 
     run(test)
 
