@@ -48,6 +48,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     # Control: the driver's loop, one effect, one request.
     "src/eyrie/control/act.py": 1,
     "src/eyrie/control/app.py": 2,
+    "src/eyrie/control/jobs.py": 2,  # a look at the jobs, one piece of work for one
     "src/eyrie/control/loop.py": 3,
     "src/eyrie/control/model_door.py": 1,  # the loop that looks after loaded models
     # The HTTP server's loop: a handler's mistake costs its own request.
@@ -63,6 +64,9 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/modelserver/streaming.py": 2,
     "src/eyrie/modelserver/batcher.py": 1,
     "src/eyrie/modelserver/family.py": 1,  # a forked process's boundary: it is told, and the process ends
+    # Compilation: whatever unpickling, a library or a native graph loader raises is the reason that is told.
+    "src/eyrie/modelserver/compile/job.py": 1,
+    "src/eyrie/modelserver/compile/serving.py": 1,
     "src/eyrie/modelserver/frameworks/gather.py": 2,
     "src/eyrie/modelserver/frameworks/torch.py": 3,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,

@@ -27,6 +27,7 @@ VARIABLES_MAX = 100  # SageMaker's limit is on entries
 VARIABLE_BYTES_MAX = 10_240
 RESERVED = ("SM_MODEL_DIR", "SAGEMAKER_BASE_DIR", "OMP_WAIT_POLICY")  # must tell the truth about this sandbox
 RESERVED_PREFIX = "EYRIE_"
+COMPILE = "EYRIE_COMPILE"  # the one of them that is a container's: see `compile/at_load`
 
 
 class ClaimError(ValueError):
@@ -158,7 +159,7 @@ def variables(claim: Claim, container: Container, ml: Path) -> dict[str, str]:
     if container.multi_model:
         found["SAGEMAKER_MULTI_MODEL"] = "true"
     for name, value in container.environment.items():
-        if name in RESERVED or name.startswith(RESERVED_PREFIX):
+        if name != COMPILE and (name in RESERVED or name.startswith(RESERVED_PREFIX)):
             log.warning("the model's environment variable %s is reserved and was not set", name)
         else:
             found[name] = value

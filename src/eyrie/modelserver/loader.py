@@ -42,6 +42,14 @@ def frameworks() -> list[Framework]:
     return [import_module(f"eyrie.modelserver.frameworks.{name}").FRAMEWORK for name in FRAMEWORKS]
 
 
+def warm_up(source: Source) -> None:
+    """Import the library of the image's framework, before there is a model of it."""
+    framework = of_image(source)
+    if framework is not None:
+        with contextlib.suppress(ImportError):  # the first model that needs it will say so
+            import_module(framework.library)
+
+
 def load(source: Source) -> RowModel | CallModel:
     """The model of a folder, ready to predict. Raises LoadError, or what the framework or user code raises."""
     script = script_path(source)
@@ -113,10 +121,22 @@ def of_files(source: Source) -> Framework | None:
 
 def load_files(source: Source) -> RowModel | CallModel:
     """A model served from its files alone."""
+    compiled = _compiled(source)
+    if compiled is not None:
+        return compiled
     framework, objects = _read_all(source)
     owner = next((o for o in frameworks() if all(o.owns(value, source) for value in objects)), framework)
     with _missing_named(source.model_dir.name):
         return owner.serve(objects, source)
+
+
+def _compiled(source: Source) -> RowModel | None:
+    """The compiled model that lies beside the original, where there is one."""
+    if not (source.model_dir / "compiled" / "manifest.json").is_file():
+        return None
+    at_load: Any = import_module("eyrie.modelserver.compile.at_load")
+    found: RowModel | None = at_load.compiled_of(source)
+    return found
 
 
 def load_object(source: Source) -> Any:

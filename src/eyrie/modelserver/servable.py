@@ -75,16 +75,11 @@ class RowServable:
         self._aside = 0  # requests that are worked off in a thread of their own
         self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
         self._lines: dict[str, bytes] = {}  # header lines of a reply by content type; bounded by what models offer
-        self._batcher: Batcher[Replier] = Batcher(
-            model.predict,
-            model.shape,
-            self._deliver,
-            soon=ground.loop.call_soon,
-            off=ground.workers.run,
-            clock=time.perf_counter,
-            threads=threads,
-            wanted=_alive,
-        )
+        self._batcher = self._batch(model, threads)
+
+    def replace(self, model: RowModel, threads: int) -> None:
+        """Serve another model of the same form from now on; what is queued for the old one is answered by it."""
+        self._model, self._batcher = model, self._batch(model, threads)
 
     @property
     def busy(self) -> bool:
@@ -106,6 +101,18 @@ class RowServable:
         replier.context = kind
         if not self._batcher.submit(replier, rows):
             turn_away(replier)
+
+    def _batch(self, model: RowModel, threads: int) -> Batcher[Replier]:
+        return Batcher(
+            model.predict,
+            model.shape,
+            self._deliver,
+            soon=self._ground.loop.call_soon,
+            off=self._ground.workers.run,
+            clock=time.perf_counter,
+            threads=threads,
+            wanted=_alive,
+        )
 
     def _negotiate(self, asked: tuple[bytes | None, bytes | None]) -> tuple[str, str]:
         """The content types of a request ("" where it says none) and of its reply; remembered. Raises NotAcceptable."""

@@ -1,8 +1,8 @@
 """`python -m eyrie.modelserver.compile`: one compilation job, in a sandbox that has the libraries and no network.
 
-It stands where a model server stands in a slot, with the same command line: it holds the lock, logs into the box, reads
-`ML/job.json` and `ML/model`, and leaves `output.tar.gz` and `result.json` in the box. Exit code 0: it made something; 1:
-`result.json` says why not.
+It stands where a model server stands in a slot, with the same command line: it holds the lock, logs into the box,
+reads `ML/job.json` and `ML/model`, and leaves `output.tar.gz` and `result.json` in the box. Exit code 0: it made
+something; 1: `result.json` says why not.
 """
 
 from __future__ import annotations
