@@ -328,7 +328,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("header", ["Target-Model", "Target-Container-Hostname", "Inference-Component"])
+@pytest.mark.parametrize("header", ["Inference-Component"])
 def test_what_is_not_built_is_refused_in_words(header: str) -> None:
     async def test(w: World) -> None:
         one = await w.instance("i-1")

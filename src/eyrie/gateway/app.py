@@ -27,14 +27,17 @@ from eyrie.gateway.forward import Forwarder
 from eyrie.gateway.health import Health
 from eyrie.gateway.invoke import Invoker
 from eyrie.gateway.meter import Meter
+from eyrie.gateway.model_invocation import ModelInvocation
+from eyrie.gateway.models import Models
 from eyrie.gateway.openinference import OpenInference
-from eyrie.gateway.routes import RouteBook
+from eyrie.gateway.routes import Instance, RouteBook
 from eyrie.gateway.sessions import Sessions, signing_key
 from eyrie.gateway.stream import StreamInvocation
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server, listen
 from eyrie.http1.shapes import Varying
 from eyrie.http1.sweep import Sweep
+from eyrie.http1.upstream import Pool
 from eyrie.settings import Settings
 from eyrie.wire.auth import Verifier
 from eyrie.wire.credentials import Credentials
@@ -76,6 +79,8 @@ class Gateway:
         self.inference = OpenInference(settings, self.invoker)
         self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
         self.invoker.health = self.health
+        loads = Pool(loop, str(run / "models.sock"), idle_max=16)
+        self.invoker.models = Models(loads, self.meter, self.sweep, ModelInvocation)
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
         self._names: dict[bytes, str] = {}
         self._second = 0
@@ -153,12 +158,14 @@ class Gateway:
         """Keep no deadline any more, and cut the idle connections to instances and processes."""
         self.sweep.remove(self._turn)
         self.book.close()
+        self.invoker.models.close()
         self.forwarder.close()
 
     def _turn(self, now: float) -> None:
         self.invoker.now_ms = time.time_ns() // 1_000_000
         self.health.turn(now)
         self.invoker.turn(now)
+        self.invoker.models.turn(now)
         self.forwarder.turn(now)
         self.inference.turn(now)
         self.feed.tell_idle()
@@ -177,20 +184,24 @@ class Gateway:
             "active": len(self.invoker.active),
             "reserved_bytes": self.invoker.reserved_bytes,
             "forwards": len(self.forwarder.active),
+            "models": self.invoker.models.stats(),
             "counters": self.meter.counters,
             "endpoints": {
                 endpoint.slug: {
                     "generation": endpoint.generation,
                     "held": len(endpoint.held),
-                    "instances": {
-                        i.instance_id: {"variant": v.name, "outstanding": len(i.invocations), "ejected": i.ejected}
-                        for v in endpoint.variants.values()
-                        for i in v.instances
-                    },
+                    "instances": {i.name: _stats(i) for v in endpoint.variants.values() for i in v.instances},
                 }
                 for endpoint in self.book.endpoints.values()
             },
         }
+
+
+def _stats(instance: Instance) -> dict[str, Any]:
+    """One target, in `stats`."""
+    variant = instance.variant
+    found = {"variant": variant.name, "outstanding": len(instance.invocations), "ejected": instance.ejected}
+    return {**found, "models": len(instance.holding)} if variant.multi_model else found
 
 
 def limits_of(settings: Settings) -> Limits:

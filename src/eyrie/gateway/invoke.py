@@ -10,13 +10,15 @@ budget (`health` tells them to). The deadline of all requests is kept by one swe
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import uuid4
 
 from eyrie.decide.routing import PoisonMemory, RetryBudget
-from eyrie.gateway import errors
+from eyrie.gateway import directions, errors
+from eyrie.gateway.directions import TARGET_CONTAINER, TARGET_MODEL
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
@@ -31,6 +33,7 @@ from eyrie.wire.errors import ApiError
 
 if TYPE_CHECKING:
     from eyrie.gateway.health import Health
+    from eyrie.gateway.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +43,21 @@ JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its he
 _SM = b"x-amzn-sagemaker-"
 _TARGET_VARIANT = _SM + b"target-variant"
 _SESSION = _SM + b"session-id"
-FORWARDED = (_SM + b"custom-attributes", _SM + b"inference-id", _SM + b"prefix-aware-id")  # and Content-Type, Accept
+FORWARDED = (  # and Content-Type, Accept
+    _SM + b"custom-attributes",
+    _SM + b"inference-id",
+    _SM + b"prefix-aware-id",
+    TARGET_CONTAINER,
+)
 CUSTOM_ATTRIBUTES = frozenset((_SM + b"custom-attributes",))
 _RETURNED = CUSTOM_ATTRIBUTES | {b"content-type"}
 _HEADER_BYTES_MAX = 1_024
 _NOT_BUILT = {
-    _SM + b"target-model": "multi-model endpoints (TargetModel)",
-    _SM + b"target-container-hostname": "direct invocation of one container of several (TargetContainerHostname)",
     _SM + b"inference-component": "inference components (InferenceComponentName)",
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
-_SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION))
+_SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION, TARGET_MODEL))
+_SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
 
 
 class Proof(Protocol):
@@ -87,6 +94,10 @@ class RequestIds:
         self._prefix = str(uuid4())[:24].encode()
         self._count = 0
 
+    def next(self) -> str:
+        """The next id, as `line` will have it."""
+        return f"{self._prefix.decode()}{self._count + 1:012x}"
+
     def line(self) -> bytes:
         """The header line of the next id."""
         self._count += 1
@@ -112,6 +123,7 @@ class Invoker:
         self.meter = meter
         self.sweep = sweep
         self.health: Health
+        self.models: Models
         self.budget = RetryBudget(sweep.now)
         self.poison = PoisonMemory()
         self.ids = RequestIds()
@@ -218,6 +230,8 @@ class Invocation:
     _avoid: Instance | None = None
     moved = False  # to another instance, after the first was lost to it
     _status = 0
+    deadline_s: float  # by the sweep's clock
+    _headers: Sequence[tuple[bytes, bytes]] = ()  # of the reply
     _special = False  # the request has headers of the runtime's own
     _extra = b""  # those of them that the instance gets too, as lines
     _sticky = False  # it is of a session, or begins one
@@ -265,24 +279,27 @@ class Invocation:
         if endpoint is None:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
-        if self._known is None:
+        taken = self
+        if self._known is None or endpoint.picky:
             reply = self._look(endpoint)
             if reply is not None:
                 self._refuse(reply)
                 return
-        self._body = data
+            if self._special and TARGET_MODEL in connection.fields:
+                taken = connection.listener = invoker.models.take(self)
+        taken._body = data
         invoker.budget.request()
         now = invoker.sweep.now
-        if not invoker.poison.empty and invoker.poison.refused(self._hash(), now):
-            self._refuse(self._poisoned(endpoint))
+        if not invoker.poison.empty and invoker.poison.refused(taken._hash(), now):
+            taken._refuse(self._poisoned(endpoint))
             return
-        self.deadline_s = now + endpoint.timeout_s
-        invoker.active.add(self)
-        self.dispatch()
+        taken.deadline_s = now + endpoint.timeout_s
+        invoker.active.add(taken)
+        taken.dispatch()
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
         """A head that is looked at for the first time; a refusal, or None."""
-        if not _SPECIAL.isdisjoint(self._connection.fields):
+        if endpoint.picky or not _SPECIAL.isdisjoint(self._connection.fields):
             return self._check_fields(endpoint)
         if b"?" not in self._connection.target:
             self._invoker.remember(self._connection, self._claim, self._name)
@@ -300,6 +317,11 @@ class Invocation:
             self._variant = fields[_TARGET_VARIANT].decode("latin-1")
             if self._variant not in endpoint.variants:
                 return self._unknown_variant(endpoint)
+        if TARGET_MODEL in fields and type(self) is not Invocation:
+            return errors.validation("TargetModel is for InvokeEndpoint alone.")
+        refused = directions.refusal(endpoint, self._variant, fields, self._invoker.ids.next())
+        if refused is not None:
+            return refused
         return self._check_session(endpoint, fields[_SESSION]) if _SESSION in fields else None
 
     def _unknown_variant(self, endpoint: Endpoint) -> Reply:
@@ -485,6 +507,7 @@ class Invocation:
         status = head.status
         if status >= 300:
             self._status = status
+            self._headers = head.headers
             self._pieces.append(body)
             self.reply_end()
             return
@@ -554,8 +577,8 @@ class Invocation:
             endpoint, instance = self._endpoint, self.instance
             assert endpoint is not None
             assert instance is not None
-            container = instance.variant.container
-            self._finish(errors.model_error(endpoint.key, container, self._status, b"".join(self._pieces)))
+            said = b"".join(self._pieces)
+            self._finish(errors.model_error(endpoint.key, self._speaker(instance), self._status, said))
             return
         if self._streaming or self._start():
             self._account(self._status, self.instance)
@@ -582,7 +605,7 @@ class Invocation:
             self._account(599, instance)
             self._break_off(StreamEnd.BROKEN)
         else:
-            self._finish(errors.model_error(endpoint.key, instance.variant.container, self._status, said, False))
+            self._finish(errors.model_error(endpoint.key, self._speaker(instance), self._status, said, False))
 
     def leave_begun(self) -> None:
         """This worker stops: where the reply has begun, it ends here."""
@@ -607,7 +630,7 @@ class Invocation:
             self._invoker.meter.count("hold_timeouts")
             self._finish(errors.unavailable(f"Endpoint {self._name} has no instance that can take the request now."))
             return
-        container = self.instance.variant.container
+        container = self._speaker(self.instance)
         self._invoker.meter.count("timeouts")
         self._leave(keep_instance=True)
         if self._connection.reply_started:
@@ -617,6 +640,18 @@ class Invocation:
             self._finish(errors.timed_out(endpoint.key, container))
 
     # --- endings ----------------------------------------------------------------------------------------------------
+
+    @property
+    def target_model(self) -> bytes:
+        """The TargetModel that it names, as it came; b"" where it names none."""
+        return self._connection.fields.get(TARGET_MODEL, b"")
+
+    def _speaker(self, instance: Instance) -> str:
+        """Host name of the container that an error is from: it says so itself, or the request named it."""
+        said = next((value for name, value in self._headers if name == _SPEAKER), None)
+        if said is None and self._special:
+            said = self._connection.fields.get(TARGET_CONTAINER)
+        return said.decode("latin-1") if said is not None else instance.variant.container
 
     def _reply_lines(self, instance: Instance) -> bytes:
         return instance.variant.invoked_line + self._invoker.ids.line() + returned(self._headers)
@@ -697,7 +732,7 @@ class Invocation:
         self._reserved = 0
 
 
-def returned(headers: list[tuple[bytes, bytes]], names: frozenset[bytes] = _RETURNED) -> bytes:
+def returned(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = _RETURNED) -> bytes:
     """The lines of a container's reply that the client gets to see."""
     kept = [(name, value) for name, value in headers if name in names and len(value) <= _HEADER_BYTES_MAX]
     return b"".join([b"%b: %b\r\n" % pair for pair in kept])

@@ -111,6 +111,7 @@ class Variant:
     __slots__ = (
         "answered",
         "container",
+        "direct",
         "endpoint",
         "instances",
         "invoked_line",
@@ -128,6 +129,7 @@ class Variant:
         self.route = route
         self.container = route.container
         self.multi_model = route.mode is ContainerMode.MULTI_MODEL
+        self.direct = route.execution is Execution.DIRECT and len(route.containers) > 1
         self.orders: dict[str, list[Instance]] = {}  # by key of a model: who is to hold it, first of all the first
         self.instances: list[Instance] = []
         self.routed: list[Instance] = []
@@ -216,12 +218,6 @@ class Endpoint:
         return instance
 
 
-def _picky(route: VariantRoute) -> bool:
-    return route.mode is ContainerMode.MULTI_MODEL or (
-        route.execution is Execution.DIRECT and len(route.containers) > 1
-    )
-
-
 class RouteBook:
     """Every endpoint that this worker serves."""
 
@@ -306,7 +302,7 @@ class RouteBook:
         endpoint.body_bytes_max = route.body_bytes_max
         known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
         endpoint.variants = {v.name: self._variant(endpoint, v, known) for v in route.variants}
-        endpoint.picky = any(_picky(v) for v in route.variants)
+        endpoint.picky = any(v.multi_model or v.direct for v in endpoint.variants.values())
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
         endpoint.reweigh()

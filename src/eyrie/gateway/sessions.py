@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import re
 from base64 import b32decode, b32encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +99,12 @@ def expiry(session: Session) -> str:
 
 
 def session_lines(
-    headers: list[tuple[bytes, bytes]], session: Session | None, sessions: Sessions, slug: str, target: str, now_s: int
+    headers: Iterable[tuple[bytes, bytes]],
+    session: Session | None,
+    sessions: Sessions,
+    slug: str,
+    target: str,
+    now_s: int,
 ) -> bytes:
     """The header lines of a reply that tell of a session begun or closed. Raises SessionError for an id that no session
     can have.
