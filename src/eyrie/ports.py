@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eyrie.domain.fleet import InstanceSpec, ObservedInstance
-from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.jobs import Job, RunSeen
+from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.routing import EndpointRoute
 
