@@ -119,6 +119,7 @@ def test_a_model_that_breaks_off_raises_in_the_client(talker: Deployed) -> None:
     assert all(b"made" in event["PayloadPart"]["Bytes"] for event in found)
     with pytest.raises(EventStreamError, match="ModelStreamError"):
         next(events)
+    reply["Body"].close()
     with pytest.raises(ClientError) as refused:
         runtime().invoke_endpoint_with_response_stream(EndpointName="talker", ContentType="text/csv", Body=b"x")
     assert refused.value.response["Error"]["Code"] == "ModelError"
@@ -140,7 +141,8 @@ def test_sessions_hold_from_every_connection_until_they_are_closed(talker: Deplo
 
     def ask(session: str, data: str) -> Any:
         body = data.encode()
-        return client.invoke_endpoint(EndpointName="talker", ContentType="text/csv", SessionId=session, Body=body)
+        reply = client.invoke_endpoint(EndpointName="talker", ContentType="text/csv", SessionId=session, Body=body)
+        return {**reply, "said": reply["Body"].read().decode()}
 
     begun = [ask("NEW_SESSION", f"hello{n}") for n in range(4)]
     sessions = [reply["NewSessionId"].partition(";")[0] for reply in begun]
@@ -151,7 +153,7 @@ def test_sessions_hold_from_every_connection_until_they_are_closed(talker: Deplo
     for number, session in enumerate(sessions):
         closed = ask(session, "bye")
         assert closed["ClosedSessionId"] == session
-        assert closed["Body"].read().decode() == f"hello{number} a b bye"
+        assert closed["said"] == f"hello{number} a b bye"
     with pytest.raises(ClientError) as refused:  # the container knows that it is over
         ask(sessions[0], "again")
     assert refused.value.response["Error"]["Code"] == "ModelError"
