@@ -226,3 +226,23 @@ def test_last_words_are_the_end_of_a_log(tmp_path: Path) -> None:
 def test_an_end_is_told_in_words() -> None:
     assert how(9) == "was killed by SIGKILL"
     assert how(256 * 3) == "ended with code 3"
+
+
+def test_doctor_names_the_extra_of_a_framework_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.metadata
+
+    from eyrie.cli import doctor
+
+    def version(package: str) -> str:
+        if package == "tensorflow":
+            return "2.99"
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    doctor.run(Settings())
+    told = capsys.readouterr().out
+    assert "pip install 'eyrie[torch]'" in told
+    assert "2.99" in told
+    assert "tensorflow-cpu" not in told

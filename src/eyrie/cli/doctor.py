@@ -15,11 +15,17 @@ from eyrie.adapters.host import host_facts
 from eyrie.cli.screen import show
 from eyrie.settings import Settings
 
-_EXTRAS = {
-    "scikit-learn": "sklearn",
-    "skops": "sklearn",
-    "xgboost-cpu": "xgboost",
-}
+# The extra of each library, and the distributions that bring it, the first one the extra's own.
+_EXTRAS = (
+    ("sklearn", ("scikit-learn",)),
+    ("sklearn", ("skops",)),
+    ("xgboost", ("xgboost-cpu", "xgboost")),
+    ("lightgbm", ("lightgbm",)),
+    ("onnx", ("onnxruntime", "onnxruntime-gpu")),
+    ("torch", ("torch",)),
+    ("huggingface", ("transformers",)),
+    ("tensorflow", ("tensorflow-cpu", "tensorflow")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +46,15 @@ def run(settings: Settings) -> None:
     table.add_column()
     for finding in findings(settings):
         mark = {True: Text("ok", "green"), False: Text("--", "yellow"), None: Text("  ")}[finding.good]
-        table.add_row(mark, finding.what, f"{finding.found}{'; ' + finding.advice if finding.advice else ''}")
+        told = f"{finding.found}{'; ' + finding.advice if finding.advice else ''}"
+        table.add_row(mark, finding.what, Text(told))  # no markup: eyrie[torch] has brackets of its own
     show(table)
 
 
 def findings(settings: Settings) -> list[Finding]:
     """Everything there is to say, in order."""
     host = [Finding(fact.what, fact.found, fact.good, fact.advice) for fact in host_facts(settings)]
-    return [_versions(), *host, *(_extra(package, extra) for package, extra in _EXTRAS.items())]
+    return [_versions(), *host, *(_extra(extra, packages) for extra, packages in _EXTRAS)]
 
 
 def _versions() -> Finding:
@@ -56,8 +63,10 @@ def _versions() -> Finding:
     )
 
 
-def _extra(package: str, extra: str) -> Finding:
-    try:
-        return Finding(package, importlib.metadata.version(package), True)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(package, "not installed", False, f"pip install 'eyrie[{extra}]'")
+def _extra(extra: str, packages: tuple[str, ...]) -> Finding:
+    for package in packages:
+        try:
+            return Finding(package, importlib.metadata.version(package), True)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Finding(packages[0], "not installed", False, f"pip install 'eyrie[{extra}]'")
