@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from eyrie.http1.server import Connection
-from eyrie.modelserver import hosting
+from eyrie.modelserver import opening
 from eyrie.modelserver.app import ModelServer, Phase
 from eyrie.modelserver.servable import INLINE_BYTES_MAX
 from eyrie.modelserver.threads import Pools
@@ -140,7 +140,7 @@ def test_a_prediction_that_cannot_be_written_fails_its_own_request(tmp_path: Pat
 def test_a_full_queue_answers_503_and_a_client_that_left_is_skipped(
     tmp_path: Path, unchanged: None, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(hosting, "QUEUE_MAX", 1)
+    monkeypatch.setattr(opening, "QUEUE_MAX", 1)
 
     async def run() -> None:
         server = await started(tmp_path)

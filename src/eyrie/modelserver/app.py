@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from eyrie.http1.server import Connection
-from eyrie.modelserver import environment, hosting
+from eyrie.modelserver import environment, hosting, opening
 from eyrie.modelserver.board import Board
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
@@ -29,6 +29,7 @@ from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.metadata import describe
 from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, speaking
 from eyrie.modelserver.servable import Servable
+from eyrie.modelserver.shelf import Shelf
 from eyrie.modelserver.threads import Pools, Workers
 
 log = logging.getLogger("eyrie.modelserver")
@@ -78,6 +79,8 @@ class ModelServer:
         self._body_max = environment.BODY_BYTES_DEFAULT
         self._hosted: Hosted | None = None
         self._servable: Servable | None = None
+        self._compiling: Any = None  # a model's compilation beside the server, where it was asked for
+        self._shelf: Shelf | None = None  # of a multi-model container
         self._loader = Workers(1, 1, loop.call_soon_threadsafe, "loader")
 
     # ------------------------------------------------------------------------------------------------- requests come in
@@ -89,6 +92,8 @@ class ModelServer:
                 connection.reply(503, TEXT_LINES, b"the model is still loading")
             else:
                 connection.collect(self._body_max)
+        elif self._shelf is not None and target.startswith(b"/models"):
+            self._shelf.head(connection)
         elif target == b"/ping" and connection.method in (b"GET", b"HEAD"):
             connection.reply(200 if self._well() else 503, b"", b"")
         else:
@@ -105,6 +110,8 @@ class ModelServer:
         servable = self._servable
         if servable is not None and connection.target == b"/invocations":
             servable.invoke(connection, data, connection.fields)
+        elif self._shelf is not None and connection.target.startswith(b"/models"):
+            self._shelf.body(connection, data)
         else:
             self._claimed(connection, data)
 
@@ -155,7 +162,10 @@ class ModelServer:
         """What GET /eyrie/state answers: the phase, proportional memory, and how long loading took."""
         pids = self._board.pids if self._board is not None else ["self"]
         memory = sum(pss_bytes(pid) for pid in pids)
-        return {"phase": self.phase.value, "pss_bytes": memory, "loaded_ms": self._loaded_ms}
+        state: dict[str, Any] = {"phase": self.phase.value, "pss_bytes": memory, "loaded_ms": self._loaded_ms}
+        if self._compiling is not None:
+            state["compile"] = self._compiling.state
+        return state | {"models": self._shelf.state()} if self._shelf is not None else state
 
     def _metadata(self, hosted: Hosted) -> dict[str, Any]:
         containers = [describe(container.hostname, loaded) for container, loaded in hosted.containers]
@@ -221,13 +231,23 @@ class ModelServer:
         if self._board is not None:
             hosting.size_pools(hosted.claim, self._pools, hosted.claim.workers)
         self._hosted = hosted
-        self._body_max = hosting.body_bytes_max(hosted.claim)
-        self._servable = hosting.open_containers(hosted, self._loop)
+        self._body_max = opening.body_bytes_max(hosted.claim)
+        self._servable = opening.open_containers(hosted, self._loop)
+        self._shelf = self._servable if isinstance(self._servable, Shelf) else None
         self._loaded_ms = loaded_ms
         gc.collect()
         gc.freeze()  # what was loaded lives as long as the process: the collector need not look at it again
         self.phase = Phase.READY
         log.info("ready after %d ms", loaded_ms)
+        self._compile(hosted)
+
+    def _compile(self, hosted: Hosted) -> None:
+        """Compile the model of an instance that has one, where its container asks for it."""
+        if self._servable is not None and len(hosted.containers) == 1 and environment.COMPILE in hosted.sources[0].env:
+            from eyrie.modelserver.compile import at_load  # its libraries are for those who ask
+
+            model = hosted.containers[0][1].model
+            self._compiling = at_load.begin(hosted.sources[0], model, self._servable, self._loop, hosted.threads)
 
 
 def report_failure(error: BaseException) -> None:

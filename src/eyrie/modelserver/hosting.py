@@ -1,17 +1,16 @@
 """From a claim to loaded models: everything that may take long before the first prediction.
 
 Reached once in an instance's life, from `app` in a thread of its own, or in a process that is forked afterwards: what
-comes out knows of no event loop, holds no thread and no lock, and is bound to a loop by `open_containers`.
+comes out knows of no event loop and holds no thread; `opening` binds it to the loop that serves it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from eyrie.modelserver.batcher import SLOW_S
 from eyrie.modelserver.environment import Claim, Container
 from eyrie.modelserver.frameworks.interface import CallModel, RowModel, Source
 from eyrie.modelserver.measure import Pace, pace
-from eyrie.modelserver.pipeline import Choice, Pipeline
 from eyrie.modelserver.scope import Scope
-from eyrie.modelserver.servable import QUEUE_MAX, CallServable, Ground, RowServable, Servable
-from eyrie.modelserver.threads import Pools, Workers, threads_for
+from eyrie.modelserver.servable import CallServable, Ground, RowServable, Servable
+from eyrie.modelserver.threads import Pools, threads_for
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -49,7 +47,8 @@ class Hosted:
     """An instance's containers, loaded, in their order."""
 
     claim: Claim
-    containers: tuple[tuple[Container, Loaded], ...]
+    containers: tuple[tuple[Container, Loaded], ...]  # none of a multi-model container, whose models come later
+    sources: tuple[Source, ...]
 
     @property
     def threads(self) -> int:
@@ -72,14 +71,17 @@ def load(claim: Claim, ml: Path, pools: Pools) -> Hosted:
         Source(container.ml(ml), {**os.environ, **own}, container.image)
         for container, own in zip(claim.containers, sets, strict=True)
     ]
+    if claim.multi_model:
+        loader.warm_up(sources[0])
+        return Hosted(claim, (), tuple(sources))
     if len(sources) == 1:
         environment.extend_path(loader.code_paths(sources[0], loader.script_path(sources[0])))
-        return Hosted(claim, ((claim.containers[0], load_model(sources[0])),))
+        return Hosted(claim, ((claim.containers[0], load_model(sources[0])),), tuple(sources))
     loaded = [
         _load_one_of_several(number, container.hostname, source, own)
         for number, (container, source, own) in enumerate(zip(claim.containers, sources, sets, strict=True))
     ]
-    return Hosted(claim, tuple(zip(claim.containers, loaded, strict=True)))
+    return Hosted(claim, tuple(zip(claim.containers, loaded, strict=True)), tuple(sources))
 
 
 class Unloadable(Exception):
@@ -99,13 +101,23 @@ def _load_one_of_several(number: int, hostname: str, source: Source, env: Mappin
 
 def load_in_scope(package: str, label: str, source: Source, env: Mapping[str, str]) -> Loaded:
     """Load a model that shares its process with others. Its requirements are for all of them to find."""
-    folders = loader.code_paths(source, loader.script_path(source))
-    deps = str(source.ml / loader.DEPS)
-    scope = Scope(package, label, [folder for folder in folders if folder != deps], env)
-    if deps in folders and deps not in sys.path:
-        sys.path.append(deps)
+    code, deps = _folders(source)
+    sys.path += [folder for folder in deps if folder not in sys.path]
+    scope = Scope(package, label, code, env)
     with scope.opened():
         return replace(load_model(source), scope=scope)
+
+
+def load_beside(package: str, source: Source) -> Loaded:
+    """Load one of a container's many models, which differ in their files alone. One at a time."""
+    return load_in_scope(package, "", source, {}) if _folders(source)[0] else load_model(source)
+
+
+def _folders(source: Source) -> tuple[list[str], list[str]]:
+    """A model's folders of code, and that of its requirements."""
+    found = loader.code_paths(source, loader.script_path(source))
+    deps = str(source.ml / loader.DEPS)
+    return [folder for folder in found if folder != deps], [folder for folder in found if folder == deps]
 
 
 def size_pools(claim: Claim, pools: Pools, workers: int) -> None:
@@ -126,40 +138,8 @@ def load_model(source: Source) -> Loaded:
     return loaded
 
 
-def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable:
-    """What answers /invocations, on this loop."""
-    models = [loaded.model for _, loaded in hosted.containers]
-    ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
-    several = len(models) > 1
-    members = [
-        (container, open_model(loaded, ground, hosted.threads, container.hostname if several else ""))
-        for container, loaded in hosted.containers
-    ]
-    if len(members) == 1:
-        return members[0][1]
-    limits = {container.hostname: environment.body_bytes_max(container.environment) for container, _ in members}
-    if hosted.claim.direct:
-        return Choice({container.hostname: (served, limits[container.hostname]) for container, served in members})
-    return Pipeline([(container.hostname, served) for container, served in members], max(limits.values()))
-
-
 def open_model(loaded: Loaded, ground: Ground, threads: int, label: str = "") -> Servable:
     """One model's servable; `label` marks its lines in the log."""
     if isinstance(loaded.model, RowModel):
         return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label)
     return CallServable(loaded.model, ground, loaded.scope, label)
-
-
-def _threads(models: Sequence[RowModel | CallModel], threads: int) -> int:
-    """Worker threads: what user code asks for; for rows one more than batches use, since a large body must not wait
-    for them.
-    """
-    calls = sum(model.workers for model in models if not isinstance(model, RowModel))
-    rows = threads + 1 if any(isinstance(model, RowModel) for model in models) else 0
-    return calls + rows
-
-
-def body_bytes_max(claim: Claim) -> int:
-    """The limit of a request's body: that of the container that reads it, or the widest where requests choose."""
-    limits = [environment.body_bytes_max(container.environment) for container in claim.containers]
-    return max(limits) if claim.direct else limits[0]

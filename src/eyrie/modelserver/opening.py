@@ -1,0 +1,63 @@
+"""From loaded containers to what answers on an event loop: one servable, a pipeline, a choice, or a shelf of models.
+
+Reached once in the life of each process that serves, after its last fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from eyrie.modelserver import environment, shelf
+from eyrie.modelserver.environment import Claim
+from eyrie.modelserver.frameworks.interface import CallModel, RowModel
+from eyrie.modelserver.hosting import Hosted, open_model
+from eyrie.modelserver.pipeline import Choice, Pipeline
+from eyrie.modelserver.servable import QUEUE_MAX, Ground, Servable
+from eyrie.modelserver.shelf import LOADS_WAITING_MAX, Shelf
+from eyrie.modelserver.threads import Workers
+
+SHELF_THREADS_MIN = 8  # for the user code of many models, each of which runs one request at a time
+
+
+def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable:
+    """What answers /invocations, on this loop."""
+    if hosted.claim.multi_model:
+        return _open_shelf(hosted, loop)
+    models = [loaded.model for _, loaded in hosted.containers]
+    ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
+    several = len(models) > 1
+    members = [
+        (container, open_model(loaded, ground, hosted.threads, container.hostname if several else ""))
+        for container, loaded in hosted.containers
+    ]
+    if len(members) == 1:
+        return members[0][1]
+    limits = {container.hostname: environment.body_bytes_max(container.environment) for container, _ in members}
+    if hosted.claim.direct:
+        return Choice({container.hostname: (served, limits[container.hostname]) for container, served in members})
+    return Pipeline([(container.hostname, served) for container, served in members], max(limits.values()))
+
+
+def _open_shelf(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Shelf:
+    claim, container = hosted.claim, hosted.claim.containers[0]
+    threads = max(SHELF_THREADS_MIN, hosted.threads + 1)
+    ground = Ground(loop, Workers(threads, QUEUE_MAX, loop.call_soon_threadsafe))
+    loader = Workers(1, LOADS_WAITING_MAX, loop.call_soon_threadsafe, "models")
+    limits = shelf.limits(container.environment, claim.memory_mb, claim.workers, body_bytes_max(claim))
+    return Shelf(hosted.sources[0], ground, loader, hosted.threads, limits, container.hostname)
+
+
+def _threads(models: Sequence[RowModel | CallModel], threads: int) -> int:
+    """Worker threads: what user code asks for; for rows one more than batches use, since a large body must not wait
+    for them.
+    """
+    calls = sum(model.workers for model in models if not isinstance(model, RowModel))
+    rows = threads + 1 if any(isinstance(model, RowModel) for model in models) else 0
+    return calls + rows
+
+
+def body_bytes_max(claim: Claim) -> int:
+    """The limit of a request's body: that of the container that reads it, or the widest where requests choose."""
+    limits = [environment.body_bytes_max(container.environment) for container in claim.containers]
+    return max(limits) if claim.direct else limits[0]
