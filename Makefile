@@ -28,6 +28,7 @@ test-process: setup
 	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
 
 test-heavy: setup setup-sdk setup-frameworks setup-clients
+	@.ci/engine
 	$(PYTEST) -m heavy tests
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
