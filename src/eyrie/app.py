@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -82,18 +81,12 @@ async def _control(settings: Settings) -> None:
     from eyrie.http1.unix import listen_unix
     from eyrie.wire.credentials import Credentials
 
-    try:
-        store = SqlStore(settings.store_url)
-    except StoreVersionError as error:  # one line in the log, and no traceback
-        raise SystemExit(str(error)) from None
-    try:
-        engine = engine_of(settings)
-    except EngineUnavailable as error:
-        raise SystemExit(str(error)) from None
     clock, identity = SystemClock(settings.time_scale), RandomIdentity()
     try:
+        store = SqlStore(settings.store_url)
+        engine = engine_of(settings)
         metrics = MetricFile(settings.data / "metrics.db", clock)
-    except MetricsUnusable as error:
+    except (StoreVersionError, EngineUnavailable, MetricsUnusable) as error:  # one line in the log, and no traceback
         raise SystemExit(str(error)) from None
     run, keys = settings.data / "run", settings.data / "credentials.json"
     objects, keys_used = run / "objects.sock", keys if settings.auth else None
@@ -105,45 +98,31 @@ async def _control(settings: Settings) -> None:
     loads = ModelLoads(loop.endpoints, targets, SlotRooms())
     runs = ProcessJobRuns(settings, compute.isolation, artifacts, keys_used, clock)
     jobs = Jobs(store, runs, clock, settings.jobs_max)
+    logs, types = InstanceLogs(settings.data), load_instance_types(settings.data)
     surroundings = Surroundings(
-        settings,
-        store,
-        clock,
-        identity,
-        loop.endpoints,
-        InstanceLogs(settings.data),
-        load_instance_types(settings.data),
-        metrics,
+        *(settings, store, clock, identity, loop.endpoints, logs, types, metrics),
         lambda: Observation(compute.inventory(), _slots(compute.stats()), loads.count),
         jobs.wake,
     )
-    credentials = Credentials.load(keys) if settings.auth else Credentials()
-    app = ControlApp(surroundings, credentials)
+    app = ControlApp(surroundings, Credentials.load(keys) if settings.auth else Credentials())
     compute.start()
     metrics.start()
-    metering = Metering(metrics, clock, feed.size)
-    await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600), metering.take)
+    metered = Metering(metrics, clock, feed.size).take
+    await feed.start(loop, listen_unix(str(run / "feed.sock"), mode=0o600), metered)
     server = await serve_http(app.handle, listen_unix(str(run / "control.sock")), Limits())
     door = ModelDoor(loads)
     models = await serve_http(door.handle, listen_unix(str(run / "models.sock"), mode=0o600), Limits())
-    driving, surveying = asyncio.create_task(loop.run()), asyncio.create_task(door.survey())
-    toiling = asyncio.create_task(jobs.run())
-    await _told_to_stop(driving)
+    tasks = [asyncio.create_task(work) for work in (loop.run(), door.survey(), jobs.run())]
+    await _told_to_stop(tasks[0])
     await server.close(settings.drain_ms)
     await models.close(settings.drain_ms)
-    driving.cancel()
-    surveying.cancel()
-    toiling.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await driving
-    with contextlib.suppress(asyncio.CancelledError):
-        await toiling
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     door.close()
     await feed.close()
-    app.close()
-    compute.close()
-    metrics.close()
-    store.close()
+    for part in (app, compute, metrics, store):
+        part.close()
 
 
 def _slots(stats: dict[str, int]) -> dict[str, int]:
