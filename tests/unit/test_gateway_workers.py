@@ -67,6 +67,24 @@ def test_a_request_leaves_the_whole_instance_that_was_lost_to_it() -> None:
     run(test, silence_ms=60_000)
 
 
+def test_the_death_of_an_instance_is_one_death_however_many_workers_it_had() -> None:
+    """Requests with one body on each of its workers: none of them is poison."""
+
+    async def test(w: World) -> None:
+        one, two = await instance(w, "i-1", 2), await instance(w, "i-2", 2)
+        for member in one:
+            member.behave = hanging
+        w.publish({"v": (1.0, [one[0], two[0]])}, workers=2)
+        waiting = [asyncio.ensure_future(w.invoke(b"same")) for _ in range(24)]
+        await until(lambda: sum(len(i.calls) for i in (*one, *two)) == 24 and all(i.calls for i in one))
+        for member in one:
+            await member.kill()
+        assert {(await reply).status for reply in waiting} == {200}
+        assert w.counter("poison") == 0
+
+    run(test, silence_ms=60_000)
+
+
 def test_a_worker_that_dies_alone_moves_its_requests_to_its_siblings_and_comes_back() -> None:
     async def test(w: World) -> None:
         first, second = await instance(w, "i-1", 2)

@@ -474,7 +474,7 @@ class Invocation:
         assert endpoint is not None
         self._leave()
         now = invoker.sweep.now
-        if dead and invoker.poison.died(self._hash(), instance.name, now):
+        if dead and invoker.poison.died(self._hash(), instance.instance_id, now):
             invoker.meter.count("poison")
             log.error("a request to %s ended two instances (%s): refused for a while", endpoint.slug, why)
             self._finish(self._poisoned(endpoint))
