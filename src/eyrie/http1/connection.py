@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
         "_consuming",
         "_expects_continue",
         "_fields",
+        "_framing_bytes",
         "_head",
         "_head_bytes",
         "_head_done",
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
         "_spoilt",
         "_sweep",
         "_tail",
+        "_unsent",
         "_writing_paused",
         "content_length",
         "context",
@@ -155,6 +157,8 @@ class Connection(asyncio.Protocol):
         self._collect_limit = 0
         self._collect_since = 0.0
         self._remaining = 0  # bytes of the body still to come; of a chunked one, its bytes on the wire so far
+        self._framing_bytes = 0  # of a chunked body, since its last byte that was no framing
+        self._unsent = 0  # bytes of replies that the client had not taken when somebody looked
         self._tail = b""  # the last bytes of the segment before, where an empty line may have begun
         self._reply_chunked = False
         self._reply_left: int | None = None
@@ -360,6 +364,9 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def _close(self) -> None:
+        """End the connection when what was written is sent, or the client takes none of it any more."""
+        self._phase = _CLOSED
+        self._since = self._sweep.now
         if self.transport is not None:
             self._server.outbox.flush()
             self.transport.close()
@@ -564,19 +571,24 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self._head_done = False
-        if not self._head_done:
+        size = data.find(_EMPTY_LINE) + 4
+        if not self._head_done or (self._complete and not self._ends_here(data, size)):
             self._parser = httptools.HttpRequestParser(self)
             self._reset()
             self._repeated = 0
             self._spoilt = ""
             return False
         self._head = data
-        pieces = self._pieces
-        if b"transfer-encoding" in self.fields:
-            self._begin(data.find(_EMPTY_LINE) + 4)
-        else:
-            self._begin(len(data) - (len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))))
+        self._begin(size)
         return True
+
+    def _ends_here(self, data: bytes, size: int) -> bool:
+        """Whether a request that is complete takes all of `data`: the parser says nothing of the first letters of the
+        next one, up to its blank.
+        """
+        if b"transfer-encoding" in self.fields:
+            return data.endswith(_EMPTY_LINE)
+        return len(data) - size == sum(map(len, self._pieces))
 
     def _read_head(self, segment: bytes) -> None:
         limits = self._limits
@@ -594,7 +606,7 @@ class Connection(asyncio.Protocol):
         if head.startswith(b"\r\n") and not head.strip(b"\r\n"):
             if len(head) > 4:
                 raise Refused(400, "empty lines where a request should be")
-        elif b"\n" in segment and not _FIRST_LINE.match(head):
+        elif b"\n" in segment and b"\n" in head.lstrip(b"\r\n") and not _FIRST_LINE.match(head):
             raise Refused(400, "the first line is no HTTP/1 request line")
         self._tail = head[-3:] if head.strip(b"\r\n") else b""
         if len(self.fields) + self._repeated > limits.header_count:
@@ -708,7 +720,7 @@ class Connection(asyncio.Protocol):
         if fields.get(b"transfer-encoding", b"").strip().lower() != b"chunked" or self.http_1_0:
             raise Refused(400, "only `Transfer-Encoding: chunked` is understood, with HTTP/1.1")
         self.content_length = None
-        self._remaining = 0
+        self._remaining = self._framing_bytes = 0
 
     def _check_expectation(self, expected: bytes) -> None:
         if self.http_1_0:
@@ -753,11 +765,14 @@ class Connection(asyncio.Protocol):
     def _check_overhead(self, segment_bytes: int) -> None:
         """A chunked body must not be made of framing: `_remaining` counts the wire here, `_received` the body."""
         self._remaining += segment_bytes
+        before = self._received
         if self._mode == _COLLECT:
             self._received = sum(map(len, self._pieces)) if len(self._pieces) < 64 else self._compact()
         else:
             self._received += sum(map(len, self._pieces))
-        if self._remaining > 16 * self._received + self._limits.chunk_overhead_bytes:
+        self._framing_bytes = 0 if self._received > before else self._framing_bytes + segment_bytes
+        allowed = self._limits.chunk_overhead_bytes
+        if self._remaining > 16 * self._received + allowed or self._framing_bytes > allowed:
             raise Refused(400, "a chunked body made of framing")
 
     def _compact(self) -> int:
@@ -783,7 +798,6 @@ class Connection(asyncio.Protocol):
             elif self._reading_paused:
                 self.resume_reading()
         elif self._phase == _REPLY and not self._hold:
-            self._phase = _CLOSED
             self._close()
         else:
             self._linger()
@@ -816,7 +830,9 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         waited_ms = (now - self._since) * 1000
         phase = self._phase
-        if phase == _HEAD:
+        if phase == _CLOSED or (self._writing_paused and phase != _LINGER):
+            self._overdue_sending(now)
+        elif phase == _HEAD:
             if not self._head:
                 if waited_ms > limits.idle_ms:
                     self._close()
@@ -826,10 +842,18 @@ class Connection(asyncio.Protocol):
             dripping = self._mode == _COLLECT and (now - self._collect_since) * 1000 > limits.collect_ms
             if waited_ms > limits.body_idle_ms or dripping:
                 self.refuse(408, "the body did not arrive in time")
-        elif phase == _LINGER:
-            if waited_ms > limits.linger_ms:
-                self.abort()
-        elif self._writing_paused and waited_ms > limits.send_idle_ms:
+        elif phase == _LINGER and waited_ms > limits.linger_ms:
+            self.abort()
+
+    def _overdue_sending(self, now: float) -> None:
+        """The client has yet to take what was written: it may take long, but not stop."""
+        if self.transport is None:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self._since = now
+        elif (now - self._since) * 1000 > self._limits.send_idle_ms:
             self.abort()
 
     def shut(self, quiet_s: float) -> None:

@@ -18,7 +18,7 @@ class Limits:
     target_bytes: int = 8_192  # 414 beyond
     body_bytes: int = 26_214_400  # of a collected body when the application names no bound of its own: 413 beyond
     chunk_overhead_bytes: int = (
-        65_536  # chunk sizes, extensions and trailers beyond 16 bytes for each byte of body: 400
+        65_536  # chunk sizes, extensions and trailers in a row, or beyond 16 bytes for each byte of body: 400
     )
     connections: int = 8_192  # a connection beyond gets 503 and is closed
     pipelined_bytes: int = 65_536  # read ahead of the request being answered; reading pauses beyond

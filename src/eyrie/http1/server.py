@@ -93,7 +93,8 @@ class Server:
         self._empty.clear()
         if self.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), drain_ms / 1000)
+                async with asyncio.timeout(drain_ms / 1000):  # wait_for may swallow a cancellation on Python 3.11
+                    await self._empty.wait()
         for connection in tuple(self.connections):
             connection.abort()
         self.sweep.remove(self._turn)

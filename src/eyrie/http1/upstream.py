@@ -90,6 +90,7 @@ class Channel(asyncio.Protocol):
     __slots__ = (
         "_bodiless",
         "_cancelled",
+        "_framing_bytes",
         "_head_bytes",
         "_head_done",
         "_head_told",
@@ -123,6 +124,7 @@ class Channel(asyncio.Protocol):
         self._bodiless = False
         self._status = 0
         self._head_bytes = 0
+        self._framing_bytes = 0  # of a chunked body, since its last byte that was no framing
         self.keep_alive = False
         self.own = False  # asked for afresh, and not to be kept
         self._reset()
@@ -206,7 +208,7 @@ class Channel(asyncio.Protocol):
         size = 0
         if not self.began:
             self.began = True
-            self._head_bytes = 0
+            self._head_bytes = self._framing_bytes = 0
             size = data.find(_EMPTY_LINE) + 4
             known = self._pool.heads.get(data[:size])
             if known is not None and len(data) - size == known.length and not self._raw and not self._bodiless:
@@ -225,6 +227,11 @@ class Channel(asyncio.Protocol):
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > self._pool.head_bytes_max:
+                self._fail(Failure.GARBAGE)
+                return
+        elif not self._raw and not self.complete:
+            self._framing_bytes = 0 if self._pieces else self._framing_bytes + len(data)
+            if self._framing_bytes > self._pool.head_bytes_max:
                 self._fail(Failure.GARBAGE)
                 return
         if self.complete and not self._head_told and not self._raw:
@@ -292,6 +299,11 @@ class Channel(asyncio.Protocol):
             self._sink.writable(True)
 
     # --- what the parser calls --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A reply begins; one that nobody asked for spoils the connection."""
+        if self.complete:
+            self.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header line; trailers are dropped."""
