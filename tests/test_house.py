@@ -64,9 +64,6 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/modelserver/streaming.py": 2,
     "src/eyrie/modelserver/batcher.py": 1,
     "src/eyrie/modelserver/family.py": 1,  # a forked process's boundary: it is told, and the process ends
-    # Compilation: whatever unpickling, a library or a native graph loader raises is the reason that is told.
-    "src/eyrie/modelserver/compile/job.py": 1,
-    "src/eyrie/modelserver/compile/serving.py": 1,
     "src/eyrie/modelserver/frameworks/gather.py": 2,
     "src/eyrie/modelserver/frameworks/torch.py": 3,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,

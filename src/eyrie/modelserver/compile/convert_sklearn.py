@@ -61,7 +61,7 @@ def convert(
         types = [("X", number([None, width]))]
     _register_others()
     ours = _converters(estimator) if precise else {}
-    known = (exceptions.MissingConverter, exceptions.MissingShapeCalculator, CannotConvert, NotImplementedError)
+    known = (exceptions.MissingConverter, exceptions.MissingShapeCalculator, CannotConvert)
     try:
         model = skl2onnx.convert_sklearn(
             estimator,
