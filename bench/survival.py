@@ -28,6 +28,7 @@ import boto3
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # the demo's models and load
 
+from demo import processes_of
 from demo_models import build_models
 from demo_traffic import Traffic
 from eyrie.cli.client import ControlClient, ControlUnreachable
@@ -135,7 +136,8 @@ def until(seen: Callable[[], Any]) -> float:
 def instance_fault(world: World, signum: signal.Signals) -> float:
     """Break one instance; seconds until the fleet is whole without it."""
     victim, pid = next(iter(world.serving().items()))
-    os.kill(pid, signum)
+    for one in processes_of(pid):
+        os.kill(one, signum)
     return until(lambda: world.whole(without=victim))
 
 

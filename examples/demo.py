@@ -176,10 +176,9 @@ def broken_under_load(demo: Demo, rows: list[str]) -> None:
             ("SIGSTOP", signal.SIGSTOP, variants[-1]),
         ):
             victim = next(i for i in victims if i["variant"] == variant)
-            demo.say(
-                f"{how} of {variant} instance {victim['id']} (zone {victim['zone']}, process {victim['pid']})"
-            )
-            os.kill(int(victim["pid"]), signum)
+            demo.say(f"{how} of {variant} instance {victim['id']} (zone {victim['zone']}, process {victim['pid']})")
+            for pid in processes_of(int(victim["pid"])):
+                os.kill(pid, signum)
             healed_s = seconds_until_whole(demo, victim["id"], len(variants) * INSTANCES_A_VARIANT)
             demo.say(f"fleet whole again after {healed_s:.2f} s; failed so far: {traffic.failures()}")
             limit = HEAL_WITHIN_S[how]
@@ -235,6 +234,21 @@ def stop(demo: Demo) -> list[int]:
     while (left := belonging_to(demo.data)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def processes_of(pid: int) -> list[int]:
+    """An instance's processes by its first one, which comes last: a server may have forked workers."""
+    parents = {int(path.parent.name): path for path in Path("/proc").glob("[0-9]*/stat")}
+    children = [child for child, path in parents.items() if parent_of(path) == pid]
+    return [*(found for child in children for found in processes_of(child)), pid]
+
+
+def parent_of(stat: Path) -> int:
+    """The parent of the process of a /proc/PID/stat; 0 for one that has ended."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def belonging_to(data: Path) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo import belonging_to
+from demo import belonging_to, processes_of
 from demo_traffic import Traffic
 
 from .conftest import Deployed, RealEyrie, until
@@ -50,7 +50,8 @@ def test_a_hung_instance_costs_no_request_and_is_replaced(eyrie: RealEyrie, depl
     victim = eyrie.instances(ENDPOINT)[0]
     with Traffic(ENDPOINT, deployed.rows) as traffic:
         quiet_seconds(0.5)
-        os.kill(victim["pid"], signal.SIGSTOP)
+        for pid in processes_of(victim["pid"]):
+            os.kill(pid, signal.SIGSTOP)
         until(lambda: whole(eyrie, victim["id"]), 20.0)
     assert (traffic.wire.failed, traffic.boto.failed) == (0, 0), traffic.wire.reasons
 

@@ -88,7 +88,7 @@ def test_the_status_is_what_the_launcher_wrote_so_far(tmp_path: Path) -> None:
         ("head -c 3000000 /dev/zero >box/log", "bytes of this host's disk"),
         ("head -c 3000000 /dev/zero >lock", "bytes of this host's disk"),
         ("head -c 3000000 /dev/zero >start.log", "bytes of this host's disk"),
-        ("seq 20 | sed 's|^|box/|' | xargs touch", "it holds 17 files"),
+        ("seq 200 | sed 's|^|box/|' | xargs touch", "it holds 97 files"),
         ("mkdir box/more", "a folder in its box"),
         ("ln -s ../../other/box/s box/s", "replaced by a link"),
     ],

@@ -6,6 +6,7 @@ A user's file has the form of the shipped one, `{"types": {"ml.m5.large": {"vcpu
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -41,13 +42,13 @@ class _Table(msgspec.Struct, frozen=True):
 def load_instance_types(data: Path) -> InstanceTypes:
     """The table that holds for a data directory. Raises InstanceTypesError when the user's file cannot be read."""
     shipped = _decode(files("eyrie.adapters").joinpath(FILE_NAME).read_bytes(), FILE_NAME)
-    own = data / FILE_NAME
+    own, cpus = data / FILE_NAME, len(os.sched_getaffinity(0))
     if not own.exists():
-        return InstanceTypes(_rows(shipped))
+        return InstanceTypes(_rows(shipped), cpus)
     if own.stat().st_size > FILE_BYTES_MAX:
         raise InstanceTypesError(f"{own} is larger than {FILE_BYTES_MAX} bytes")
     given = _decode(own.read_bytes(), str(own))
-    return InstanceTypes(_rows(given) if given.replace else {**_rows(shipped), **_rows(given)})
+    return InstanceTypes(_rows(given) if given.replace else {**_rows(shipped), **_rows(given)}, cpus)
 
 
 def _decode(text: bytes, name: str) -> _Table:

@@ -31,7 +31,7 @@ log = logging.getLogger("eyrie.compute")
 CLAIM_TIMEOUT_S = 1.0
 SOON_MS, LATER_MS = 25, 1000
 SWEEP_PERIOD_S = 30.0
-BOX_FILES_MAX = 16
+BOX_FILES_MAX = 96  # log, its older half, and a socket a worker
 DISK_SLACK_BYTES = 4_194_304  # beyond the bound of the log
 
 
@@ -176,6 +176,8 @@ class Tending:
 
     def _try_claim(self, watched: _Watched) -> None:
         told = json.dumps(claim_body(watched.spec)).encode()
+        if watched.slot.socket.exists():
+            _cap(watched)  # before it may fork workers, which inherit the limit
         try:
             reply = ask(watched.slot.socket, "POST", "/eyrie/claim", told, CLAIM_TIMEOUT_S)
         except NoAnswer:
@@ -186,16 +188,11 @@ class Tending:
         watched.claimed = True
 
     def _watch(self, watched: _Watched) -> None:
-        """Find the server, so that poll tells of its end, and cap its memory where no control group does."""
+        """Find the server, so that poll tells of its end."""
         pid = processes.server_pid(watched.slot)
         if pid is None:
             return
         watched.pid = pid
-        record = watched.slot.record()
-        if record is not None and not cgroups.limits_memory(record.groups):
-            cap = watched.spec.memory_mb * 1_048_576
-            with contextlib.suppress(OSError, ValueError):
-                resource.prlimit(pid, resource.RLIMIT_DATA, (cap, cap))
         with contextlib.suppress(OSError):
             watched.pidfd = os.pidfd_open(pid)
             self._poll.register(watched.pidfd, select.POLLIN)
@@ -227,6 +224,18 @@ class Tending:
                 self._kill_at_ms.pop(slot, None)
 
 
+def _cap(watched: _Watched) -> None:
+    """Cap the memory of the server, and of each process that it will fork, where no control group caps them all."""
+    record = watched.slot.record()
+    if record is None or cgroups.limits_memory(record.groups):
+        return
+    pid = processes.server_pid(watched.slot)
+    cap = watched.spec.memory_mb * 1_048_576
+    if pid is not None:
+        with contextlib.suppress(OSError, ValueError):
+            resource.prlimit(pid, resource.RLIMIT_DATA, (cap, cap))
+
+
 def claim_body(spec: InstanceSpec) -> dict[str, object]:
     """What a model server is told of the instance that it becomes (docs/concepts/processes.md)."""
     first = spec.containers[0]
@@ -237,6 +246,7 @@ def claim_body(spec: InstanceSpec) -> dict[str, object]:
         "zone": spec.zone,
         "vcpu_milli": spec.vcpu_milli,
         "memory_mb": spec.memory_mb,
+        "workers": spec.workers,
         "execution": spec.execution,
         "containers": [
             {
@@ -262,7 +272,7 @@ def excess(slot: Slot, bytes_max: int) -> str | None:
     with contextlib.suppress(OSError), os.scandir(slot.path / "box") as entries:
         for entry in entries:
             files += 1
-            if entry.name == "s" and entry.is_symlink():
+            if entry.name.partition(".")[0] == "s" and entry.is_symlink():
                 return "its socket was replaced by a link"
             if entry.is_dir(follow_symlinks=False):
                 return "it made a folder in its box"

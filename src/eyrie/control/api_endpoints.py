@@ -16,6 +16,7 @@ from eyrie.control.endpoint_view import describe
 from eyrie.control.listing import Row, page
 from eyrie.control.records import new_tags, tags_document
 from eyrie.control.unsupported import unsupported
+from eyrie.decide.workers import workers
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import Refused
 from eyrie.domain.fleet import ContainerSpec, ModelSpec, VariantSpec
@@ -142,6 +143,8 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
     containers = containers_of(model)
     held = _model(context, model, containers)
     strategy = given.get("RoutingConfig", {}).get("RoutingStrategy")
+    foreign = any(container.foreign for container in held.containers)
+    environments = [container.environment for container in held.containers]
     return VariantSpec(
         name=given["VariantName"],
         model=held,
@@ -152,7 +155,8 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
         initial_weight=given["InitialVariantWeight"],
         strategy=RoutingStrategy(strategy) if strategy else RoutingStrategy.LEAST_OUTSTANDING_REQUESTS,
         startup_timeout_s=given.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
-        foreign=any(container.foreign for container in held.containers),
+        foreign=foreign,
+        workers=workers(size.vcpu_milli, context.instance_types.host_cpus, environments, foreign),
     )
 
 

@@ -50,6 +50,7 @@ def spec_of(endpoint: Endpoint, instance: Instance) -> InstanceSpec | None:
         containers=spec.model.containers,
         startup_timeout_s=spec.startup_timeout_s,
         execution=spec.model.execution,
+        workers=spec.workers,
     )
 
 

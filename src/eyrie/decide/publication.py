@@ -57,7 +57,7 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> Varian
         strategy=variant.spec.strategy,
         container=model.hostname,
         targets=tuple(
-            Target(i.instance_id, i.socket, i.zone)
+            Target(i.instance_id, i.socket, i.zone, variant.spec.workers)
             for i in sorted(routed, key=lambda i: (i.requested_ms, i.instance_id))
         ),
         mode=model.containers[0].mode,

@@ -83,6 +83,7 @@ class InstanceSpec:
     containers: tuple[ContainerSpec, ...]  # 1 to 15, in the order of a pipeline
     startup_timeout_s: int = 240
     execution: Execution = Execution.SERIAL
+    workers: int = 1  # model server processes, each a target of the gateway
 
     @property
     def foreign(self) -> bool:
@@ -170,6 +171,7 @@ class VariantSpec:
     strategy: RoutingStrategy = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
     startup_timeout_s: int = 240
     foreign: bool = False  # the image is not ours: the real service's ping timings hold
+    workers: int = 1  # model server processes an instance (decide/workers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,10 @@ class InstanceType:
 
 @dataclass(frozen=True, slots=True)
 class InstanceTypes:
-    """The table, by name."""
+    """The table, by name, and what of it this host has."""
 
     rows: Mapping[str, InstanceType]
+    host_cpus: int = 1  # CPUs that instances may run on here
 
     def get(self, name: str) -> InstanceType:
         """The row, or one derived from the family's ratio of memory to vCPU. Raises UnknownInstanceType."""
