@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
     """One client connection, and the request that is being read or answered on it."""
 
     __slots__ = (
+        "_arrived",
         "_collect_limit",
         "_collect_since",
         "_complete",
@@ -157,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._collect_limit = 0
         self._collect_since = 0.0
         self._remaining = 0  # bytes of the body still to come; of a chunked one, its bytes on the wire so far
+        self._arrived = 0  # bytes of a body since its deadline was moved
         self._framing_bytes = 0  # of a chunked body, since its last byte that was no framing
         self._unsent = 0  # bytes of replies that the client had not taken when somebody looked
         self._tail = b""  # the last bytes of the segment before, where an empty line may have begun
@@ -396,8 +398,12 @@ class Connection(asyncio.Protocol):
         """A client connected."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
-        if not self._server.admit(self):
-            self.refuse(503, "too many connections")
+        server = self._server
+        if not server.admit(self):
+            if len(server.connections) > 2 * self._limits.connections:  # so many are being refused already
+                self.abort()
+            else:
+                self.refuse(503, "too many connections")
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -407,9 +413,14 @@ class Connection(asyncio.Protocol):
             return
         self._consuming = True
         try:
-            if phase == _BODY or not self._head:  # a head has one deadline, however it drips
+            if phase == _BODY:
+                self._arrived += len(data)
+                if self._arrived >= self._limits.body_step_bytes:
+                    self._arrived = 0
+                    self._since = self._sweep.now
+            elif not self._head:  # a head has one deadline, however it drips
                 self._since = self._sweep.now
-                if phase == _HEAD and self._read_alone(data):
+                if self._read_alone(data):
                     data = b""
             while data and (self._phase == _BODY or (self._phase == _HEAD and not self._writing_paused)):
                 data = self._step(data)
@@ -641,7 +652,12 @@ class Connection(asyncio.Protocol):
             self._check_chunked(fields)
         if b"expect" in fields:
             self._check_expectation(fields[b"expect"])
-        self._phase = _REPLY if self._complete else _BODY
+        if self._complete:
+            self._phase = _REPLY
+        else:
+            self._phase = _BODY
+            self._arrived = 0
+            self._since = self._sweep.now
         self._server.application.head(self)
         length = self.content_length
         if self._mode == _COLLECT and self._complete and length is not None and length <= self._collect_limit:

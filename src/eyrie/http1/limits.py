@@ -24,7 +24,8 @@ class Limits:
     pipelined_bytes: int = 65_536  # read ahead of the request being answered; reading pauses beyond
     idle_ms: int = 75_000  # a connection without a request
     head_ms: int = 15_000  # from a head's first byte to its last: 408 beyond
-    body_idle_ms: int = 30_000  # between two pieces of a body: 408 beyond
+    body_idle_ms: int = 30_000  # for each `body_step_bytes` of a body: 408 beyond
+    body_step_bytes: int = 1_024  # a body that drips more slowly is not waited for
     collect_ms: int = 300_000  # of a collected body, from its head to its end: 408 beyond
     send_idle_ms: int = 60_000  # a client that takes no byte of its reply: cut
     linger_ms: int = 5_000  # after an early answer: how long what the client still sends is read and dropped

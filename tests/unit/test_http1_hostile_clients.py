@@ -1,0 +1,178 @@
+"""Clients that are slow, silent, half gone or many, on real sockets: each is bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from http1_lab import Ear
+
+from eyrie.http1.handlers import Request, Response, serve
+from eyrie.http1.limits import Limits
+from eyrie.http1.server import Server, listen
+from eyrie.http1.sweep import Sweep
+from eyrie.http1.unix import connect_unix, listen_unix
+
+BIG = b"b" * 900_000  # more than the kernel takes of a Unix socket's
+
+
+async def handler(request: Request) -> Response:
+    if request.path == b"/big":
+        return Response(200, [], BIG)
+    if request.path == b"/wait":
+        await asyncio.Event().wait()
+    return Response(200, [], b"hello " + await request.read(10_000_000))
+
+
+@contextlib.asynccontextmanager
+async def serving(path: str, limits: Limits) -> AsyncIterator[Server]:
+    server = await serve(handler, listen_unix(path), limits, Sweep(asyncio.get_running_loop(), period_ms=20))
+    try:
+        yield server
+    finally:
+        await server.close(1_000)
+
+
+async def gone(server: Server, seconds: float = 5.0) -> float:
+    """Until the server has no connection left; how long that took."""
+    began = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while server.connections:
+            await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+def client(path: str, data: bytes) -> socket.socket:
+    sock = connect_unix(path)
+    sock.setblocking(True)
+    sock.settimeout(5)
+    sock.sendall(data)
+    return sock
+
+
+@pytest.mark.parametrize("keep", [b"close", b"keep-alive"])
+def test_a_client_that_never_reads_its_reply_is_cut(tmp_path: Path, keep: bytes) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")  # the reply is smaller than the write buffer: nobody is told to pause
+        limits = Limits(write_buffer_bytes=2_000_000, send_idle_ms=200, idle_ms=200)
+        async with serving(path, limits) as server:
+            with client(path, b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % keep):
+                await asyncio.sleep(0.1)
+                assert len(server.connections) == 1
+                assert await gone(server) < 3
+
+    asyncio.run(main())
+
+
+def test_a_client_that_reads_slowly_but_steadily_gets_its_reply_whole(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        limits = Limits(write_buffer_bytes=65_536, send_idle_ms=400, idle_ms=400)
+        async with serving(path, limits) as server:
+            loop = asyncio.get_running_loop()
+            with client(path, b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as sock:
+                sock.setblocking(False)
+                got, began = 0, time.monotonic()
+                while piece := await loop.sock_recv(sock, 60_000):
+                    got += len(piece)
+                    await asyncio.sleep(0.08)
+            assert got > len(BIG)
+            assert time.monotonic() - began > 2 * limits.send_idle_ms / 1000
+            await gone(server)
+
+    asyncio.run(main())
+
+
+HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "drip"),
+    [
+        (b"GET / HTTP/1.1\r\nA: ", b"b"),
+        (HEAD, b"A: b\r\n"),
+        (HEAD + b"Content-Length: 100000\r\n\r\n", b"x"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    ],
+)
+def test_what_drips_has_a_deadline(tmp_path: Path, start: bytes, drip: bytes) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        async with serving(path, Limits(head_ms=300, body_idle_ms=300)) as server:
+            reader, writer = await asyncio.open_unix_connection(sock=connect_unix(path))
+            writer.write(start)
+            began = time.monotonic()
+            while not reader.at_eof() and time.monotonic() - began < 5:
+                writer.write(drip)
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(0.02):
+                        if b"408" in await reader.readuntil(b"\r\n"):
+                            break
+            assert time.monotonic() - began < 3
+            writer.close()
+            await gone(server)
+
+    asyncio.run(main())
+
+
+def test_what_was_answered_reaches_a_client_that_stops_sending_with_its_request(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        server = await listen(Ear(), listen_unix(path))
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            with client(path, HEAD + b"Content-Length: 3\r\n\r\nabc") as sock:
+                sock.shutdown(socket.SHUT_WR)  # both are there before the loop looks
+                sock.setblocking(False)
+                async with asyncio.timeout(2):
+                    assert (await loop.sock_recv(sock, 10_000)).startswith(b"HTTP/1.1 200 ")
+        await gone(server)
+        await server.close(100)
+
+    uvloop.run(main())
+
+
+def test_a_client_that_half_closes_while_it_is_worked_for_has_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        async with serving(path, Limits()) as server:
+            with client(path, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n") as sock:
+                await asyncio.sleep(0.05)
+                assert len(server.connections) == 1
+                sock.shutdown(socket.SHUT_WR)
+                assert await gone(server) < 2
+                assert sock.recv(10) == b""
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_connections_is_refused_and_then_cut(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        async with serving(path, Limits(connections=20)) as server:
+            socks = [connect_unix(path) for _ in range(20)]
+            await asyncio.sleep(0.05)
+            more = [connect_unix(path) for _ in range(80)]
+            async with asyncio.timeout(5):
+                while server.refused_connections < 80:
+                    await asyncio.sleep(0.01)
+            assert len(server.connections) <= 41
+            got = []
+            for sock in more:
+                sock.settimeout(2)
+                sock.setblocking(True)
+                with contextlib.suppress(ConnectionError):
+                    got.append(sock.recv(1_000))
+            assert sum(reply.startswith(b"HTTP/1.1 503") for reply in got) == 20
+            for sock in (*socks, *more):
+                sock.close()
+            await gone(server)
+
+    asyncio.run(main())
