@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gateway_world import ACCOUNT, REGION, Call, Reply, World, hanging, until, world
 from malformed_v2 import INPUT, MALFORMED
+from test_gateway_models import many
 
 from eyrie import __version__
 from eyrie.wire.api_keys import ApiKey, digest, keys_text
@@ -348,3 +349,22 @@ def test_sessions_work_here_too() -> None:
             assert got.json()["outputs"][0]["data"] == holder
 
     run(test)
+
+
+def test_one_model_of_many_is_named_by_its_header_and_loaded() -> None:
+    async def work() -> None:
+        async with asyncio.timeout(20), many(2) as m:
+            write_keys(m.world.data)
+            m.world.gateway.inference.keys.refresh()
+            body = {"inputs": [INPUT], "outputs": [{"name": "said"}]}
+            for path in ("/v2/models/e/infer", "/v2/models/e/versions/v/infer"):
+                got = await ask(m.world, path, body, **{f"{SM}Target-Model": "m.tar.gz"})
+                assert got.status == 200
+                assert got.json()["outputs"][0] == {
+                    "name": "said", "datatype": "BYTES", "shape": [1], "data": ["m.tar.gz"]
+                }  # fmt: skip
+            assert len(m.control.asked) == 1
+            got = await ask(m.world, "/v2/models/e/infer", body)
+            assert (got.status, "missing a target model" in got.json()["error"]) == (400, True)
+
+    asyncio.run(work())

@@ -25,7 +25,9 @@ from eyrie.gateway.door import Door
 from eyrie.gateway.feed import Feed
 from eyrie.gateway.forward import Forwarder
 from eyrie.gateway.health import Health
-from eyrie.gateway.invoke import Invoker
+from eyrie.gateway.infer import InferInvocation
+from eyrie.gateway.infer_model import InferModelInvocation
+from eyrie.gateway.invoke import Invocation, Invoker
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.model_invocation import ModelInvocation
 from eyrie.gateway.models import Models
@@ -80,7 +82,9 @@ class Gateway:
         self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
         self.invoker.health = self.health
         loads = Pool(loop, str(run / "models.sock"), idle_max=16)
-        self.invoker.models = Models(loads, self.meter, self.sweep, ModelInvocation)
+        self.invoker.models = Models(
+            loads, self.meter, self.sweep, {Invocation: ModelInvocation, InferInvocation: InferModelInvocation}
+        )
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
         self._names: dict[bytes, str] = {}
         self._second = 0

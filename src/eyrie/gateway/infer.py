@@ -77,18 +77,16 @@ class InferInvocation(Invocation):
         return body
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
+        self._variant = self.version
         refusal = self._check_fields(endpoint)
         if refusal is not None:
             return refusal
+        if self.version and self._variant != self.version:
+            return errors.validation(f"The path names the variant {self.version}, a header {self._variant}.")
         request_id = self._request.request_id
         if _ID_HEADER not in self._connection.fields and 0 < len(request_id) <= _ID_CHARS_MAX and _plain(request_id):
             self._extra += b"%b: %b\r\n" % (_ID_HEADER, request_id.encode())
-        if not self.version:
-            return None
-        if self._variant not in ("", self.version):
-            return errors.validation(f"The path names the variant {self.version}, a header {self._variant}.")
-        self._variant = self.version
-        return self._unknown_variant(endpoint) if self.version not in endpoint.variants else None
+        return None
 
     def _kinds(self) -> Kinds:
         return self._sent_type.encode(), self._form[1].encode()

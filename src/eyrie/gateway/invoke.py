@@ -232,6 +232,7 @@ class Invocation:
     _status = 0
     deadline_s: float  # by the sweep's clock
     _headers: Sequence[tuple[bytes, bytes]] = ()  # of the reply
+    _may_target = True  # it may name one model of many
     _special = False  # the request has headers of the runtime's own
     _extra = b""  # those of them that the instance gets too, as lines
     _sticky = False  # it is of a session, or begins one
@@ -317,8 +318,8 @@ class Invocation:
             self._variant = fields[_TARGET_VARIANT].decode("latin-1")
             if self._variant not in endpoint.variants:
                 return self._unknown_variant(endpoint)
-        if TARGET_MODEL in fields and type(self) is not Invocation:
-            return errors.validation("TargetModel is for InvokeEndpoint alone.")
+        if TARGET_MODEL in fields and not self._may_target:
+            return errors.validation("TargetModel is not for InvokeEndpointWithResponseStream.")
         refused = directions.refusal(endpoint, self._variant, fields, self._invoker.ids.next())
         if refused is not None:
             return refused

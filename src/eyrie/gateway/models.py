@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from json import dumps, loads
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,9 +122,11 @@ class _Unload:
 class Models:
     """What one worker knows of target models."""
 
-    def __init__(self, pool: Pool, meter: Meter, sweep: Sweep, invocation: type[ModelInvocation]) -> None:
-        """`pool`: connections to control's `run/models.sock`."""
-        self._invocation = invocation
+    def __init__(
+        self, pool: Pool, meter: Meter, sweep: Sweep, kinds: Mapping[type[Invocation], type[ModelInvocation]]
+    ) -> None:
+        """`pool`: connections to control's `run/models.sock`; `kinds`: what takes the place of which invocation."""
+        self._kinds = kinds
         self._pool = pool
         self._meter = meter
         self._sweep = sweep
@@ -144,7 +147,7 @@ class Models:
                 self._names.clear()
             name = value.decode()
             model = self._names[value] = TargetModel(name, target_models.key_of(name))
-        return self._invocation(plain, self, model)
+        return self._kinds[type(plain)](plain, self, model)
 
     def choose(self, variant: Variant, model: TargetModel, avoid: Instance | None) -> Instance | None:
         """The target for a request: the first in the model's order, the least busy of the first few for a hot model;

@@ -14,12 +14,13 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from math import isnan, nan, prod
 from typing import Any
 
 NPY_MAGIC = b"\x93NUMPY"
-_NPY_HEADER_BYTES_MAX = 65_536
+_NPY_HEADER_BYTES_MAX = 16_384
 _DIMENSIONS_MAX = 32
 _SHOWN_CHARS_MAX = 60
 _EMPTY_TEXTS_MAX = 1_048_576
@@ -267,15 +268,21 @@ def _npy_parts(body: bytes) -> tuple[str, bool, tuple[int, ...], bytes]:
     length = int.from_bytes(body[8:start], "little")
     if length > _NPY_HEADER_BYTES_MAX or start + length > len(body):
         raise TensorError("the header of the .npy array is not as long as it says")
+    return *_npy_header(body[start : start + length]), body[start + length :]
+
+
+@lru_cache(maxsize=256)
+def _npy_header(text: bytes) -> tuple[str, bool, tuple[int, ...]]:
+    """What the header of a .npy file says; a model's replies repeat it, and reading one costs much."""
     try:
-        header = ast.literal_eval(body[start : start + length].decode("latin-1").strip())
+        header = ast.literal_eval(text.decode("latin-1").strip())
         descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         raise TensorError("the header of the .npy array cannot be read") from None
     sizes = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not isinstance(descr, str) or not isinstance(fortran, bool) or not sizes or len(shape) > _DIMENSIONS_MAX:
         raise TensorError("the header of the .npy array cannot be read")
-    return descr, fortran, shape or (1,), body[start + length :]
+    return descr, fortran, shape or (1,)
 
 
 def _texts(data: bytes, size: int, encoding: str, count: int) -> list[bytes]:
