@@ -98,12 +98,12 @@ def _headers() -> Iterator[tuple[str, bytes]]:
 
 
 def _endless() -> Iterator[tuple[str, bytes]]:
-    yield "a head of 200 KB", OK + b"a: " + b"b" * 200_000 + b"\r\ncontent-length: 2\r\n\r\nok"
-    many = b"".join(b"h%d: 0123456789\r\n" % n for n in range(5_000))
-    yield "5,000 headers", OK + many + b"content-length: 2\r\n\r\nok"
-    yield "20,000 interim replies", b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000 + GOOD
+    yield "a head of 800 KB", OK + b"a: " + b"b" * 800_000 + b"\r\ncontent-length: 2\r\n\r\nok"
+    many = b"".join(b"h%d: 0123456789\r\n" % n for n in range(50_000))
+    yield "50,000 headers", OK + many + b"content-length: 2\r\n\r\nok"
+    yield "40,000 interim replies", b"HTTP/1.1 100 Continue\r\n\r\n" * 40_000 + GOOD
     yield "interim replies and nothing else", b"HTTP/1.1 102 Processing\r\n\r\n" * 10
     chunked = OK + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n"
-    yield "an endless trailer", chunked + b"0\r\ntrailer: " + b"x" * 300_000 + b"\r\n\r\n"
-    yield "an endless chunk extension", chunked + b"2;" + b"x" * 300_000 + b"\r\nok\r\n0\r\n\r\n"
-    yield "10,000 trailers", chunked + b"0\r\n" + 2 * many + b"\r\n"
+    yield "an endless trailer", chunked + b"0\r\ntrailer: " + b"x" * 800_000 + b"\r\n\r\n"
+    yield "an endless chunk extension", chunked + b"2;" + b"x" * 800_000 + b"\r\nok\r\n0\r\n\r\n"
+    yield "50,000 trailers", chunked + b"0\r\n" + many + b"\r\n"
