@@ -393,3 +393,116 @@ def test_a_box_at_a_long_path(start: Callable[..., Slot], tmp_path: Path) -> Non
     slot.claim()
     slot.ready()
     assert slot.request("POST", "/invocations", b"[7]", content_type="application/json")[1] == b"[[7.0]]"
+
+
+STREAMING = """
+    def model_fn(model_dir):
+        return None
+    def transform_fn(model, body, content_type, accept):
+        def pieces():
+            for number in range(1000):
+                yield b"x" * 100_000
+                print("yielded", number)
+            raise RuntimeError("the last piece")
+        def few():
+            yield b"one"
+            raise RuntimeError("after one")
+        return few() if body == "few" else pieces()
+"""
+
+
+def test_a_streamed_answer_is_held_back_cut_and_left(start: Callable[..., Slot]) -> None:
+    slot = start().code(STREAMING)
+    slot.claim()
+    slot.ready()
+    connection = UnixConnection(slot.box / "s")
+    connection.request("POST", "/invocations", b"few", {"content-type": "text/csv"})
+    response = connection.getresponse()
+    assert response.getheader("transfer-encoding") == "chunked"
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        response.read()
+    assert cut.value.partial == b"one"
+    connection.close()
+    until(lambda: "RuntimeError: after one" in slot.log(), "the traceback")
+    assert "an answer broke off" in slot.log()
+
+    connection.request("POST", "/invocations", b"many", {"content-type": "text/csv"})
+    response = connection.getresponse()
+    assert response.read(100_000) == b"x" * 100_000
+    seen = -1
+    while seen != (seen := slot.log().count("yielded")):  # until nothing more comes: the client does not read
+        time.sleep(0.2)
+    assert seen < 50
+    response.close()
+    connection.close()
+    again = slot.request("GET", "/ping")
+    assert again[0] == 200
+    until(lambda: few_again(slot), "the only worker thread, free again")
+    assert slot.log().count("yielded") < 60
+
+
+def few_again(slot: Slot) -> bool:
+    with contextlib.suppress(http.client.IncompleteRead):
+        slot.request("POST", "/invocations", b"few", content_type="text/csv")
+    return slot.log().count("RuntimeError: after one") >= 2
+
+
+def test_a_pipeline_and_a_choice_of_containers_in_a_process(tmp_path: Path, start: Callable[..., Slot]) -> None:
+    for execution in ("Serial", "Direct"):
+        slot = start(tmp_path / execution)
+        for number in range(3):
+            code = slot.ml / "containers" / str(number) / "model" / "code"
+            code.mkdir(parents=True)
+            script = """
+                import os
+                from part import MARK
+                def model_fn(model_dir):
+                    return None
+                def transform_fn(model, body, content_type, accept):
+                    print("at", MARK)
+                    if body == "fail" + MARK:
+                        raise ValueError("failed in " + MARK)
+                    return body + MARK + os.environ["OWN"], "text/csv"
+            """
+            (code / "inference.py").write_text(dedent(script))
+            (code / "part.py").write_text(f"MARK = 'c{number}'")
+        names = [{"hostname": f"h{n}", "folder": f"containers/{n}", "environment": {"OWN": str(n)}} for n in range(3)]
+        assert slot.claim_all(names, execution=execution) == 202
+        slot.ready()
+        target = {"x_amzn_sagemaker_target_container_hostname": "h1"} if execution == "Direct" else {}
+        status, body, _ = slot.request("POST", "/invocations", b"-", content_type="text/csv", **target)
+        assert (status, body) == (200, b"-c11" if execution == "Direct" else b"-c00c11c22")
+        assert " [h1] at c1" in slot.log()
+        at = "1" if execution == "Direct" else "0"
+        wrong = f"failc{at}".encode()
+        status, body, headers = slot.request("POST", "/invocations", wrong, content_type="text/csv", **target)
+        assert (status, body) == (500, f"ValueError: failed in c{at}".encode())
+        assert headers.get("x-eyrie-container") == ("h0" if execution == "Serial" else None)
+        assert f" [h{at}] ERROR eyrie.modelserver: invocation failed with 500" in slot.log()
+
+
+def test_many_models_in_a_process(start: Callable[..., Slot]) -> None:
+    slot = start()
+    for name in ("aa", "bb"):
+        code = slot.ml / "models" / name / "model" / "code"
+        code.mkdir(parents=True)
+        script = f"""
+            def model_fn(model_dir):
+                return {name!r}
+            def transform_fn(model, body, content_type, accept):
+                return model + body, "text/csv"
+        """
+        (code / "inference.py").write_text(dedent(script))
+    assert slot.claim_all([{"hostname": "many", "mode": "MultiModel"}], memory_mb=2048) == 202
+    slot.ready()
+    for name in ("aa", "bb"):
+        assert slot.request("POST", f"/models/{name}/invoke", b"1", content_type="text/csv")[0] == 404
+        told = json.dumps({"model_name": name, "url": f"/opt/ml/models/{name}/model"}).encode()
+        assert [slot.request("POST", "/models", told)[0] for _ in range(2)] == [200, 409]
+        assert slot.request("POST", f"/models/{name}/invoke", b"1", content_type="text/csv")[:2] == (
+            200,
+            f"{name}1".encode(),
+        )
+    assert slot.request("DELETE", "/models/aa")[0] == 200
+    state = json.loads(slot.request("GET", "/eyrie/state")[1])["models"]
+    assert (state["loaded"], state["hits"], state["misses"]) == (1, 2, 2)

@@ -12,6 +12,8 @@ import hosting_world
 import pytest
 from hosting_world import Recorder, ask, hosting, until, write
 
+from eyrie.modelserver import requirements
+from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.pipeline import KINDS_REMEMBERED_MAX, Pipeline
 from eyrie.modelserver.replier import Fields, Replier
 
@@ -213,6 +215,26 @@ def test_a_container_that_cannot_be_loaded_is_named(tmp_path: Path, caplog: Any)
 
     asyncio.run(run())
     assert caplog.records[-1].getMessage() == "The model could not be loaded: RuntimeError: no utils today"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("Colours-1.0", "colours-1.0", ""),
+        ("colours-1.0", "shapes-2.0", ""),
+        ("colours-1.0", "Colours-1.1", "requirements of container a hold colours 1.0, those of b 1.1"),
+        ("colours-1.0", "numpy-0.1", "requirements of container b hold numpy 0.1, and the server runs with"),
+    ],
+)
+def test_requirements_that_disagree_are_refused(first: str, second: str, words: str, tmp_path: Path) -> None:
+    folders = [("a", tmp_path / "a"), ("b", tmp_path / "b"), ("c", tmp_path / "none")]
+    for (_, folder), held in zip(folders, (first, second), strict=False):
+        (folder / f"{held}.dist-info").mkdir(parents=True)
+    if not words:
+        requirements.check(folders)
+        return
+    with pytest.raises(LoadError, match=words):
+        requirements.check(folders)
 
 
 def test_row_models_hand_on_without_threads(tmp_path: Path) -> None:

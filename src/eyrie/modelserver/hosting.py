@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eyrie.modelserver import environment, loader
+from eyrie.modelserver import environment, loader, requirements
 from eyrie.modelserver.batcher import SLOW_S
 from eyrie.modelserver.environment import Claim, Container
 from eyrie.modelserver.frameworks.interface import CallModel, RowModel, Source
@@ -77,6 +77,12 @@ def load(claim: Claim, ml: Path, pools: Pools) -> Hosted:
     if len(sources) == 1:
         environment.extend_path(loader.code_paths(sources[0], loader.script_path(sources[0])))
         return Hosted(claim, ((claim.containers[0], load_model(sources[0])),), tuple(sources))
+    requirements.check(
+        [
+            (container.hostname, source.ml / loader.DEPS)
+            for container, source in zip(claim.containers, sources, strict=True)
+        ]
+    )
     loaded = [
         _load_one_of_several(number, container.hostname, source, own)
         for number, (container, source, own) in enumerate(zip(claim.containers, sources, sets, strict=True))

@@ -59,7 +59,7 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
     """A slot's loop: until SIGTERM or a model that does not load, the exit code; or until it is claimed for several
-    workers, the claim.
+    workers, the claim, and the listener is still open.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int | Claim] = loop.create_future()
@@ -70,10 +70,12 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
 
     _on_signals(lambda: end(0))
     application = ModelServer(ground.ml, loop, ground.pools, end, several=end)
-    server = await listen(application, listener, Limits(idle_ms=600_000))
+    server = await listen(application, listener.dup(), Limits(idle_ms=600_000))
     log.info("waiting for a model")
     async with _watching(ground.file):
         outcome = await ended
+        if not isinstance(outcome, Claim):
+            listener.close()  # while it is open, connections are accepted that nobody will answer
         if outcome == 0:
             await _drain(server)
         elif isinstance(outcome, Claim):

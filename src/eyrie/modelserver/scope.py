@@ -9,7 +9,8 @@ container needs none and gets none.
 - Environment: `os.environ` gives each container its own variables over those that all share, in the threads that run
   its code. Threads that user code itself starts see the shared ones.
 - Not apart: what libraries keep for a whole process (random state, default dtypes, warning filters), the working
-  directory, the C library's `getenv`, and a crash. `MODEL_SERVER_ISOLATION=process` gives a container a process.
+  directory, the C library's `getenv`, and a crash. Built requirements are found by all: containers whose requirements
+  disagree cannot share a process, and are refused (`requirements`).
 """
 
 from __future__ import annotations

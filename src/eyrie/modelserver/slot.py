@@ -154,7 +154,7 @@ def serve(options: Options, listener: socket.socket, file: LogFile, pools: Pools
     from eyrie.modelserver import loops
 
     ground = loops.Ground(options.ml, file, pools)
-    outcome = loops.run_loop(loops.serve_slot(ground, listener.dup()))
+    outcome = loops.run_loop(loops.serve_slot(ground, listener))
     if isinstance(outcome, int):
         return outcome
     return keep(together(options, outcome, listener, ground))
