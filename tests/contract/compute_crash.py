@@ -70,7 +70,7 @@ def _ensure(data: Path, how: str, fuse: Fuse) -> None:
         (Slot, "write"),
         (Slot, "hold_lock"),
         (slot_maker.SlotMaker, "make"),
-        (launch, "_run"),
+        (launch, "run"),
         (compute_process, "place"),
         (tending.Tending, "_try_claim"),
     ):

@@ -24,7 +24,7 @@ def test_control_dies_at_this_step_of_ensure(how: str, steps: int) -> None:
         compute, spec = world.compute(), world.spec()
         compute.ensure(spec)
         compute.ensure(spec)
-        if taken[-1] in ("after hold_lock", "before _run"):  # it cannot be told from one that was started
+        if taken[-1] in ("after hold_lock", "before run"):  # it cannot be told from one that was started
             assert "not seen" in str(gone(compute, spec).exit_reason)
         else:
             ready(compute, spec)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from botocore.session import get_session
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyrie.gateway.sessions import ID_CHARS_MAX, LASTS_S, SessionError, Sessions, expiry
@@ -18,6 +18,7 @@ IDS = st.from_regex(re.compile(r"\A[a-zA-Z0-9](-*[a-zA-Z0-9]){0,40}\Z"))
 
 
 @given(IDS.filter(lambda text: len(text) <= ID_CHARS_MAX), st.from_regex(r"\Ai-[0-9a-f]{17}(\.[0-9]{1,2})?\Z"))
+@settings(deadline=None)
 def test_an_id_leads_back_and_is_one_that_the_api_allows(container_id: str, target: str) -> None:
     sessions = Sessions(b"key")
     begun = sessions.begin(f"{container_id}; Expires=2033-05-18T03:33:20Z", SLUG, target, NOW_S)

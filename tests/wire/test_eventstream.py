@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.eventstream import EventStreamBuffer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyrie.wire import eventstream
@@ -21,6 +21,7 @@ def read(data: bytes) -> list[tuple[dict[str, Any], bytes]]:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
+@settings(deadline=None)
 def test_pieces_come_back_as_payload_parts(pieces: list[bytes]) -> None:
     data = b"".join(eventstream.parts(piece) for piece in pieces)
     headers = {":message-type": "event", ":event-type": "PayloadPart", ":content-type": "application/octet-stream"}

@@ -68,6 +68,7 @@ def test_every_spelling_says_the_same(made: tuple[str, Any]) -> None:
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=6))
+@settings(deadline=None)
 def test_text_travels_in_each(texts: list[str]) -> None:
     tensor = tensors.from_json("t", "BYTES", (len(texts), 1), texts)
     assert tensors.from_raw("t", "BYTES", (len(texts), 1), tensors.to_raw(tensor)) == tensor
