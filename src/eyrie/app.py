@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +45,8 @@ def main(argv: list[str]) -> int:
 
 def _part(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any, None]:
     """The coroutine of a part; each imports only what it needs."""
+    if options.part != "control":  # whose children would inherit it
+        _allow_many_files()
     if options.part == "gateway":
         from eyrie.gateway import app as gateway
 
@@ -53,6 +56,12 @@ def _part(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any
 
         return objects.serve(settings)
     return _control(settings)
+
+
+def _allow_many_files() -> None:
+    """As many connections as the host allows: shells and services start with a soft limit of 1,024 files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _control(settings: Settings) -> None:
