@@ -1,0 +1,144 @@
+"""Floor 6: what control is made of, and in which order it starts and ends.
+
+A newcomer's list: the files that control alone writes, the parts that decide and act (a root kind each), the doors.
+A new part is made in `_parts`, and where it works on its own it is one line in `_works`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from eyrie.adapters.artifacts import S3Artifacts
+from eyrie.adapters.clock import RandomIdentity, SystemClock
+from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
+from eyrie.adapters.compute_process import ProcessCompute
+from eyrie.adapters.feed import Feed
+from eyrie.adapters.instance_logs import InstanceLogs
+from eyrie.adapters.instance_types import load_instance_types
+from eyrie.adapters.job_runs import ProcessJobRuns
+from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
+from eyrie.adapters.model_rooms import SlotRooms
+from eyrie.adapters.store_sql import SqlStore, StoreVersionError
+from eyrie.adapters.target_models import TargetCache
+from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.jobs import Jobs
+from eyrie.control.loop import Loop
+from eyrie.control.metering import Metering
+from eyrie.control.model_door import ModelDoor
+from eyrie.control.model_loads import ModelLoads
+from eyrie.control.story import Observation
+from eyrie.domain.fleet import InstanceSpec
+from eyrie.http1.handlers import serve as serve_http
+from eyrie.http1.limits import Limits
+from eyrie.http1.unix import listen_unix
+from eyrie.settings import Settings
+from eyrie.wire.credentials import Credentials
+
+
+async def control(settings: Settings) -> None:
+    """Run control until SIGTERM."""
+    await Control(settings).run()
+
+
+class Control:
+    """The process that decides, made within its event loop. Raises SystemExit with one line where a file or an engine
+    cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._run = settings.data / "run"
+        self._clock, self._identity = SystemClock(settings.time_scale), RandomIdentity()
+        try:
+            self._store = SqlStore(settings.store_url)
+            self._engine = engine_of(settings)
+            self._metrics = MetricFile(settings.data / "metrics.db", self._clock)
+        except (StoreVersionError, EngineUnavailable, MetricsUnusable) as error:  # one line in the log, no traceback
+            raise SystemExit(str(error)) from None
+        self._parts()
+        self._api()
+
+    def _parts(self) -> None:
+        """The parts, lower ones first."""
+        settings, store, clock = self._settings, self._store, self._clock
+        keys = settings.data / "credentials.json" if settings.auth else None
+        objects = self._run / "objects.sock"
+        artifacts = S3Artifacts(settings.data, objects, keys)
+        self._feed = Feed(settings.data)
+        self._compute = ProcessCompute(settings, artifacts, clock, self._look_around, engine=self._engine)
+        self._loop = Loop(store, self._compute, artifacts, self._feed, clock, self._identity, settings)
+        targets = TargetCache(settings.data, objects, keys, settings.target_models_bytes_max)
+        self._loads = ModelLoads(self._loop.endpoints, targets, SlotRooms())
+        self._models = ModelDoor(self._loads)
+        runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
+        self._jobs = Jobs(store, runs, clock, settings.jobs_max)
+        self._metering = Metering(self._metrics, clock, self._feed.size)
+
+    def _look_around(self, spec: InstanceSpec) -> None:
+        """Compute saw that something of this instance changed."""
+        self._loop.look_around()
+
+    def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What goes on until control ends."""
+        return (self._loop.run(), self._models.survey(), self._jobs.run())
+
+    def _api(self) -> None:
+        settings = self._settings
+        surroundings = Surroundings(
+            settings=settings,
+            store=self._store,
+            clock=self._clock,
+            identity=self._identity,
+            endpoints=self._loop.endpoints,
+            logs=InstanceLogs(settings.data),
+            instance_types=load_instance_types(settings.data),
+            metrics=self._metrics,
+            observe=self._observe,
+            wake_jobs=self._jobs.wake,
+        )
+        known = Credentials.load(settings.data / "credentials.json") if settings.auth else Credentials()
+        self._app = ControlApp(surroundings, known)
+
+    def _observe(self) -> Observation:
+        stats = self._compute.stats()
+        slots = {"warm": stats["pool_waiting"], "starting": stats["pool_starting"], "missed": stats["pool_claims_cold"]}
+        return Observation(self._compute.inventory(), slots, self._loads.count)
+
+    async def run(self) -> None:
+        """Start everything, serve until SIGTERM, and end in the opposite order."""
+        self._compute.start()
+        self._metrics.start()
+        feed = listen_unix(str(self._run / "feed.sock"), mode=0o600)
+        await self._feed.start(self._loop, feed, self._metering.take)
+        api = await serve_http(self._app.handle, listen_unix(str(self._run / "control.sock")), Limits())
+        door = listen_unix(str(self._run / "models.sock"), mode=0o600)
+        models = await serve_http(self._models.handle, door, Limits())
+        tasks = [asyncio.create_task(work) for work in self._works()]
+        await _told_to_stop(tasks)
+        await api.close(self._settings.drain_ms)
+        await models.close(self._settings.drain_ms)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._models.close()
+        await self._feed.close()
+        for part in (self._app, self._compute, self._metrics, self._store):
+            part.close()
+
+
+async def _told_to_stop(works: list[asyncio.Task[None]]) -> None:
+    """Until SIGTERM or SIGINT, or until a work ended by itself, which is a defect: it raises here, and the process
+    is started anew.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({told, *works}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    for work in works:
+        if work.done():
+            work.result()
