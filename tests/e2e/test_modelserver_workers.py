@@ -135,6 +135,7 @@ def test_a_model_that_cannot_be_forked_is_loaded_by_each_worker(
     pids = slot.pids()
     os.kill(answers[2][0], signal.SIGKILL)
     until(lambda: slot.ask(2)[0] != answers[2][0], "another worker 2")
+    assert slot.log().count("it is started again") == 1
     slot.process.send_signal(signal.SIGTERM)
     assert slot.process.wait(20) == 0
     until(lambda: gone(pids), "the end of every process")

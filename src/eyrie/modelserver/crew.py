@@ -68,7 +68,8 @@ class Crew(Generic[Model]):
 def keep(crew: Crew[Model]) -> int:
     """The keeper's life, from the claim to the end of the instance; its exit code."""
     told, tell = os.pipe()
-    os.set_blocking(told, False)
+    for end in (told, tell):
+        os.set_blocking(end, False)
     crew.board.keeper(os.getpid())
     apart = False
 
@@ -91,8 +92,8 @@ def keep(crew: Crew[Model]) -> int:
         apart = True
         for number in range(1, crew.board.workers):
             family.add(number)
-    os.close(told)
-    if not apart:  # else it may have to fork a worker again
+    if not apart:  # else it may have to fork a worker again, which is given both ends
+        os.close(told)
         os.close(tell)
         for listener in crew.listeners:
             listener.close()
@@ -153,7 +154,7 @@ def _work(crew: Crew[Model], number: int, model: Model, tell: int) -> int:
 
     def listening() -> None:
         crew.board.serves(number)
-        with contextlib.suppress(BrokenPipeError):  # born when the keeper waited no more
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):  # born when the keeper waited no more
             os.write(tell, _SERVES)
         os.close(tell)
 
