@@ -42,6 +42,7 @@ setup-sdk: # The SageMaker SDK's versions 2 and 3 are one package name: an envir
 
 FRAMEWORKS := torch tensorflow spark
 setup-frameworks: # What is too large for .venv: Eyrie with PyTorch and transformers, with TensorFlow, with Spark
+	@.ci/java
 	@for name in $(FRAMEWORKS); do .ci/setup .venv-$$name tests/frameworks/$$name.lock --editable || exit 1; done
 
 check: setup ## ruff, mypy strict, the floors (import-linter), the house test

@@ -58,10 +58,12 @@ def test_onnx(folder: Path) -> None:
     delete(endpoint)
 
 
+SPARK = {"class": "org.apache.spark.ml.PipelineModel", "paramMap": {"stageUids": ["a"]}}
 # What a folder of each looks like from outside is enough to know whose it is.
 ABSENT: list[tuple[str, str, dict[str, Any], str]] = [
     ("torch", "eyrie/pytorch", {"model.pt2": ""}, "pip install 'eyrie[torch]'"),
     ("huggingface", "eyrie/huggingface", {"config.json": {"model_type": "bert"}}, "pip install 'eyrie[huggingface]'"),
+    ("spark", "eyrie/sparkml", {"stages/0_a/x": "", "metadata/part-00000": SPARK}, "pip install 'eyrie[spark]'"),
     ("tensorflow", "eyrie/tensorflow", {"1/saved_model.pb": ""}, "pip install 'eyrie[tensorflow]'"),
 ]
 

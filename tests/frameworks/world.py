@@ -23,7 +23,7 @@ from botocore.config import Config
 from tests.e2e.conftest import ROLE, WAIT, RealEyrie, point_boto3_at, remove, until
 
 ROOT = Path(__file__).parent.parent.parent
-TRAIN_S = 240
+TRAIN_S = 600
 
 
 def python_of(name: str) -> Path:
@@ -84,7 +84,7 @@ def ask(endpoint: str, body: Any, content_type: str = "application/json", accept
     more = {"Accept": accept} if accept else {}
     reply = runtime.invoke_endpoint(EndpointName=endpoint, ContentType=content_type, Body=data, **more)
     given = reply["Body"].read()
-    if reply["ContentType"].startswith("application/json"):
+    if reply["ContentType"].partition(";")[0] == "application/json":
         return json.loads(given)
     return given if reply["ContentType"] == "application/x-npy" else given.decode()
 

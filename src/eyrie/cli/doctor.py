@@ -25,6 +25,7 @@ _EXTRAS = (
     ("torch", ("torch",)),
     ("huggingface", ("transformers",)),
     ("tensorflow", ("tensorflow-cpu", "tensorflow")),
+    ("spark", ("pyarrow",)),
 )
 
 

@@ -30,6 +30,7 @@ FRAMEWORKS = (
     "huggingface",
     "torch",
     "tensorflow",
+    "spark",
     "sklearn",
 )
 CONTAINER_ML = "/opt/ml"
