@@ -51,6 +51,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/jobs.py": 2,  # a look at the jobs, one piece of work for one
     "src/eyrie/control/loop.py": 3,
     "src/eyrie/control/model_door.py": 1,  # the loop that looks after loaded models
+    "src/eyrie/control/sampling.py": 1,  # the loop that looks at what instances use
     # The HTTP server's loop: a handler's mistake costs its own request.
     "src/eyrie/http1/handlers.py": 1,
     "src/eyrie/http1/connection.py": 1,

@@ -16,6 +16,7 @@ from eyrie.domain.jobs import Job, RunSeen
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.routing import EndpointRoute
+from eyrie.domain.usage import HostUsage, InstanceUsage
 
 
 class Clock(Protocol):
@@ -280,6 +281,26 @@ class Metrics(Protocol):
 
         Periods begin at `start_ms`; both are whole seconds.
         """
+        ...
+
+
+class Usages(Protocol):
+    """What the instances of this host use, and how much CPU each may use. Called from one thread at a time."""
+
+    def read(self) -> list[InstanceUsage]:
+        """Every instance that lives, now."""
+        ...
+
+    def throttle(self, instance_id: str, vcpu_milli: int) -> bool:
+        """Let an instance use so much CPU from now on; False where nothing here can hold it to that."""
+        ...
+
+
+class Host(Protocol):
+    """What this host as a whole uses."""
+
+    def read(self) -> HostUsage:
+        """The host now."""
         ...
 
 

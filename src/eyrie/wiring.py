@@ -16,6 +16,7 @@ from eyrie.adapters.clock import RandomIdentity, SystemClock
 from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
 from eyrie.adapters.compute_process import ProcessCompute
 from eyrie.adapters.feed import Feed
+from eyrie.adapters.host_usage import HostReader
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.adapters.job_runs import ProcessJobRuns
@@ -23,14 +24,17 @@ from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
+from eyrie.adapters.usage import HostUsages
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.jobs import Jobs
 from eyrie.control.loop import Loop
 from eyrie.control.metering import Metering
 from eyrie.control.model_door import ModelDoor
 from eyrie.control.model_loads import ModelLoads
+from eyrie.control.sampling import Sampling
 from eyrie.control.story import Observation
 from eyrie.domain.fleet import InstanceSpec
+from eyrie.domain.names import Scope
 from eyrie.http1.handlers import serve as serve_http
 from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
@@ -76,6 +80,8 @@ class Control:
         runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         self._metering = Metering(self._metrics, clock, self._feed.size)
+        own, usages = Scope(settings.account, settings.region), HostUsages(settings.data)
+        self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count)
 
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""
@@ -83,7 +89,13 @@ class Control:
 
     def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What goes on until control ends."""
-        return (self._loop.run(), self._models.survey(), self._jobs.run())
+        return (
+            self._loop.run(),
+            self._models.survey(),
+            self._jobs.run(),
+            self._metering.run(),
+            self._sampling.run(),
+        )
 
     def _api(self) -> None:
         settings = self._settings

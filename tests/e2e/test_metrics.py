@@ -13,10 +13,10 @@ from .conftest import Deployed, until
 
 
 def statistics(name: str, *dimensions: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
-    """All of a metric of AWS/SageMaker in the last hours, as one point an hour."""
+    """All of a metric (of AWS/SageMaker) in the last hours, as one point an hour."""
     now = datetime.now(UTC)
     found = boto3.client("cloudwatch").get_metric_statistics(
-        Namespace="AWS/SageMaker",
+        Namespace=more.pop("Namespace", "AWS/SageMaker"),
         MetricName=name,
         Dimensions=[{"Name": key, "Value": value} for key, value in dimensions],
         StartTime=now - timedelta(hours=2),
@@ -48,10 +48,41 @@ def test_every_invocation_is_counted_with_its_time_and_its_outcome(deployed: Dep
     alone = [total("Invocations", *variant, ("InstanceId", instance)) for instance in instances]
     assert sum(alone) == 33
     names = {m["MetricName"] for m in boto3.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]}
-    assert {"Invocations", "Invocation4XXErrors", "OverheadLatency", "ConcurrentRequestsPerModel"} <= names
+    assert {"Invocations", "Invocation4XXErrors", "OverheadLatency"} <= names
+    until(lambda: statistics("ConcurrentRequestsPerModel", *variant))  # once the second is over for every worker
 
     deployed.eyrie.down()  # what was measured is there after a restart
     deployed.eyrie.up()
     assert total("Invocations", *variant) == 33
     deployed.wait_in_service("measured")
     deployed.delete("measured")
+
+
+def test_what_instances_and_the_host_use_is_measured(deployed: Deployed) -> None:
+    deployed.create("used", instances=2)
+    variant = (("EndpointName", "used"), ("VariantName", "sklearn"))
+    more = {"Namespace": "/aws/sagemaker/Endpoints", "Statistics": ["SampleCount", "Maximum", "Average"]}
+
+    def seen(name: str, *dimensions: tuple[str, str]) -> dict[str, Any]:
+        return next(iter(statistics(name, *dimensions, **more)), {"SampleCount": 0})
+
+    def worked() -> bool:
+        for row in deployed.rows[:20]:
+            deployed.ask("used", row)
+        return bool(seen("CPUUtilization", *variant)["SampleCount"] >= 6)
+
+    until(worked)
+    assert 0 < seen("CPUUtilization", *variant)["Maximum"] <= 200
+    assert 0 < seen("MemoryUtilization", *variant)["Average"] < 100
+    assert 0 < seen("DiskUtilization", *variant)["Average"] < 100
+    assert seen("CPUUtilization", *variant)["Unit"] == "Percent"
+    for instance in deployed.eyrie.serving("used"):
+        assert seen("CPUUtilization", *variant, ("InstanceId", instance))["SampleCount"] >= 2
+    deployed.delete("used")
+
+    def of_host() -> set[str]:
+        found = boto3.client("cloudwatch").list_metrics(Namespace="CWAgent")["Metrics"]
+        return {metric["MetricName"] for metric in found}
+
+    assert {"cpu_usage_active", "mem_used_percent", "disk_used_percent", "net_bytes_sent"} <= until(of_host)
+    assert "GPUUtilization" not in {m["MetricName"] for m in boto3.client("cloudwatch").list_metrics()["Metrics"]}

@@ -221,7 +221,7 @@ def test_ejections_are_passed_on(tmp_path: Path) -> None:
             worker.say(eject={"instance": "i-1", "endpoint": SLUG, "why": "connection refused"})
             await until(lambda: heard.ejects == [(KEY, "i-1", "connection refused")])
             worker.say(meter={"anything": 1})
-            await until(lambda: heard.meters == [{"anything": 1}])
+            await until(lambda: heard.meters == [{"anything": 1, "worker": "gateway-0"}])
             worker.writer.close()
 
     run(scenario())

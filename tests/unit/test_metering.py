@@ -51,13 +51,60 @@ def test_a_second_of_two_instances() -> None:
     assert latency.lowest == pytest.approx(100, rel=0.01)
     assert latency.highest == pytest.approx(900, rel=0.01)
     assert (variant["OverheadLatency"].count, variant["OverheadLatency"].total) == (4, 100)
-    assert variant["ConcurrentRequestsPerModel"].highest == 4
     assert variant["Invocations"].spread_known
     assert variant["Invocation4XXErrors"].spread_known
     assert found[(ONE,)]["Invocations"].total == 4
     alone = found[ONE, ("InstanceId", "i-1"), TWO]
     assert (alone["Invocations"].total, alone["ModelLatency"].total) == (2, 400)
     assert "InvocationsPerInstance" not in alone
+
+
+def test_requests_at_once_are_summed_over_the_workers_of_a_second() -> None:
+    kept, times = Kept(), [0.0]
+    metering = Metering(kept, Clock(), lambda key, variant: 2, lambda: times[0])
+    for instance, peak in (("i-1", 3), ("i-1", 2), ("i-2", 1)):  # two workers tell of i-1
+        metering.take(told((instance, 200, 100, 10, peak)))
+    assert not [m for m in kept.measured if m.metric.name == "ConcurrentRequestsPerModel"]
+    times[0] = 2.0
+    metering.flush()
+    found = by_dimensions([m for m in kept.measured if m.metric.name == "ConcurrentRequestsPerModel"])
+    summary = found[ONE, TWO]["ConcurrentRequestsPerModel"]
+    assert (summary.count, summary.total, summary.lowest, summary.highest) == (2, 6, 1, 5)
+    assert found[ONE, ("InstanceId", "i-1"), TWO]["ConcurrentRequestsPerModel"].total == 5
+    metering.flush()
+    assert len(found) == 4
+
+
+def test_a_request_that_goes_on_counts_as_one_at_once_and_as_no_invocation() -> None:
+    meter = Meter()
+    meter.rollup(KEY.slug, "v", "i-1").at_once(7)
+    second = meter.take(1_700_000_000)
+    assert second is not None
+    assert list(measurements(KEY, second["endpoints"][KEY.slug], 5_000, lambda key, variant: 1)) == []
+    assert second["endpoints"][KEY.slug]["v"]["i-1"]["peak"] == 7
+
+
+def test_what_a_multi_model_endpoint_did_with_its_models() -> None:
+    meter = Meter()
+    rollup = meter.rollup(KEY.slug, "v", "i-1")
+    rollup.add(200, 100, 10, 1)
+    models = rollup.of_models()
+    models.add_request(True, 0)
+    models.add_request(True, 0)
+    models.add_request(False, 5_000)
+    models.add_load({"models": 3, "load_us": 1_000, "download_us": 20_000, "unload_us": [50, 70]})
+    second = meter.take(1_700_000_000)
+    assert second is not None
+    found = by_dimensions(list(measurements(KEY, second["endpoints"][KEY.slug], 0, lambda key, variant: 1)))[ONE, TWO]
+    assert (found["ModelCacheHit"].count, found["ModelCacheHit"].total) == (3, 2)
+    for name, count, total in (
+        ("ModelLoadingWaitTime", 1, 5_000),
+        ("ModelLoadingTime", 1, 1_000),
+        ("ModelDownloadingTime", 1, 20_000),
+        ("ModelUnloadingTime", 2, 120),
+    ):
+        assert found[name].count == count
+        assert found[name].total == pytest.approx(total, rel=0.01)
 
 
 class Kept:

@@ -18,7 +18,12 @@ ROOT = Path("/sys/fs/cgroup")
 WARMING_PERCENT = 50  # a slot that imports its frameworks gives way to what serves
 PIDS_MAX = 2048  # threads count, and OpenMP starts one a core
 _PERIOD_US = 100_000
-_V1_FILES = {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes", "pids": "pids.max"}
+_V1_FILES = {
+    "cpu": "cpu.cfs_quota_us",
+    "cpuacct": "cpuacct.usage",  # limits nothing: it counts
+    "memory": "memory.limit_in_bytes",
+    "pids": "pids.max",
+}
 _V2_FILES = {"cpu": "cpu.max", "memory": "memory.max", "pids": "pids.max"}
 
 
@@ -32,7 +37,7 @@ class Cgroups:
 
     version: int  # 1, 2, or 0: none can be written
     prefixes: tuple[str, ...]
-    controllers: frozenset[str]  # of "cpu", "memory", "pids"
+    controllers: frozenset[str]  # of "cpu", "memory", "pids", and in version 1 "cpuacct"
     detail: str  # for people
 
     def create(self, name: str) -> tuple[str, ...]:
@@ -85,6 +90,39 @@ def limit(groups: Sequence[str], vcpu_milli: int, memory_mb: int) -> list[str]:
             if not _put(group / name, value):
                 failed.append(f"{name} could not be set to {value}")
     return failed
+
+
+def cap_cpu(groups: Sequence[str], vcpu_milli: int) -> bool:
+    """Change how much CPU the groups may use; False where none of them can be told."""
+    quota = vcpu_milli * _PERIOD_US // 1000
+    told = False
+    for group in map(Path, groups):
+        for name, value in (("cpu.cfs_quota_us", str(quota)), ("cpu.max", f"{quota} {_PERIOD_US}")):
+            if (group / name).exists():
+                told = _put(group / name, value) or told
+    return told
+
+
+def cpu_us(groups: Sequence[str]) -> int | None:
+    """CPU time that was used in the groups since they were made, microseconds; None where none of them counts it."""
+    for group in map(Path, groups):
+        for line in _lines(group / "cpuacct.usage"):
+            if line.isdigit():
+                return int(line) // 1000
+        for key, _, value in (line.partition(" ") for line in _lines(group / "cpu.stat")):
+            if key == "usage_usec":
+                return int(value)
+    return None
+
+
+def memory_bytes(groups: Sequence[str]) -> int | None:
+    """Memory of the groups but for file pages that the kernel drops first; None where none of them counts it."""
+    for group in map(Path, groups):
+        for used, dropped in (("memory.current", "inactive_file"), ("memory.usage_in_bytes", "total_inactive_file")):
+            for line in _lines(group / used):
+                told = dict(line.split(" ", 1) for line in _lines(group / "memory.stat") if " " in line)
+                return max(int(line) - int(told.get(dropped, 0)), 0)
+    return None
 
 
 def limits_memory(groups: Sequence[str]) -> bool:

@@ -254,7 +254,7 @@ class Feed:
         if "ack" in said or "gone" in said:
             self._listener.acknowledged(self._hear_tables(worker, said.get("ack", {}), said.get("gone", ())))
         if "meter" in said:
-            self._metered(said["meter"])
+            self._metered({**said["meter"], "worker": worker.name})
         if "idle" in said:
             with self._lock:
                 if len(worker.idle) > REMEMBERED_MAX:

@@ -1,13 +1,18 @@
 """From what gateway workers tell each second to SageMaker's metrics, for an endpoint, a variant and an instance.
 
 Namespace, names, units and dimensions are CloudWatch's (`AWS/SageMaker`, EndpointName and VariantName); those for a
-whole endpoint (EndpointName alone) and for one instance (InstanceId besides) are Eyrie's own addition.
+whole endpoint (EndpointName alone) and for one instance (InstanceId besides) are Eyrie's own addition. How many
+requests an instance has at once is the sum of what the workers tell for one second: known when it is over for all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.domain.metrics import Dimensions, Measured, Metric, Summary, bucket_of, merged, middle_of
@@ -17,34 +22,102 @@ from eyrie.ports import Clock, Metrics, MetricsFull
 log = logging.getLogger(__name__)
 
 NAMESPACE = "AWS/SageMaker"
-UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds", "ConcurrentRequestsPerModel": "Count"}
+CONCURRENCY = "ConcurrentRequestsPerModel"
+UNITS = {
+    "ModelLatency": "Microseconds",
+    "OverheadLatency": "Microseconds",
+    CONCURRENCY: "Count",
+    "ModelLoadingWaitTime": "Microseconds",
+    "ModelDownloadingTime": "Microseconds",
+    "ModelLoadingTime": "Microseconds",
+    "ModelUnloadingTime": "Microseconds",
+}
+MODEL_TIMES = {  # of a multi-model endpoint, by what a rollup calls them
+    "wait": "ModelLoadingWaitTime",
+    "download": "ModelDownloadingTime",
+    "load": "ModelLoadingTime",
+    "unload": "ModelUnloadingTime",
+}
+PATIENCE_MS = 1_500  # real time in which every worker has told a second that is over
 _ONE = bucket_of(1)
-_ONCE_AN_ENDPOINT = ("InvocationsPerInstance", "ConcurrentRequestsPerModel")  # have no meaning for one instance
+_ONCE_AN_ENDPOINT = ("InvocationsPerInstance",)  # has no meaning for one instance
 
 Told = Mapping[str, Any]
 Found = dict[str, Summary]  # by metric name
 InstancesOf = Callable[[EndpointKey, str], int]  # instances in the route, of an endpoint's variant
 
 
+@dataclass(slots=True)
+class _Second:
+    """How many requests each instance had at once in one second, summed over the workers that told it so far."""
+
+    at_ms: int
+    told_s: float  # when it was first told of
+    peaks: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by slug, variant and instance
+
+
 class Metering:
     """Hears the workers' rollups and records them. Called on the event loop: nothing here waits."""
 
-    def __init__(self, metrics: Metrics, clock: Clock, instances_of: InstancesOf) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        clock: Clock,
+        instances_of: InstancesOf,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._instances_of = instances_of
+        self._monotonic = monotonic
+        self._seconds: dict[int, _Second] = {}
         self._dropped = 0
 
     def take(self, told: Told) -> None:
         """One worker's second. Raises KeyError, TypeError or ValueError for what is none."""
-        at_ms = self._clock.now_ms()
+        at_ms, at_s = self._clock.now_ms(), int(told.get("at_s", 0))
         for slug, variants in told.get("endpoints", {}).items():
-            measured = list(measurements(EndpointKey.from_slug(slug), variants, at_ms, self._instances_of))
-            try:
-                self._metrics.record(measured)
-            except MetricsFull as error:
-                self._dropped += len(measured)
-                log.warning("%d measurements dropped so far: %s", self._dropped, error)
+            self._record(list(measurements(EndpointKey.from_slug(slug), variants, at_ms, self._instances_of)))
+            second = self._seconds.setdefault(at_s, _Second(at_ms, self._monotonic()))
+            for variant, instances in variants.items():
+                for instance_id, rollup in instances.items():
+                    if instance_id and variant:
+                        second.peaks[slug, variant, instance_id] += int(rollup["peak"])
+        self.flush()
+
+    async def run(self) -> None:
+        """Close seconds that nothing follows, for ever."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.flush()
+
+    def flush(self) -> None:
+        """Record what is known of seconds that are over for every worker."""
+        over_s = self._monotonic() - PATIENCE_MS / 1000
+        for at_s in [at_s for at_s, second in self._seconds.items() if second.told_s <= over_s]:
+            second = self._seconds.pop(at_s)
+            self._record(list(concurrency(second.peaks, second.at_ms)))
+
+    def _record(self, measured: list[Measured]) -> None:
+        try:
+            self._metrics.record(measured)
+        except MetricsFull as error:
+            self._dropped += len(measured)
+            log.warning("%d measurements dropped so far: %s", self._dropped, error)
+
+
+def concurrency(peaks: Mapping[tuple[str, str, str], int], at_ms: int) -> Iterator[Measured]:
+    """How many requests instances had at once: a value an instance, so that a variant's average is by instance."""
+    found: dict[tuple[str, Dimensions], Summary] = {}
+    for (slug, variant, instance_id), peak in peaks.items():
+        endpoint, of_variant = ("EndpointName", EndpointKey.from_slug(slug).name), ("VariantName", variant)
+        alone = (endpoint, ("InstanceId", instance_id), of_variant)
+        levels: tuple[Dimensions, ...] = ((endpoint,), (endpoint, of_variant), alone)
+        for dimensions in levels:
+            found.setdefault((slug, dimensions), Summary()).add(float(peak))
+    for (slug, dimensions), summary in found.items():
+        metric = Metric(EndpointKey.from_slug(slug).scope, NAMESPACE, CONCURRENCY, dimensions)
+        yield Measured(metric, at_ms, summary, UNITS[CONCURRENCY])
 
 
 def measurements(
@@ -75,7 +148,9 @@ def measurements(
 def summaries(rollup: Told, instances: int) -> Found:
     """One instance's second, by metric name. `instances`: among how many the variant's requests are shared."""
     n = int(rollup["n"])
+    models = rollup.get("models")
     return {
+        **(of_models(models) if models else {}),
         "Invocations": _times(1, n),
         "InvocationsPerInstance": _times(1 / instances, n),
         "Invocation4XXErrors": _share(n, int(rollup["e4"])),
@@ -83,8 +158,14 @@ def summaries(rollup: Told, instances: int) -> Found:
         "InvocationModelErrors": _share(n, int(rollup["em"])),
         "ModelLatency": _durations(rollup["model"], float(rollup["model_us"])),
         "OverheadLatency": _durations(rollup["overhead"], float(rollup["overhead_us"])),
-        "ConcurrentRequestsPerModel": _times(float(rollup["peak"]), 1),
     }
+
+
+def of_models(told: Told) -> Found:
+    """What an instance of a multi-model endpoint did with its models in a second."""
+    hits, misses = int(told["hits"]), int(told["misses"])
+    times = {name: _spread(told[key]) for key, name in MODEL_TIMES.items()}
+    return {"ModelCacheHit": _share(hits + misses, hits), **times}
 
 
 def _together(parts: list[Found]) -> Found:
@@ -108,6 +189,8 @@ def _times(value: float, count: int) -> Summary:
 
 def _share(count: int, hits: int) -> Summary:
     """Ones among zeros: the average is the rate."""
+    if not count:
+        return Summary()
     buckets = {bucket: float(times) for bucket, times in ((0, count - hits), (_ONE, hits)) if times}
     return Summary(count, hits, 0.0 if hits < count else 1.0, 1.0 if hits else 0.0, buckets)
 
@@ -117,3 +200,8 @@ def _durations(told: Mapping[str, int], total_us: float) -> Summary:
     if not buckets:
         return Summary()
     return Summary(sum(buckets.values()), total_us, middle_of(min(buckets)), middle_of(max(buckets)), buckets)
+
+
+def _spread(told: Mapping[str, int]) -> Summary:
+    """Durations of which only the buckets are known: their sum is within 1 %."""
+    return _durations(told, sum(middle_of(int(bucket)) * times for bucket, times in told.items()))

@@ -175,7 +175,19 @@ class Gateway:
         self.feed.tell_idle()
         if int(now) != self._second:
             self._second = int(now)
+            self._note_outstanding()
             self.feed.tell_meter()
+
+    def _note_outstanding(self) -> None:
+        """Requests that take longer than a second count in each of them, and not only when they are answered."""
+        for endpoint in self.book.endpoints.values():
+            for variant in endpoint.variants.values():
+                busy: dict[str, int] = {}
+                for instance in variant.instances:
+                    if instance.invocations:  # of each of its workers
+                        busy[instance.instance_id] = busy.get(instance.instance_id, 0) + len(instance.invocations)
+                for instance_id, count in busy.items():
+                    self.meter.rollup(endpoint.slug, variant.name, instance_id).at_once(count)
 
     def stats(self, server: Server) -> dict[str, Any]:
         """What `run/gateway-N.sock` answers to `stats`."""

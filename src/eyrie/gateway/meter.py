@@ -116,6 +116,11 @@ class Rollup:
         index = _BUCKETS[overhead_us] if overhead_us < 8_192 else bucket_of(overhead_us)
         self.overhead[index] = self.overhead.get(index, 0) + 1
 
+    def at_once(self, outstanding: int) -> None:
+        """So many requests are outstanding."""
+        if outstanding > self.peak:
+            self.peak = outstanding
+
     def of_models(self) -> ModelCounts:
         """The counts of target models, from now on among these."""
         if self.models is None:

@@ -1,0 +1,128 @@
+"""Looks at what instances and this host use, each second, and records it: `/aws/sagemaker/Endpoints` and `CWAgent`.
+
+A part of control on its own. An instance's values are recorded under its variant's dimensions, so that a variant's
+average is over its instances, and once more with InstanceId. Reading happens in a thread; what goes wrong costs one
+look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from eyrie.decide.host_metrics import host_metrics
+from eyrie.decide.usage import utilisation
+from eyrie.domain.metrics import Dimensions, Measured, Metric, Summary
+from eyrie.domain.names import Scope
+from eyrie.domain.usage import HostUsage, InstanceUsage
+from eyrie.ports import Clock, Host, Metrics, MetricsFull, Usages
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "/aws/sagemaker/Endpoints"
+HOST_NAMESPACE = "CWAgent"
+EVERY_S = 1.0
+HOST_EVERY = 10  # looks at instances a look at the host
+HELD_UNIT = "None"
+LOADED = "LoadedModelCount"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An instance between the last two looks."""
+
+    before: InstanceUsage
+    after: InstanceUsage
+
+
+Hears = Callable[[Mapping[str, Watched], int], list[Measured]]  # by instance id, and the time; what it adds
+
+
+class Sampling:
+    """The loop that looks."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        clock: Clock,
+        usages: Usages,
+        host: Host,
+        scope: Scope,
+        models_of: Callable[[str], int] = lambda socket: 0,
+        hears: tuple[Hears, ...] = (),
+    ) -> None:
+        """`scope` is the host's own account and region; `models_of` counts the models that an instance of a multi-model
+        endpoint holds, by its socket; `hears` are those who decide on what is seen.
+        """
+        self._metrics = metrics
+        self._clock = clock
+        self._usages = usages
+        self._host = host
+        self._scope = scope
+        self._models_of = models_of
+        self._hears = hears
+        self._before: dict[str, InstanceUsage] = {}
+        self._host_before: HostUsage | None = None
+        self._looks = 0
+
+    async def run(self) -> None:
+        """Look each second, for ever."""
+        while True:
+            try:
+                await asyncio.to_thread(self.look)
+            except Exception:  # the loop boundary: the next second looks again
+                log.exception("what instances use could not be read")
+            await asyncio.sleep(EVERY_S)
+
+    def look(self) -> None:
+        """One look at all instances, and at the host where its time has come."""
+        now_ms = self._clock.now_ms()
+        seen = {usage.instance_id: usage for usage in self._usages.read()}
+        watched = {i: Watched(self._before[i], usage) for i, usage in seen.items() if i in self._before}
+        self._before = seen
+        measured = [one for known in watched.values() for one in self._of_instance(known, now_ms)]
+        for hear in self._hears:
+            measured += hear(watched, now_ms)
+        if self._looks % HOST_EVERY == 0:
+            measured += self._of_host(now_ms)
+        self._looks += 1
+        try:
+            self._metrics.record(measured)
+        except MetricsFull as error:
+            log.warning("%d measurements of instances dropped: %s", len(measured), error)
+
+    def _of_instance(self, known: Watched, at_ms: int) -> Iterator[Measured]:
+        usage = known.after
+        for name, value in utilisation(known.before, usage).items():
+            yield from instance_metric(usage, NAMESPACE, name, value, "Percent", at_ms)
+        models = self._models_of(usage.socket)
+        if models:
+            yield from instance_metric(usage, NAMESPACE, LOADED, float(models), HELD_UNIT, at_ms)
+
+    def _of_host(self, at_ms: int) -> list[Measured]:
+        before, after = self._host_before, self._host.read()
+        self._host_before = after
+        if before is None:
+            return []
+        return [
+            _measured(Metric(self._scope, HOST_NAMESPACE, m.name, m.dimensions), m.value, m.unit, at_ms)
+            for m in host_metrics(before, after)
+        ]
+
+
+def instance_metric(
+    usage: InstanceUsage, namespace: str, name: str, value: float, unit: str, at_ms: int
+) -> Iterator[Measured]:
+    """A value of an instance, under its variant's dimensions and under its own."""
+    endpoint, variant = ("EndpointName", usage.endpoint.name), ("VariantName", usage.variant)
+    alone: Dimensions = (endpoint, ("InstanceId", usage.instance_id), variant)
+    for dimensions in ((endpoint, variant), alone):
+        yield _measured(Metric(usage.endpoint.scope, namespace, name, dimensions), value, unit, at_ms)
+
+
+def _measured(metric: Metric, value: float, unit: str, at_ms: int) -> Measured:
+    summary = Summary()
+    summary.add(value)
+    return Measured(metric, at_ms, summary, unit)
