@@ -1,0 +1,69 @@
+"""Target tracking as AWS does it: on the points of complete periods, in proportion to the metric.
+
+Three points in a row above the target scale out at once to what the newest asks for; fifteen in a row below nine tenths
+of it scale in, never to where the highest of the newest three would be above the target. A point that is missing
+speaks for neither.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from eyrie.decide.wish import Wish
+from eyrie.domain.scaling import Points, ScalingMemory, TargetTracking
+
+LOW = 0.9  # of the target: below it is room for fewer
+_HAIR = 1e-9  # what a float may be off
+
+
+def breached(policy: TargetTracking, points: Points) -> str:
+    """ "High" or "Low" where so many points in a row are beyond the threshold, else ""."""
+    newest = points[-1] if points else None
+    if newest is None:
+        return ""
+    if newest > policy.target:
+        tail = points[-policy.high_points :]
+        high = len(tail) == policy.high_points and all(p is not None and p > policy.target for p in tail)
+        return "High" if high else ""
+    threshold = policy.target * LOW
+    if newest >= threshold:
+        return ""
+    tail = points[-policy.low_points :]
+    low = len(tail) == policy.low_points and all(p is not None and p < threshold for p in tail)
+    return "Low" if low else ""
+
+
+def tracking_wish(
+    policy: TargetTracking, points: Points, capacity: int, memory: ScalingMemory, now_ms: int
+) -> Wish | None:
+    """What the policy asks for; None: it is content, or waits."""
+    side = breached(policy, points)
+    if not side:
+        return None
+    target = policy.target
+    if side == "High":
+        newest = points[-1]
+        assert newest is not None
+        base = capacity if now_ms - memory.out_ms >= policy.out_cooldown_ms else memory.out_base
+        wanted = ceil(base * newest / target - _HAIR)
+        if wanted <= capacity and base != capacity:
+            return None  # in the cool-down, and what was added is enough
+        return Wish(policy.name, wanted, base, side, lambda: _why_out(policy, newest, base, wanted))
+    if not policy.scale_in or now_ms - memory.in_ms < policy.in_cooldown_ms:
+        return None
+    highest = max(p for p in points[-policy.high_points :] if p is not None)
+    wanted = max(ceil(capacity * highest / target - _HAIR), 1)
+    return Wish(policy.name, wanted, capacity, side, lambda: _why_in(policy, highest, capacity, wanted))
+
+
+def _why_out(policy: TargetTracking, newest: float, base: int, wanted: int) -> str:
+    periods = f"{policy.high_points} points of {policy.period_ms // 1000} s"
+    return (
+        f"{periods} above {policy.target:g}, the newest {newest:g}: {base} x {newest:g} / {policy.target:g} = {wanted}"
+    )
+
+
+def _why_in(policy: TargetTracking, highest: float, capacity: int, wanted: int) -> str:
+    periods = f"{policy.low_points} points of {policy.period_ms // 1000} s"
+    share = f"{capacity} x {highest:g} / {policy.target:g} = {wanted}"
+    return f"{periods} below {policy.target * LOW:g}, 90 % of the target: {share}"
