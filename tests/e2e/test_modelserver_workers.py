@@ -182,9 +182,35 @@ def test_while_the_model_loads_the_keeper_answers_that_it_does(crew: Callable[..
         assert slot.request("GET", "/ping")[0] == 503
     assert json.loads(slot.request("GET", "/eyrie/state")[1])["phase"] == "loading"
     assert slot.request("POST", "/invocations", b"1,2")[0] == 503
+    connection = waiting_ping(slot)
     gate.touch()
     slot.ready()
+    assert connection.getresponse().status in (200, 503)  # the keeper's, which leaves the socket to worker 0
+    connection.close()
     assert slot.ask(1)[0] != slot.ask(0)[0]
+
+
+def waiting_ping(slot: Slot) -> UnixConnection:
+    """A ping that was asked and may wait for a 200."""
+    connection = UnixConnection(slot.box / "s")
+    connection.request("GET", "/ping", headers={"x-eyrie-wait-ms": "4000"})
+    return connection
+
+
+def test_a_ping_that_may_wait_is_answered_when_the_model_is_loaded(crew: Callable[..., Crew], tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    slot = crew()
+    early = waiting_ping(slot)  # of a slot that nobody claimed: there is nothing to wait for
+    assert early.getresponse().status == 503
+    slot.user_code(load=f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)").claim_for(1)
+    connections = [waiting_ping(slot) for _ in range(3)]
+    brief = UnixConnection(slot.box / "s")
+    brief.request("GET", "/ping", headers={"x-eyrie-wait-ms": "20"})
+    assert brief.getresponse().status == 503
+    gate.touch()
+    assert [connection.getresponse().status for connection in connections] == [200, 200, 200]
+    for connection in (early, brief, *connections):
+        connection.close()
 
 
 def train(framework: str, folder: Path) -> None:

@@ -71,6 +71,21 @@ def test_a_ping_tells_what_happened(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_our_own_instance_that_starts_may_wait_for_a_200_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        prober = Prober(QUICK, ToyClock(), lambda key: None)
+        for foreign, starting, waits in ((False, True, True), (False, False, False), (True, True, False)):
+            async with instance(tmp_path / "s", b"HTTP/1.1 503 Loading\r\n\r\n") as got:
+                prober.watch(KEY, {"i-1": Probed(KEY, str(tmp_path / "s"), foreign, starting)})
+                await until(lambda got=got: len(got) > 0)  # type: ignore[misc]
+                prober.watch(KEY, {})
+            assert (b"x-eyrie-wait-ms: 30\r\n" in got[0]) is waits
+            assert got[0].endswith(b"\r\n\r\n")
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
 def test_misses_are_counted_and_one_answer_clears_them(tmp_path: Path) -> None:
     async def scenario() -> None:
         changes: list[object] = []

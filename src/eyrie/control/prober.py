@@ -21,7 +21,9 @@ LOG = logging.getLogger(__name__)
 STARTING_PERIOD_S = 0.05  # until the first 200: what a fleet waits for
 HEAD_BYTES_MAX = 65_536
 LATE_S = 0.5  # a ping that took this much longer than its limit says more about us than about the instance
-_REQUEST = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+WAIT_SHARE = 0.5  # of a ping's limit: how long our own model server, while it loads, may wait for a 200 to tell
+AGAIN_S = 0.01  # after such a ping: it is asked again at once
+_REQUEST = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Prober:
         while True:
             probed, started = self._probed[instance_id], loop.time()
             timeout_s, period_s = self._timings(probed)
-            detail = await ping(probed.socket, timeout_s)
+            waits_s = timeout_s * WAIT_SHARE if probed.starting and not probed.foreign else 0.0
+            detail = await ping(probed.socket, timeout_s, waits_s)
             took_s = loop.time() - started
             if detail is not None and took_s > timeout_s + LATE_S:
                 LOG.warning("a ping of %s ended %.1f s late: not counted", instance_id, took_s - timeout_s)
@@ -92,7 +95,7 @@ class Prober:
                 self._note(
                     instance_id, after_ping(self._health.get(instance_id, Health()), detail, self._clock.now_ms())
                 )
-            await self._rest(instance_id, max(0.01, period_s - took_s))
+            await self._rest(instance_id, max(AGAIN_S, period_s - took_s))
 
     async def _rest(self, instance_id: str, pause_s: float) -> None:
         """Wait for the next turn, or for someone who wants to know now."""
@@ -118,22 +121,24 @@ class Prober:
             self._changed(probed.key)
 
 
-async def ping(socket: str, timeout_s: float) -> str | None:
-    """Ping once: None for a 200 within the time, else what happened instead."""
+async def ping(socket: str, timeout_s: float, waits_s: float = 0.0) -> str | None:
+    """Ping once: None for a 200 within the time, else what happened instead. `waits_s`: how long an instance that
+    still loads its model may wait with its answer, so that a 200 is told when there is one.
+    """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _exchange(socket)
+            return await _exchange(socket, int(waits_s * 1000))
     except TimeoutError:
         return f"no answer in {timeout_s * 1000:.0f} ms"
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         return f"{type(error).__name__}: {error}"
 
 
-async def _exchange(socket: str) -> str | None:
+async def _exchange(socket: str, waits_ms: int) -> str | None:
     client = connect_unix(socket)
     reader, writer = await asyncio.open_unix_connection(sock=client, limit=HEAD_BYTES_MAX)
     try:
-        writer.write(_REQUEST)
+        writer.write(_REQUEST + (b"x-eyrie-wait-ms: %d\r\n\r\n" % waits_ms if waits_ms else b"\r\n"))
         line = await reader.readuntil(b"\r\n")
     finally:
         writer.transport.abort()

@@ -35,6 +35,10 @@ from eyrie.modelserver.threads import Pools, Workers
 log = logging.getLogger("eyrie.modelserver")
 
 CLAIM_BYTES_MAX = 1_048_576
+PING_WAIT = b"x-eyrie-wait-ms"  # of a ping: how long it may wait for a 200 while the model is loaded
+PING_WAIT_MS_MAX = 5_000
+PING_LOOK_S = 0.003  # how often a ping that waits looks whether all workers serve: other processes tell nobody
+PINGS_MAX = 16  # that wait at once; others are answered at once
 FAILED = 1  # exit code of a model that does not load
 
 
@@ -82,6 +86,7 @@ class ModelServer:
         self._compiling: Any = None  # a model's compilation beside the server, where it was asked for
         self._shelf: Shelf | None = None  # of a multi-model container
         self._loader = Workers(1, 1, loop.call_soon_threadsafe, "loader")
+        self._pings: dict[Connection, float] = {}  # that wait for a 200, and until when
 
     # ------------------------------------------------------------------------------------------------- requests come in
     def head(self, connection: Connection) -> None:
@@ -95,9 +100,46 @@ class ModelServer:
         elif self._shelf is not None and target.startswith(b"/models"):
             self._shelf.head(connection)
         elif target == b"/ping" and connection.method in (b"GET", b"HEAD"):
-            connection.reply(200 if self._well() else 503, b"", b"")
+            self._ping(connection)
         else:
             self._other(connection, target.partition(b"?")[0])
+
+    def _ping(self, connection: Connection) -> None:
+        """Answer a ping: now, or, where it may wait and the model is being loaded, when there is a 200 to tell."""
+        well = self._well()
+        if well or self.phase is Phase.WAITING or not connection.fields.get(PING_WAIT, b"").isdigit():
+            connection.reply(200 if well else 503, b"", b"")
+        else:
+            connection.collect(0)
+
+    def _wait(self, connection: Connection) -> None:
+        """A ping that may wait has come whole."""
+        if len(self._pings) >= PINGS_MAX:
+            connection.reply(503, b"", b"")
+            return
+        if not self._pings:
+            self._loop.call_later(PING_LOOK_S, self._look_at_pings)
+        wait_ms = min(int(connection.fields[PING_WAIT][:9]), PING_WAIT_MS_MAX)
+        self._pings[connection] = self._loop.time() + wait_ms / 1000
+
+    def _look_at_pings(self) -> None:
+        """Answer the pings that waited long enough; again soon, while some wait."""
+        self._answer_pings()
+        if self._pings:
+            self._loop.call_later(PING_LOOK_S, self._look_at_pings)
+
+    def _answer_pings(self) -> None:
+        now_s, well = self._loop.time(), self._well()
+        for connection, until_s in list(self._pings.items()):
+            if well or now_s >= until_s or not connection.alive:
+                del self._pings[connection]
+                connection.reply(200 if well else 503, b"", b"")
+
+    def let_go(self) -> None:
+        """Answer every ping that waits: this loop ends for another one."""
+        for connection in self._pings:
+            connection.reply(503, b"", b"")
+        self._pings.clear()
 
     def _well(self) -> bool:
         """Whether /ping answers 200: worker 0 answers for the whole instance, every other one for itself."""
@@ -112,6 +154,8 @@ class ModelServer:
             servable.invoke(connection, data, connection.fields)
         elif self._shelf is not None and connection.target.startswith(b"/models"):
             self._shelf.body(connection, data)
+        elif connection.target == b"/ping":
+            self._wait(connection)
         else:
             self._claimed(connection, data)
 
@@ -238,6 +282,7 @@ class ModelServer:
         gc.collect()
         gc.freeze()  # what was loaded lives as long as the process: the collector need not look at it again
         self.phase = Phase.READY
+        self._answer_pings()
         log.info("ready after %d ms", loaded_ms)
         self._compile(hosted)
 

@@ -79,6 +79,7 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
         if outcome == 0:
             await _drain(server)
         elif isinstance(outcome, Claim):
+            application.let_go()
             await server.close(HAND_OVER_MS)
     return outcome
 
@@ -108,6 +109,7 @@ async def hold_off(ground: Ground, claim: Claim, board: Board, listener: socket.
             _watch(loop, watched, pidfd, lambda: tell(News.ENDED))
         tell(wait.judge(b""))  # told before we listened
         found = await news
+    application.let_go()
     await server.close(HAND_OVER_MS)
     return found
 

@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     import_all(options.imports)
     importlib.import_module("eyrie.modelserver.loops")
+    importlib.import_module("eyrie.modelserver.loader").frameworks()  # their own files, not their libraries
     pools = Pools()
     gc.collect()
     gc.freeze()
