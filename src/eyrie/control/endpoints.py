@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from eyrie.decide import endpoint as decide
+from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
-from eyrie.domain.errors import EndpointExists, EndpointMissing
+from eyrie.domain.errors import CapacityChanged, EndpointExists, EndpointMissing
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.plan import Decision
 from eyrie.domain.stored import endpoint_of_today
@@ -87,8 +88,7 @@ class Endpoints:
         data_capture: dict[str, Any] | None = None,
         deployment_config: dict[str, Any] | None = None,
         retain_deployment_config: bool = False,
-        bake_ms: int = 0,
-        termination_wait_ms: int = 0,
+        policy: TrafficPolicy | None = None,
     ) -> Endpoint:
         """UpdateEndpoint. Raises a domain Refused."""
 
@@ -102,8 +102,7 @@ class Endpoints:
                 data_capture=data_capture,
                 deployment_config=deployment_config,
                 retain_deployment_config=retain_deployment_config,
-                bake_ms=bake_ms,
-                termination_wait_ms=termination_wait_ms,
+                policy=policy,
             )
 
         return self._command(key, make)
@@ -113,6 +112,24 @@ class Endpoints:
         return self._command(
             key, lambda now, now_ms: decide.update_weights_and_capacities(_present(key, now), changes, now_ms)
         )
+
+    def scale(
+        self, key: EndpointKey, variant: str, before: int, count: int, why: str, also: Sequence[Document] = ()
+    ) -> Endpoint:
+        """Change a variant's count as `update_weights` does, if it is still `before`; `also` goes into the same commit.
+
+        Raises a domain Refused.
+        """
+
+        def make(now: Endpoint | None, now_ms: int) -> Decision:
+            endpoint = _present(key, now)
+            found = endpoint.fleet.variant(variant)
+            if found is not None and found.desired_count != before:
+                raise CapacityChanged(variant, before, found.desired_count)
+            changes = [CapacityChange(variant, count=count)]
+            return decide.update_weights_and_capacities(endpoint, changes, now_ms, why)
+
+        return self._command(key, make, also)
 
     def delete(self, key: EndpointKey) -> Endpoint:
         """DeleteEndpoint: it is gone once every instance has stopped. Raises a domain Refused."""

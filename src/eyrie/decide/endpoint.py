@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize
+from eyrie.decide import rollout
+from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize, TrafficPolicy
 from eyrie.domain.endpoint import (
     STATUS_MOVES,
     CapacityChange,
@@ -70,26 +71,27 @@ def update(
     data_capture: dict[str, Any] | None = None,
     deployment_config: dict[str, Any] | None = None,
     retain_deployment_config: bool = False,
-    bake_ms: int = 0,
-    termination_wait_ms: int = 0,
+    policy: TrafficPolicy | None = None,
 ) -> Decision:
-    """Start a deployment from the present (blue) fleet to `wish` (green): blue/green, all at once.
+    """Start a deployment from the present (blue) fleet to `wish` (green), all at once where no policy says otherwise.
 
     `retain_all` carries counts, weights and data capture of variants that both have over, but for those in
-    `exclude_retained` (SageMaker's spellings). Raises EndpointBusy or EndpointUnusable.
+    `exclude_retained` (SageMaker's spellings). Raises EndpointBusy, EndpointUnusable, or BadAmount for a policy that
+    this fleet cannot follow.
     """
     _check_idle(endpoint)
     _check_wish(wish)
     kept = (set() if not retain_all else {DESIRED_COUNT, DESIRED_WEIGHT, DATA_CAPTURE}) - set(exclude_retained)
     config = endpoint.last_deployment_config if retain_deployment_config else deployment_config
     green = _fleet(wish, endpoint.generation + 1, now_ms, [_retained(endpoint, v, kept) for v in wish.variants])
+    policy = policy or TrafficPolicy()
+    rollout.check(policy, green)
     deployment = Deployment(
         phase=DeploymentPhase.PENDING,
         green=green,
         started_ms=now_ms,
         phase_ms=now_ms,
-        bake_ms=bake_ms,
-        termination_wait_ms=termination_wait_ms,
+        policy=policy,
         config=config or {},
         data_capture=endpoint.data_capture if DATA_CAPTURE in kept else data_capture,
     )
@@ -102,12 +104,16 @@ def update(
         last_deployment_config=config,
         failure_reason=None,
     )
-    note = Note("endpoint Updating", f"UpdateEndpoint from {endpoint.config_name} to {_describe(green)}")
+    how = f"{policy.strategy} in {rollout.steps(policy, green)} steps"
+    note = Note("endpoint Updating", f"UpdateEndpoint from {endpoint.config_name} to {_describe(green)}, {how}")
     return Decision(changed, (note,))
 
 
-def update_weights_and_capacities(endpoint: Endpoint, changes: Sequence[CapacityChange], now_ms: int) -> Decision:
-    """Set weights (live at once) and counts (reached by starting and draining instances) of some variants.
+def update_weights_and_capacities(
+    endpoint: Endpoint, changes: Sequence[CapacityChange], now_ms: int, why: str = "UpdateEndpointWeightsAndCapacities"
+) -> Decision:
+    """Set weights (live at once) and counts (reached by starting and draining instances) of some variants. `why` is
+    for the story: who asked, and for what reason.
 
     Raises EndpointBusy, EndpointUnusable, VariantMissing, VariantTwice or BadAmount.
     """
@@ -127,7 +133,7 @@ def update_weights_and_capacities(endpoint: Endpoint, changes: Sequence[Capacity
         failure_reason=None,
     )
     told = ", ".join(f"{v.name}: count {v.desired_count}, weight {v.desired_weight:g}" for v in variants)
-    return Decision(changed, (Note("endpoint Updating", f"UpdateEndpointWeightsAndCapacities to {told}"),))
+    return Decision(changed, (Note("endpoint Updating", f"{why}: {told}"),))
 
 
 def delete(endpoint: Endpoint, now_ms: int) -> Decision:

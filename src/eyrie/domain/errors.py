@@ -82,6 +82,18 @@ class BadAmount(Refused):
         return self.detail
 
 
+@dataclass
+class CapacityChanged(Refused):
+    """A decision on a count that is another one by now."""
+
+    variant: str
+    before: int
+    now: int
+
+    def __str__(self) -> str:
+        return f"Variant {self.variant} has {self.now} instances by now, and not {self.before}."
+
+
 class IllegalTransition(Exception):
     """A move that the transition table does not have: a defect of ours, never a user's."""
 
