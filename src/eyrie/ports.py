@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from eyrie.domain.credits import Credits
 from eyrie.domain.fleet import InstanceSpec, ObservedInstance
 from eyrie.domain.jobs import Job, RunSeen
 from eyrie.domain.metrics import Measured, Metric, Summary
@@ -293,6 +294,14 @@ class Usages(Protocol):
 
     def throttle(self, instance_id: str, vcpu_milli: int) -> bool:
         """Let an instance use so much CPU from now on; False where nothing here can hold it to that."""
+        ...
+
+    def remember(self, instance_id: str, credits: Credits) -> None:
+        """Keep what an instance has, for as long as it lives."""
+        ...
+
+    def recall(self, instance_id: str) -> Credits | None:
+        """What was kept last."""
         ...
 
 

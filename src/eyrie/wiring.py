@@ -26,6 +26,7 @@ from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
 from eyrie.adapters.usage import HostUsages
 from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.credits import BurstCredits
 from eyrie.control.jobs import Jobs
 from eyrie.control.loop import Loop
 from eyrie.control.metering import Metering
@@ -81,7 +82,9 @@ class Control:
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         self._metering = Metering(self._metrics, clock, self._feed.size)
         own, usages = Scope(settings.account, settings.region), HostUsages(settings.data)
-        self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count)
+        credits = BurstCredits(usages, load_instance_types(settings.data))
+        hears = (credits.hear,)
+        self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
 
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""

@@ -32,6 +32,9 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accelerators: _Count = 0
     accelerator_kind: str = ""
     cpu_baseline_percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 100.0
+    cpu_credits_max: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    launch_credits: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    credits_unlimited: bool = False
 
 
 class _Table(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ of control groups know of processes that ended, too; a sum over processes only o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from eyrie.adapters import cgroups, ending, gpus, processes
-from eyrie.adapters.slots import Slot, SlotRecord
+import msgspec
+
+from eyrie.adapters import cgroups, ending, gpus, processes, slot_client
+from eyrie.adapters.slots import Slot, SlotRecord, read_bounded
+from eyrie.domain.credits import Credits
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.domain.usage import InstanceUsage
 
 _TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+_CREDITS = "credits.json"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -61,11 +66,31 @@ class HostUsages:
         return [usage for usage in usages if usage is not None]
 
     def throttle(self, instance_id: str, vcpu_milli: int) -> bool:
-        """Let an instance use so much CPU from now on; False where there is no control group to say it to."""
-        for known in self._known.values():
-            if known.spec.instance_id == instance_id:
-                return cgroups.cap_cpu(known.record.groups, vcpu_milli)
-        return False
+        """Let an instance use so much CPU from now on: by its control group, else by its model server's admission."""
+        known = self._find(instance_id)
+        if known is None:
+            return False
+        return cgroups.cap_cpu(known.record.groups, vcpu_milli) or _pace(known, vcpu_milli)
+
+    def remember(self, instance_id: str, credits: Credits) -> None:
+        """Keep what an instance has, in its slot."""
+        known = self._find(instance_id)
+        if known is not None:
+            with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
+                known.slot.write(_CREDITS, credits)
+
+    def recall(self, instance_id: str) -> Credits | None:
+        """What was kept last."""
+        known = self._find(instance_id)
+        if known is None:
+            return None
+        try:
+            return msgspec.json.decode(read_bounded(known.slot.path / _CREDITS), type=Credits)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return None
+
+    def _find(self, instance_id: str) -> _Read | None:
+        return next((known for known in self._known.values() if known.spec.instance_id == instance_id), None)
 
     def _meet(self, slot: Slot) -> _Read | None:
         known = self._known.get(slot.slot_id)
@@ -114,6 +139,22 @@ class _Once:
         if self._made is None:
             self._made = self._make()
         return self._made
+
+
+def _pace(known: _Read, vcpu_milli: int) -> bool:
+    """Ask an instance's model servers to take in no more than so much CPU can do, shared among them."""
+    if known.spec.foreign:
+        return False
+    share = max(vcpu_milli // known.spec.workers, 1)
+    for worker in range(known.spec.workers):
+        socket = known.slot.socket.with_name(f"s.{worker}" if worker else "s")
+        try:
+            reply = slot_client.ask(socket, "POST", "/eyrie/pace", b'{"vcpu_milli": %d}' % share)
+        except slot_client.NoAnswer:
+            return False
+        if reply.status != 200:
+            return False
+    return True
 
 
 def process_table(proc: Path = Path("/proc")) -> dict[int, ProcessUsage]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from eyrie.control import (
     api_compilation,
+    api_dashboards,
     api_ecr,
     api_endpoint_configs,
     api_endpoints,
@@ -45,6 +46,7 @@ def table(models: Models) -> Table:
         ("iam", api_iam.operations()),
         ("logs", api_logs.operations()),
         ("cloudwatch", api_metrics.operations()),
+        ("cloudwatch", api_dashboards.operations()),
         ("ecr", api_ecr.operations()),
     ):
         found.update({(service, name): operation for name, operation in operations.items()})

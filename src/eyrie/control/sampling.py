@@ -107,7 +107,7 @@ class Sampling:
         if before is None:
             return []
         return [
-            _measured(Metric(self._scope, HOST_NAMESPACE, m.name, m.dimensions), m.value, m.unit, at_ms)
+            single(Metric(self._scope, HOST_NAMESPACE, m.name, m.dimensions), m.value, m.unit, at_ms)
             for m in host_metrics(before, after)
         ]
 
@@ -119,10 +119,11 @@ def instance_metric(
     endpoint, variant = ("EndpointName", usage.endpoint.name), ("VariantName", usage.variant)
     alone: Dimensions = (endpoint, ("InstanceId", usage.instance_id), variant)
     for dimensions in ((endpoint, variant), alone):
-        yield _measured(Metric(usage.endpoint.scope, namespace, name, dimensions), value, unit, at_ms)
+        yield single(Metric(usage.endpoint.scope, namespace, name, dimensions), value, unit, at_ms)
 
 
-def _measured(metric: Metric, value: float, unit: str, at_ms: int) -> Measured:
+def single(metric: Metric, value: float, unit: str, at_ms: int) -> Measured:
+    """One value."""
     summary = Summary()
     summary.add(value)
     return Measured(metric, at_ms, summary, unit)

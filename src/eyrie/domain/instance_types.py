@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from eyrie.domain.credits import BurstRule
+
 _NAME = re.compile(r"ml\.([a-z]+)(\d+[a-z]*)\.(medium|large|(\d*)xlarge)")
 _MEMORY_MB_PER_VCPU = {"c": 2048, "m": 4096, "r": 8192}  # the same over all generations of a family
 
@@ -25,12 +27,25 @@ class InstanceType:
     accelerators: int = 0
     accelerator_kind: str = ""
     cpu_baseline_percent: float = 100.0  # of each vCPU, what a burstable type earns credits for
+    cpu_credits_max: float | None = None  # None: what a day earns
+    launch_credits: float = 0.0
+    credits_unlimited: bool = False  # goes on beyond its credits
     derived: bool = False  # not in the table: worked out from the family's ratio
 
     @property
     def vcpu_milli(self) -> int:
         """The CPU cap in thousandths of a core."""
         return self.vcpu * 1000
+
+    @property
+    def burst(self) -> BurstRule | None:
+        """What holds for its CPU credits; None for a type that has none."""
+        if self.cpu_baseline_percent >= 100:
+            return None
+        per_hour = self.cpu_baseline_percent * self.vcpu * 60 / 100
+        most = 24 * per_hour if self.cpu_credits_max is None else self.cpu_credits_max
+        baseline = int(self.vcpu_milli * self.cpu_baseline_percent / 100)
+        return BurstRule(self.vcpu_milli, baseline, per_hour, most, self.launch_credits, self.credits_unlimited)
 
     def refusal(self) -> str | None:
         """Why this host cannot run the type, or None where it can."""

@@ -27,6 +27,7 @@ from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.metadata import describe
+from eyrie.modelserver.pace import Pace, PaceError, read_pace
 from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, speaking
 from eyrie.modelserver.servable import Servable
 from eyrie.modelserver.shelf import Shelf
@@ -35,6 +36,7 @@ from eyrie.modelserver.threads import Pools, Workers
 log = logging.getLogger("eyrie.modelserver")
 
 CLAIM_BYTES_MAX = 1_048_576
+_INVOCATIONS = (b"/invocations", b"/invoke")
 PING_WAIT = b"x-eyrie-wait-ms"  # of a ping: how long it may wait for a 200 while the model is loaded
 PING_WAIT_MS_MAX = 5_000
 PING_LOOK_S = 0.003  # how often a ping that waits looks whether all workers serve: other processes tell nobody
@@ -85,6 +87,7 @@ class ModelServer:
         self._servable: Servable | None = None
         self._compiling: Any = None  # a model's compilation beside the server, where it was asked for
         self._shelf: Shelf | None = None  # of a multi-model container
+        self._pace: Pace | None = None  # where control throttles it and no control group does
         self._loader = Workers(1, 1, loop.call_soon_threadsafe, "loader")
         self._pings: dict[Connection, float] = {}  # that wait for a 200, and until when
 
@@ -150,6 +153,19 @@ class ModelServer:
     def body(self, connection: Connection, data: bytes) -> None:
         """A whole body: an invocation, or a claim."""
         servable = self._servable
+        if servable is not None and self._pace is None and connection.target == b"/invocations":
+            servable.invoke(connection, data, connection.fields)
+        elif self._pace is not None and connection.target.endswith(_INVOCATIONS):
+            if not self._pace.take(connection, data):
+                connection.reply(503, TEXT_LINES, b"too many requests wait for CPU time: the instance is throttled")
+        elif connection.target == b"/eyrie/pace":
+            self._paced(connection, data)
+        else:
+            self._serve(connection, data)
+
+    def _serve(self, connection: Connection, data: bytes) -> None:
+        """A body whose turn it is."""
+        servable = self._servable
         if servable is not None and connection.target == b"/invocations":
             servable.invoke(connection, data, connection.fields)
         elif self._shelf is not None and connection.target.startswith(b"/models"):
@@ -158,6 +174,18 @@ class ModelServer:
             self._wait(connection)
         else:
             self._claimed(connection, data)
+
+    def _paced(self, connection: Connection, data: bytes) -> None:
+        """From now on so much CPU, and no more."""
+        try:
+            vcpu_milli = read_pace(data)
+        except PaceError as error:
+            connection.reply(400, TEXT_LINES, str(error).encode())
+            return
+        if self._pace is None:
+            self._pace = Pace(self._loop, self._serve)
+        self._pace.set(vcpu_milli)
+        connection.reply(200, b"", b"")
 
     def too_large(self, connection: Connection) -> None:
         """The body passed its limit."""
@@ -183,6 +211,7 @@ class ModelServer:
             b"/invocations": b"POST",
             b"/ping": b"GET",
             b"/eyrie/claim": b"POST",
+            b"/eyrie/pace": b"POST",
             b"/eyrie/state": b"GET",
             b"/eyrie/metadata": b"GET",
             b"/execution-parameters": b"GET",
@@ -191,7 +220,7 @@ class ModelServer:
             connection.reply(404, TEXT_LINES, b"no such path; there are /ping, /invocations and /execution-parameters")
         elif connection.method != allowed:
             connection.reply(405, b"allow: " + allowed + b"\r\n" + TEXT_LINES, b"wrong method for this path")
-        elif path == b"/eyrie/claim":
+        elif path in (b"/eyrie/claim", b"/eyrie/pace"):
             connection.collect(CLAIM_BYTES_MAX)
         elif path == b"/eyrie/state":
             connection.reply(200, JSON_LINES, json.dumps(self.state()).encode())
