@@ -1,4 +1,5 @@
-"""Spark ML pipelines, as `PipelineModel.save` wrote them, without Spark: the stages are converted when they are loaded.
+"""Spark ML pipelines, as `PipelineModel.save` or MLeap wrote them, without Spark: the stages are converted when they
+are loaded.
 
 Requests and answers are those of the SparkML serving container: a schema from SAGEMAKER_SPARKML_SCHEMA or the request,
 rows as CSV or JSON, one output column as CSV or JSON lines. Reached from `loader`; `call` is on the path of every
@@ -20,7 +21,7 @@ import numpy as np
 
 from eyrie.modelserver import codecs
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, Array, BadPayload, UnsupportedType
-from eyrie.modelserver.frameworks import spark_stages
+from eyrie.modelserver.frameworks import mleap, spark_stages
 from eyrie.modelserver.frameworks.files import visible
 from eyrie.modelserver.frameworks.gather import worker_threads
 from eyrie.modelserver.frameworks.interface import Answer, Defaults, Framework, Invocation, LoadError, Source
@@ -212,13 +213,11 @@ def _plain(cell: Any, kind: str) -> Any:
 
 # --------------------------------------------------------------------------------------------------- the saved pipeline
 def find(source: Source) -> list[Path]:
-    """The folder of a saved pipeline: the archive's top, or one below. An MLeap bundle, to say what to do with it."""
-    folders = [source.model_dir, *(path for path in visible(source.model_dir) if path.is_dir())]
+    """The folder of a saved pipeline, or an MLeap bundle: the archive's top, or one below."""
+    below = visible(source.model_dir)
+    folders = [source.model_dir, *(path for path in below if path.is_dir())]
     found = [folder for folder in folders if (folder / "stages").is_dir() and _metadata_file(folder) is not None]
-    if found or not source.image_says(*FRAMEWORK.images):
-        return found[:1]
-    bundles = [folder / "bundle.json" for folder in folders if (folder / "bundle.json").is_file()]
-    return bundles or [path for path in visible(source.model_dir) if path.suffix == ".zip"]
+    return (found or [path for path in [source.model_dir, *below] if mleap.found_at(path)])[:1]
 
 
 def _metadata_file(folder: Path) -> Path | None:
@@ -226,14 +225,15 @@ def _metadata_file(folder: Path) -> Path | None:
 
 
 def read(path: Path, source: Source) -> Pipeline:
-    """The converted pipeline of a folder. Raises LoadError."""
-    if not path.is_dir():
-        raise LoadError(
-            f"{path.name} is an MLeap bundle, which is not read here: save the fitted pipeline with Spark's own "
-            "PipelineModel.save and put that folder into model.tar.gz"
-        )
+    """The converted pipeline of a folder or a bundle. Raises LoadError."""
+    if mleap.found_at(path):
+        return _pipeline(mleap.stages(path))
     import_module("pyarrow")  # before anything else, so that its absence is what is told
-    stages = _stages(path, DEPTH_MAX)
+    return _pipeline(_stages(path, DEPTH_MAX))
+
+
+def _pipeline(stages: Sequence[Saved]) -> Pipeline:
+    """Stages, converted. Raises LoadError."""
     made: list[str] = []
     needs: dict[str, None] = {}
     for saved in stages:
@@ -322,7 +322,7 @@ FRAMEWORK = Framework(
     name="spark",
     library="pyarrow",
     images=("sparkml", "eyrie/spark"),
-    wanted="a folder of Spark's PipelineModel.save",
+    wanted="a folder of Spark's PipelineModel.save, an MLeap bundle",
     find=find,
     read=read,
     serve=serve,

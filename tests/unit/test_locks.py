@@ -1,0 +1,18 @@
+"""Every environment that Eyrie itself runs from has all of Eyrie's own dependencies in its lock file."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ["requirements.lock", *(f"tests/frameworks/{name}.lock" for name in ("torch", "tensorflow", "spark"))]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_holds_what_eyrie_depends_on(lock: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in project["dependencies"]}
+    locked = {line.partition("==")[0].strip().lower() for line in (ROOT / lock).read_text().splitlines()}
+    assert needed <= locked, f"add to {lock}: {sorted(needed - locked)}"
