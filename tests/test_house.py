@@ -49,6 +49,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/act.py": 1,
     "src/eyrie/control/app.py": 2,
     "src/eyrie/control/jobs.py": 2,  # a look at the jobs, one piece of work for one
+    "src/eyrie/control/log_queries.py": 1,  # one query: it fails, and nothing else does
     "src/eyrie/control/loop.py": 3,
     "src/eyrie/control/model_door.py": 1,  # the loop that looks after loaded models
     "src/eyrie/control/sampling.py": 1,  # the loop that looks at what instances use

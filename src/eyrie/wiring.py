@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -20,14 +21,19 @@ from eyrie.adapters.host_usage import HostReader
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.adapters.job_runs import ProcessJobRuns
+from eyrie.adapters.log_file import LogFile, LogsUnusable
 from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
 from eyrie.adapters.usage import HostUsages
+from eyrie.control.access_log import AccessLog
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.credits import BurstCredits
 from eyrie.control.jobs import Jobs
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_follower import LogFollower
+from eyrie.control.log_queries import LogQueries
 from eyrie.control.loop import Loop
 from eyrie.control.metering import Metering
 from eyrie.control.model_door import ModelDoor
@@ -41,6 +47,8 @@ from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
 from eyrie.settings import Settings
 from eyrie.wire.credentials import Credentials
+
+_UNUSABLE = (StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable)
 
 
 async def control(settings: Settings) -> None:
@@ -61,7 +69,8 @@ class Control:
             self._store = SqlStore(settings.store_url)
             self._engine = engine_of(settings)
             self._metrics = MetricFile(settings.data / "metrics.db", self._clock)
-        except (StoreVersionError, EngineUnavailable, MetricsUnusable) as error:  # one line in the log, no traceback
+            self._log_file = LogFile(settings.data / "logs.db", self._clock, settings.logs_bytes_max)
+        except _UNUSABLE as error:  # one line in the log, no traceback
             raise SystemExit(str(error)) from None
         self._parts()
         self._api()
@@ -81,10 +90,19 @@ class Control:
         runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         self._metering = Metering(self._metrics, clock, self._feed.size)
+        self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
+        self._queries = LogQueries(self._logs)
+        self._access = AccessLog(self._logs, clock, wall_ms)
+        self._follower = LogFollower(self._logs, clock, wall_ms)
         own, usages = Scope(settings.account, settings.region), HostUsages(settings.data)
         credits = BurstCredits(usages, load_instance_types(settings.data))
         hears = (credits.hear,)
         self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
+
+    def _heard(self, told: dict[str, Any]) -> None:
+        """A second of a gateway worker."""
+        self._metering.take(told)
+        self._access.take(told)
 
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""
@@ -97,6 +115,8 @@ class Control:
             self._models.survey(),
             self._jobs.run(),
             self._metering.run(),
+            self._access.run(),
+            self._follower.run(),
             self._sampling.run(),
         )
 
@@ -108,7 +128,8 @@ class Control:
             clock=self._clock,
             identity=self._identity,
             endpoints=self._loop.endpoints,
-            logs=InstanceLogs(settings.data),
+            logs=self._logs,
+            queries=self._queries,
             instance_types=load_instance_types(settings.data),
             metrics=self._metrics,
             observe=self._observe,
@@ -126,8 +147,9 @@ class Control:
         """Start everything, serve until SIGTERM, and end in the opposite order."""
         self._compute.start()
         self._metrics.start()
+        self._log_file.start()
         feed = listen_unix(str(self._run / "feed.sock"), mode=0o600)
-        await self._feed.start(self._loop, feed, self._metering.take)
+        await self._feed.start(self._loop, feed, self._heard)
         api = await serve_http(self._app.handle, listen_unix(str(self._run / "control.sock")), Limits())
         door = listen_unix(str(self._run / "models.sock"), mode=0o600)
         models = await serve_http(self._models.handle, door, Limits())
@@ -140,8 +162,14 @@ class Control:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._models.close()
         await self._feed.close()
-        for part in (self._app, self._compute, self._metrics, self._store):
+        self._access.write()
+        for part in (self._app, self._queries, self._compute, self._log_file, self._metrics, self._store):
             part.close()
+
+
+def wall_ms() -> int:
+    """Real time, by which other processes stamp what they say: milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 async def _told_to_stop(works: list[asyncio.Task[None]]) -> None:

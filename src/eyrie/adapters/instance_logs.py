@@ -1,14 +1,16 @@
 """What instances print, read from their files: of those that live (`slots/ID/box/log`, `log.1`) and of those that are
 gone.
 
-The logs API, `eyrie logs` and failure reasons read through it; it writes nothing. The instance itself writes and
-bounds its files (docs/concepts/processes.md), so a file may be renamed or gone at any moment: that reads as empty.
+The logs API, `eyrie logs` and failure reasons read through it; it writes nothing (and removes, for control,
+what expired). The instance itself writes and bounds its files (docs/concepts/processes.md), so a file may be renamed or
+gone at any moment: that reads as empty.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -92,6 +94,26 @@ class InstanceLogs:
         """All lines of a stream, oldest first."""
         everything = _parse(_text(stream.files), max(map(_modified_ms, stream.files), default=0))
         return [own for line in everything if (own := stream.own(line)) is not None]
+
+    def lines_of(self, stream: Stream) -> tuple[str, list[tuple[int, str]]]:
+        """Its name, and all its lines as (milliseconds, text)."""
+        return stream.name, [(line.at_ms, line.text) for line in self.lines(stream)]
+
+    def written_ms(self, stream: Stream) -> int:
+        """When any of its files was written last."""
+        return max(map(_modified_ms, stream.files), default=0)
+
+    def remove_gone(self, key: EndpointKey) -> None:
+        """Remove the logs of instances of an endpoint that are gone. For control, whose files they are."""
+        shutil.rmtree(self._gone / key.slug, ignore_errors=True)
+
+    def remove_old(self, key: EndpointKey, before_ms: int) -> None:
+        """Remove the logs of gone instances whose last line is older. For control, whose files they are."""
+        for stream in self._archived(key):
+            for path in stream.files:
+                if _modified_ms(path) < before_ms and self.span(stream).last_ms < before_ms:
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".containers").unlink(missing_ok=True)
 
     def span(self, stream: Stream) -> Span:
         """From when to when a stream reaches, from the ends of its files: of several containers, all of them."""

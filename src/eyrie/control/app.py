@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.control import image_door, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.http1.handlers import BodyTooLarge, ClientGone, Request, Response
@@ -58,10 +59,11 @@ class Surroundings:
     clock: Clock
     identity: Identity
     endpoints: Endpoints
-    logs: InstanceLogs
+    logs: LogBook
     instance_types: InstanceTypes
     metrics: Metrics
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
+    queries: LogQueries
     wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
 
 
@@ -178,6 +180,7 @@ class ControlApp:
             store=w.store,
             identity=w.identity,
             logs=w.logs,
+            queries=w.queries,
             endpoints=w.endpoints,
             instance_types=w.instance_types,
             metrics=w.metrics,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.ports import Document, Identity, Metrics, Store
@@ -48,7 +49,8 @@ class Context:
     now_ms: int
     store: Store
     identity: Identity
-    logs: InstanceLogs
+    logs: LogBook
+    queries: LogQueries
     endpoints: Endpoints
     instance_types: InstanceTypes
     metrics: Metrics

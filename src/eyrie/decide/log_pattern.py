@@ -1,8 +1,8 @@
 """Filter patterns of the logs API: what a message must be to pass, and what is extracted from it. Pure.
 
-Four forms: terms (`ERROR "not found" -debug ?this ?that`), a regular expression (`%...%`, also as a term), columns of
-a line (`[ip, user, ..., status = 4*, bytes > 1000]`), and properties of a JSON message (`{ $.a.b[0] = "x*" }`). Matching
-regards case. What cannot be read is refused with the place where.
+Four forms: terms (`ERROR "not found" -debug ?this ?that`); a regular expression (`%...%`, also as a term); columns of
+a line (`[ip, user, ..., status = 4*, bytes > 1000]`); properties of a JSON message (`{ $.a.b[0] = "x*" && $.c > 1 }`).
+Matching regards case. What cannot be read is refused with the place where.
 """
 
 from __future__ import annotations

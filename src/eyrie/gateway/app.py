@@ -70,7 +70,7 @@ class Gateway:
         self.settings = settings
         self.name = name
         self.sweep = sweep or Sweep(loop)
-        self.meter = Meter()
+        self.meter = Meter(settings.access_records)
         run = settings.data / "run"
         credentials = Credentials.load(settings.data / "credentials.json")
         verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)

@@ -10,6 +10,7 @@ Buckets are those of `domain.metrics`.
 
 from __future__ import annotations
 
+from time import time_ns
 from typing import Any
 
 from eyrie.domain.metrics import bucket_of
@@ -79,13 +80,17 @@ class Rollup:
         "overhead",
         "overhead_us",
         "peak",
+        "recorded",
+        "records",
         "requests",
         "server_errors",
         "taken",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, recorded: int = 0) -> None:
         self.taken = False  # its second has ended: count in another
+        self.recorded = recorded  # requests that are told one by one, and as many errors beyond them
+        self.records: list[tuple[int, int, int, int]] = []  # milliseconds since the epoch, status, model and gateway us
         self.requests = 0
         self.client_errors = 0
         self.server_errors = 0
@@ -100,6 +105,8 @@ class Rollup:
     def add(self, status: int, model_us: int, overhead_us: int, outstanding: int) -> None:
         """An answered request: what the client's wire saw, and how long the model and the gateway took."""
         self.requests += 1
+        if self.requests <= self.recorded or (status >= 400 and len(self.records) < 2 * self.recorded):
+            self.records.append((time_ns() // 1_000_000, status, model_us, overhead_us))
         if status >= 400:
             if status >= 500:
                 self.server_errors += 1
@@ -130,8 +137,10 @@ class Rollup:
     def as_json(self) -> dict[str, Any]:
         """As it travels."""
         models = {"models": self.models.as_json()} if self.models is not None else {}
+        records = {"records": self.records} if self.records else {}
         return {
             **models,
+            **records,
             "n": self.requests,
             "e4": self.client_errors,
             "e5": self.server_errors,
@@ -147,7 +156,9 @@ class Rollup:
 class Meter:
     """All counts of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorded: int = 0) -> None:
+        """`recorded`: requests of an instance and second that are told one by one."""
+        self._recorded = recorded
         self.counters: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._rollups: dict[tuple[str, str, str], Rollup] = {}
@@ -161,7 +172,7 @@ class Meter:
         key = (slug, variant, instance_id)
         found = self._rollups.get(key)
         if found is None:
-            found = self._rollups[key] = Rollup()
+            found = self._rollups[key] = Rollup(self._recorded)
         return found
 
     def take(self, at_s: int) -> dict[str, Any] | None:

@@ -23,10 +23,13 @@ from botocore.exceptions import ClientError
 from eyrie.adapters import store_sql
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.instance_types import load_instance_types
+from eyrie.adapters.log_file import LogFile
 from eyrie.adapters.metric_file import MetricFile
 from eyrie.adapters.store_sql import SqlStore
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.endpoints import KIND, Endpoints, encode
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_queries import LogQueries
 from eyrie.control.story import Observation
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.names import EndpointKey, Scope
@@ -124,16 +127,21 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     store = SqlStore(f"sqlite:///{data / 'eyrie.db'}")
     clock, identity, observed = Clock(), Counted(), [Observation()]
     endpoints = Endpoints(store, clock, identity, lambda key: None)
-    logs, types = InstanceLogs(data), load_instance_types(data)
+    types = load_instance_types(data)
     metrics = MetricFile(data / "metrics.db", clock)
+    log_file = LogFile(data / "logs.db", clock, 64 << 20)
+    logs = LogBook(log_file, InstanceLogs(data), store, metrics)
+    queries = LogQueries(logs)
     surroundings = Surroundings(
-        Settings(data=data), store, clock, identity, endpoints, logs, types, metrics, lambda: observed[0]
+        Settings(data=data), store, clock, identity, endpoints, logs, types, metrics, lambda: observed[0], queries
     )
     app = ControlApp(surroundings, Credentials(KEYS))
     url, stop = serve_in_thread(app)
     yield Door(url, app, store, clock, endpoints, data, observed)
     stop()
     app.close()
+    queries.close()
+    log_file.close()
     metrics.close()
     store.close()
 
