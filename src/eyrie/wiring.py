@@ -28,6 +28,10 @@ from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
 from eyrie.adapters.usage import HostUsages
 from eyrie.control.access_log import AccessLog
+from eyrie.control.alarms import Alarms
+from eyrie.control.announcements import AnnouncingStore
+from eyrie.control.anomaly_table import training_of
+from eyrie.control.access_log import AccessLog
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.credits import BurstCredits
 from eyrie.control.jobs import Jobs
@@ -39,7 +43,9 @@ from eyrie.control.metering import Metering
 from eyrie.control.model_door import ModelDoor
 from eyrie.control.model_loads import ModelLoads
 from eyrie.control.sampling import Sampling
+from eyrie.control.scaler import Scaler
 from eyrie.control.story import Observation
+from eyrie.decide.alarms import AlarmActions
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.domain.names import Scope
 from eyrie.http1.handlers import serve as serve_http
@@ -77,7 +83,8 @@ class Control:
 
     def _parts(self) -> None:
         """The parts, lower ones first."""
-        settings, store, clock = self._settings, self._store, self._clock
+        settings, clock = self._settings, self._clock
+        store = AnnouncingStore(self._store, self._identity)
         keys = settings.data / "credentials.json" if settings.auth else None
         objects = self._run / "objects.sock"
         artifacts = S3Artifacts(settings.data, objects, keys)
@@ -98,6 +105,18 @@ class Control:
         credits = BurstCredits(usages, load_instance_types(settings.data))
         hears = (credits.hear,)
         self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
+        self._scaler = Scaler(
+            *(store, self._metrics, clock, self._identity, self._loop.endpoints, self._all_watched),
+            scale=settings.time_scale,
+            idle_is_zero=settings.scale_in_when_idle,
+        )
+        self._alarm_actions: AlarmActions = {  # by how an action's ARN begins, besides topics
+            "arn:aws:autoscaling:": self._scaler.alarmed,
+        }
+        self._alarms = Alarms(
+            *(store, self._metrics, clock, self._identity, self._alarm_actions, training_of(store)),
+            wake_events=self._wake_events,
+        )
 
     def _heard(self, told: dict[str, Any]) -> None:
         """A second of a gateway worker."""
@@ -107,6 +126,13 @@ class Control:
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""
         self._loop.look_around()
+
+    def _wake_events(self) -> None:
+        """There is something to announce or to deliver."""
+
+    def _all_watched(self) -> bool:
+        """Whether every gateway worker tells what it answers: without one of them numbers would be too low."""
+        return len(self._feed.workers()) >= self._settings.gateways
 
     def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What goes on until control ends."""
@@ -118,6 +144,8 @@ class Control:
             self._access.run(),
             self._follower.run(),
             self._sampling.run(),
+            self._alarms.run(),
+            self._scaler.run(),
         )
 
     def _api(self) -> None:
@@ -134,6 +162,10 @@ class Control:
             metrics=self._metrics,
             observe=self._observe,
             wake_jobs=self._jobs.wake,
+            wake_alarms=self._alarms.wake,
+            wake_events=self._wake_events,
+            alarm_actions=self._alarm_actions,
+            wake_scaling=self._scaler.wake,
         )
         known = Credentials.load(settings.data / "credentials.json") if settings.auth else Credentials()
         self._app = ControlApp(surroundings, known)

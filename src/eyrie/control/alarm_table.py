@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from eyrie.decide.alarms import iso
+from eyrie.decide.moments import iso
 from eyrie.domain.alarms import Alarm, AlarmState
 from eyrie.domain.names import Scope
 from eyrie.ports import Commit, Document, Event, Store

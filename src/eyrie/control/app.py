@@ -17,13 +17,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.control import image_door, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_queries import LogQueries
+from eyrie.decide.alarms import AlarmActions
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
@@ -65,6 +68,10 @@ class Surroundings:
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
     queries: LogQueries
     wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
+    wake_alarms: Callable[[], None] = lambda: None  # likewise an alarm
+    wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
+    alarm_actions: AlarmActions = field(default_factory=dict)
+    wake_scaling: Callable[[], None] = lambda: None  # likewise a scalable target, or something that it has
 
 
 class ControlApp:
@@ -185,6 +192,11 @@ class ControlApp:
             instance_types=w.instance_types,
             metrics=w.metrics,
             wake_jobs=w.wake_jobs,
+            wake_alarms=w.wake_alarms,
+            wake_events=w.wake_events,
+            alarm_actions=w.alarm_actions,
+            wake_scaling=w.wake_scaling,
+            idle_is_zero=w.settings.scale_in_when_idle,
         )
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:

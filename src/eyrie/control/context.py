@@ -7,10 +7,13 @@ runs it in a thread. It raises `ApiError` for whatever the client gets to see.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_queries import LogQueries
+from eyrie.decide.alarms import AlarmActions
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
@@ -55,6 +58,11 @@ class Context:
     instance_types: InstanceTypes
     metrics: Metrics
     wake_jobs: Callable[[], None] = lambda: None  # a job was created or changed
+    wake_alarms: Callable[[], None] = lambda: None  # an alarm was created, changed or deleted
+    wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
+    alarm_actions: AlarmActions = field(default_factory=dict)
+    wake_scaling: Callable[[], None] = lambda: None  # a scalable target, or something that it has, was changed
+    idle_is_zero: bool = True  # a variant without traffic has none: nothing is missing
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a sagemaker resource in the caller's account and region."""

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from eyrie.control import (
+    api_alarm_lists,
+    api_alarms,
+    api_anomaly,
+    api_autoscaling,
     api_compilation,
     api_dashboards,
     api_ecr,
@@ -47,6 +51,10 @@ def table(models: Models) -> Table:
         ("logs", api_logs.operations()),
         ("cloudwatch", api_metrics.operations()),
         ("cloudwatch", api_dashboards.operations()),
+        ("cloudwatch", api_alarms.operations()),
+        ("cloudwatch", api_alarm_lists.operations()),
+        ("cloudwatch", api_anomaly.operations()),
+        ("application-autoscaling", api_autoscaling.operations()),
         ("ecr", api_ecr.operations()),
     ):
         found.update({(service, name): operation for name, operation in operations.items()})

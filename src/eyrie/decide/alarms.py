@@ -11,10 +11,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from eyrie.domain.alarms import BAND_COMPARISONS, AlarmState, Comparison, MetricRule, MissingData
+from eyrie.decide.moments import iso, short
+from eyrie.domain.alarms import BAND_COMPARISONS, Alarm, AlarmState, Comparison, MetricRule, MissingData
 
 EXTRA_PERIODS = 2  # CloudWatch's published tables have an evaluation range of 5 periods for N = 3
 REASON_MAX = 1023  # characters; what is longer is cut
@@ -61,6 +61,9 @@ class Evaluation:
     reason_data: str
     datapoints: tuple[Datapoint, ...] = ()
     kept: bool = False  # the state is what it was, for want of data: reason and data are no news
+
+
+AlarmActions = Mapping[str, Callable[[Alarm, Evaluation], None]]  # who does what, by how an action's ARN begins
 
 
 def range_length(rule: MetricRule) -> int:
@@ -216,17 +219,8 @@ def _numbers(values: Sequence[float | None]) -> str:
 
 def _values(points: Sequence[Datapoint]) -> str:
     """Newest first, each with its time."""
-    told = [f"{point.value} ({_moment(point.at_ms):%d/%m/%y %H:%M:%S})" for point in reversed(points)]
+    told = [f"{point.value} ({short(point.at_ms)})" for point in reversed(points)]
     return "[" + ", ".join(told) + "]"
-
-
-def _moment(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def iso(at_ms: int) -> str:
-    """A time as reason data and events of alarms write it: 2026-11-21T15:04:05.000+0000."""
-    return f"{_moment(at_ms):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}+0000"
 
 
 def reason_data(rule: MetricRule, counted: Sequence[Datapoint], now_ms: int) -> str:

@@ -143,7 +143,8 @@ class Alarm:
     updated_ms: int = 0  # of state or reason
     transitioned_ms: int = 0  # of the state alone
     suppression: Suppression | None = None
-    actions_owed: bool = False  # a composite's actions of its last transition wait for the suppression to end
+    owed_from: AlarmState | None = None  # a composite's actions are held back since it left this state
+    left_alarm_ms: int = 0  # when it was last no more in ALARM
 
     @property
     def arn(self) -> str:
