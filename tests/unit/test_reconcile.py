@@ -8,6 +8,7 @@ import pytest
 import toyworld
 from toyworld import KEY, Rig, fresh, serving, wish
 
+from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus
 from eyrie.domain.errors import (
     BadAmount,
@@ -294,7 +295,8 @@ def test_update_may_retain_counts_and_weights() -> None:
 def test_bake_and_termination_wait_are_kept() -> None:
     rig = serving(("A", 1))
     blue = ids(rig, InstanceState.READY)[0]
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"), bake_ms=10_000, termination_wait_ms=5_000)
+    waits = TrafficPolicy(bake_ms=10_000, termination_wait_ms=5_000)
+    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"), policy=waits)
     rig.run_until(lambda: blue not in routed(rig))
     rig.run(14_000)
     assert blue in rig.world.alive()

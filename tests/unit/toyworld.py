@@ -18,6 +18,7 @@ from eyrie.control.endpoints import Endpoints
 from eyrie.control.reconciler import Reconciler, Seen
 from eyrie.decide.health import after_ping
 from eyrie.decide.policy import Policy
+from eyrie.domain.alarms import AlarmState
 from eyrie.domain.endpoint import Endpoint, EndpointStatus, FleetSpec, ModelSpec, VariantSpec
 from eyrie.domain.fleet import ContainerSpec, InstanceSpec, InstanceState, ObservedInstance
 from eyrie.domain.names import EndpointKey, Scope
@@ -145,6 +146,7 @@ class World:
         self.tables: dict[EndpointKey, EndpointRoute] = {}
         self.withdrawn: dict[EndpointKey, int] = {}
         self.gateways = [ToyGateway() for _ in range(gateways)]
+        self.alarms: dict[str, AlarmState] = {}
         self.offered_ms: dict[str, int] = {}  # instance -> when the table without it was published
         self.left_ms: dict[str, int] = {}  # instance -> when the last gateway took that table up
         self.archives: dict[str, str] = {}
@@ -293,6 +295,10 @@ class World:
     def _generation(self, key: EndpointKey) -> int:
         return self.tables[key].generation if key in self.tables else 0
 
+    def alarms_of(self, scope: Scope, names: Iterable[str]) -> dict[str, AlarmState]:
+        """The states of those alarms that there are."""
+        return {name: self.alarms[name] for name in names if name in self.alarms}
+
     def _judge_stop(self, instance_id: str) -> None:
         """Law 14: no live gateway serves it, and its requests are answered, unless the limits have passed."""
         out_ms = self.clock.ms - self.left_ms.get(instance_id, -(10**9))
@@ -321,7 +327,7 @@ class Rig:
         self.clock = clock
         self.woken: set[EndpointKey] = set()
         self.endpoints = Endpoints(store, clock, identity, self.woken.add)
-        self.reconciler = Reconciler(self.endpoints, world, world, clock, identity, policy)
+        self.reconciler = Reconciler(self.endpoints, world, world, clock, identity, policy, world.alarms_of)
         self.hands = Hands(self.endpoints, world, world, world)
         self.health: dict[str, Health] = {}
         self.queue: list[tuple[EndpointKey, Effect]] = []

@@ -113,7 +113,7 @@ class Feed:
                 return
             _write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route))
             self._published[slug] = route.generation
-            self._sizes[slug] = {v.name: len(v.targets) for v in route.variants}
+            self._sizes[slug] = _sizes(route)
             self._withdrawn.pop(slug, None)
             self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.variants for t in v.targets))
         self._hint(slug)
@@ -184,7 +184,7 @@ class Feed:
                 LOG.error("route table %s cannot be read: %s", path.name, error)
                 continue
             self._published[route.key.slug] = route.generation
-            self._sizes[route.key.slug] = {v.name: len(v.targets) for v in route.variants}
+            self._sizes[route.key.slug] = _sizes(route)
             self._targets[route.key.slug] = frozenset(t.instance_id for v in route.variants for t in v.targets)
 
     def _not_connected(self) -> frozenset[int]:
@@ -294,3 +294,11 @@ def _write_whole(path: Path, content: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(half, path)
+
+
+def _sizes(route: EndpointRoute) -> dict[str, int]:
+    """Instances by variant; while traffic shifts, those of both fleets."""
+    sizes: dict[str, int] = {}
+    for variant in route.variants:
+        sizes[variant.name] = sizes.get(variant.name, 0) + len(variant.targets)
+    return sizes

@@ -11,7 +11,7 @@ from eyrie.control import image_table, images
 from eyrie.control.api_endpoint_configs import config_arn, find_config
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
-from eyrie.control.deployment_config import check_deployment_config, termination_wait_ms
+from eyrie.control.deployment_config import check_alarms, traffic_policy
 from eyrie.control.endpoint_view import describe
 from eyrie.control.listing import Row, page
 from eyrie.control.records import new_tags, tags_document
@@ -47,7 +47,7 @@ def create_endpoint(context: Context, params: Params) -> dict[str, Any]:
     """Start an endpoint from a config."""
     name = params["EndpointName"]
     config = find_config(context, params["EndpointConfigName"])
-    check_deployment_config(params.get("DeploymentConfig"))
+    traffic_policy(params.get("DeploymentConfig"))  # only kept, for an update that retains it
     every = context.endpoints.list(context.scope)
     twin = next((e for e in every if e.key.name.lower() == name.lower()), None)
     if twin is not None:
@@ -85,7 +85,8 @@ def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
     retain = bool(params.get("RetainDeploymentConfig"))
     if retain and given is not None:
         raise validation("You can either give a DeploymentConfig or set RetainDeploymentConfig, not both.")
-    check_deployment_config(given)
+    policy = traffic_policy(now.last_deployment_config if retain else given)
+    check_alarms(context, policy)
     excluded = [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])]
     wish = fleet_of(context, config)
     others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
@@ -99,7 +100,7 @@ def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
             data_capture=config.body.get("DataCaptureConfig"),
             deployment_config=given,
             retain_deployment_config=retain,
-            termination_wait_ms=termination_wait_ms(now.last_deployment_config if retain else given),
+            policy=policy,
         )
     except Refused as error:
         raise validation(str(error)) from None

@@ -1,5 +1,7 @@
-"""DeploymentConfig of CreateEndpoint and UpdateEndpoint: what of it this Eyrie can do, which is all at once, and what
-it refuses.
+"""DeploymentConfig of CreateEndpoint and UpdateEndpoint in the house's words, and what contradicts itself in it.
+
+What depends on the number of instances (a size that is more than half of the fleet, waits beyond the time limit) is
+refused by `decide/rollout.check`, which knows it.
 """
 
 from __future__ import annotations
@@ -7,31 +9,74 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eyrie.control.unsupported import unsupported
+from eyrie.control import alarm_table
+from eyrie.control.context import Context
+from eyrie.decide.rollout import MEMBERS
+from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
 from eyrie.wire.errors import validation
 
+Given = Mapping[str, Any]
 
-def check_deployment_config(config: Mapping[str, Any] | None) -> None:
-    """Raise ValidationException for a config that contradicts itself or asks for what is not there yet."""
-    if config is None:
-        return
-    blue_green, rolling = config.get("BlueGreenUpdatePolicy"), config.get("RollingUpdatePolicy")
+
+def traffic_policy(config: Given | None) -> TrafficPolicy:
+    """The policy of a DeploymentConfig, all at once where there is none. Raises ValidationException."""
+    given = config or {}
+    blue_green, rolling = given.get("BlueGreenUpdatePolicy"), given.get("RollingUpdatePolicy")
     if blue_green is not None and rolling is not None:
         raise validation("A DeploymentConfig has either a BlueGreenUpdatePolicy or a RollingUpdatePolicy, not both.")
+    alarms = _alarms(given)
     if rolling is not None:
-        raise unsupported("RollingUpdatePolicy", "updates are all at once")
-    if config.get("AutoRollbackConfiguration", {}).get("Alarms"):
-        raise unsupported("AutoRollbackConfiguration.Alarms", "there are no alarms yet")
-    if blue_green is None:
-        return
-    how = blue_green["TrafficRoutingConfiguration"]["Type"]
-    if how != "ALL_AT_ONCE":
-        raise unsupported(f"TrafficRoutingConfiguration.Type {how}", "updates are all at once")
-    if "MaximumExecutionTimeoutInSeconds" in blue_green:
-        raise unsupported("MaximumExecutionTimeoutInSeconds", "the start-up limit of the instances ends an update")
+        return _rolling(rolling, alarms)
+    return _blue_green(blue_green, alarms) if blue_green is not None else TrafficPolicy(alarms=alarms)
 
 
-def termination_wait_ms(config: Mapping[str, Any] | None) -> int:
-    """How long the old fleet is kept after the traffic has moved."""
-    policy = (config or {}).get("BlueGreenUpdatePolicy") or {}
-    return int(policy.get("TerminationWaitInSeconds", 0)) * 1000
+def check_alarms(context: Context, policy: TrafficPolicy) -> None:
+    """Raise ValidationException for an alarm that is not there."""
+    known = alarm_table.states(context.store, context.scope, policy.alarms)
+    missing = [name for name in policy.alarms if name not in known]
+    if missing:
+        raise validation(f"AutoRollbackConfiguration names alarms that do not exist: {', '.join(missing)}.")
+
+
+def _alarms(given: Given) -> tuple[str, ...]:
+    names = [alarm.get("AlarmName", "") for alarm in given.get("AutoRollbackConfiguration", {}).get("Alarms", [])]
+    if not all(names):
+        raise validation("Each of AutoRollbackConfiguration.Alarms needs an AlarmName.")
+    if len(names) != len(set(names)):
+        raise validation(f"AutoRollbackConfiguration.Alarms names an alarm twice: {', '.join(sorted(names))}.")
+    return tuple(names)
+
+
+def _blue_green(given: Given, alarms: tuple[str, ...]) -> TrafficPolicy:
+    routing = given["TrafficRoutingConfiguration"]
+    strategy = Strategy(routing["Type"])
+    own = MEMBERS.get(strategy)
+    for member in (MEMBERS[Strategy.CANARY], MEMBERS[Strategy.LINEAR]):
+        if member == own and member not in routing:
+            raise validation(f"TrafficRoutingConfiguration of Type {strategy} needs {member}.")
+        if member != own and member in routing:
+            raise validation(f"TrafficRoutingConfiguration of Type {strategy} has no {member}.")
+    return TrafficPolicy(
+        strategy=strategy,
+        size=_size(routing[own]) if own else None,
+        bake_ms=1000 * int(routing.get("WaitIntervalInSeconds", 0)),
+        termination_wait_ms=1000 * int(given.get("TerminationWaitInSeconds", 0)),
+        limit_ms=1000 * int(given.get("MaximumExecutionTimeoutInSeconds", 0)),
+        alarms=alarms,
+    )
+
+
+def _rolling(given: Given, alarms: tuple[str, ...]) -> TrafficPolicy:
+    back = given.get("RollbackMaximumBatchSize")
+    return TrafficPolicy(
+        strategy=Strategy.ROLLING,
+        size=_size(given["MaximumBatchSize"]),
+        bake_ms=1000 * int(given.get("WaitIntervalInSeconds", 0)),
+        limit_ms=1000 * int(given.get("MaximumExecutionTimeoutInSeconds", 0)),
+        alarms=alarms,
+        rollback_size=_size(back) if back else None,
+    )
+
+
+def _size(given: Given) -> CapacitySize:
+    return CapacitySize(SizeKind(given["Type"]), int(given["Value"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from eyrie.control import image_table, images
 from eyrie.control.context import seconds
+from eyrie.decide.rollout import shares
 from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import ContainerSpec, Fleet, Variant
@@ -34,7 +35,7 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
     """The reply of DescribeEndpoint."""
     status = STATUS_OF_FLEET.get(endpoint.status)
     if endpoint.deployment is not None:
-        status = "Deleting" if endpoint.deployment.phase is _P.RETIRING else None
+        status = "Deleting" if endpoint.deployment.phase in (_P.RETIRING, _P.ROLLBACK_FAILED) else None
     shown: dict[str, Any] = {
         "EndpointName": endpoint.key.name,
         "EndpointArn": endpoint.arn,
@@ -56,11 +57,12 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | None) -> dict[str, Any]:
-    serves = endpoint.route is not None and fleet.generation == endpoint.serving.generation
+    held = {f.generation: by for f, by in shares(endpoint)} if endpoint.route is not None else {}
+    part = held.get(fleet.generation, {}).get(variant.name, 0.0)
     shown: dict[str, Any] = {
         "VariantName": variant.name,
         "DeployedImages": [_image(fleet, container) for container in variant.spec.model.containers],
-        "CurrentWeight": variant.desired_weight if serves else 0.0,
+        "CurrentWeight": variant.desired_weight * part,
         "DesiredWeight": variant.desired_weight,
         "CurrentInstanceCount": endpoint.ready_count(fleet, variant.name),
         "DesiredInstanceCount": variant.desired_count,

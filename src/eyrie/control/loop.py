@@ -14,8 +14,10 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
+from eyrie.control import alarm_table
 from eyrie.control.act import Executor, Hands, effect_of
 from eyrie.control.endpoints import KIND, Endpoints
 from eyrie.control.prober import Probed, Prober
@@ -74,7 +76,8 @@ class Loop:
         self._clock = clock
         self._scale = settings.time_scale
         self.endpoints = Endpoints(store, clock, identity, self.wake)
-        self._reconciler = Reconciler(self.endpoints, compute, paced, clock, identity, policy_of(settings))
+        alarms_of = partial(alarm_table.states, store)
+        self._reconciler = Reconciler(self.endpoints, compute, paced, clock, identity, policy_of(settings), alarms_of)
         self._executor = Executor(Hands(self.endpoints, compute, artifacts, paced), self._heard)
         self._prober = Prober(settings, clock, self.wake)
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")

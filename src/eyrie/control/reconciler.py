@@ -6,22 +6,25 @@ control/loop drives it and hands it what was seen; what the commit owes the worl
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from eyrie.control.endpoints import Endpoints
 from eyrie.decide import check
 from eyrie.decide.policy import Policy
 from eyrie.decide.reconcile import plan
+from eyrie.domain.alarms import AlarmState
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import COUNTED, Instance, InstanceState, ObservedInstance
-from eyrie.domain.names import EndpointKey
+from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.observation import Health, Observation
 from eyrie.domain.plan import Decision, Outcome
 from eyrie.ports import Clock, Compute, Identity, Routes
 
 LOG = logging.getLogger(__name__)
 TAIL_LINES = 12
+
+AlarmsOf = Callable[[Scope, Collection[str]], Mapping[str, AlarmState]]  # states of those alarms that there are
 
 
 class UnsafePlan(Exception):
@@ -51,7 +54,14 @@ class Reconciler:
     """The root kind Endpoint, and all beneath it."""
 
     def __init__(
-        self, endpoints: Endpoints, compute: Compute, routes: Routes, clock: Clock, identity: Identity, policy: Policy
+        self,
+        endpoints: Endpoints,
+        compute: Compute,
+        routes: Routes,
+        clock: Clock,
+        identity: Identity,
+        policy: Policy,
+        alarms_of: AlarmsOf,
     ) -> None:
         self._endpoints = endpoints
         self._compute = compute
@@ -59,6 +69,7 @@ class Reconciler:
         self._clock = clock
         self._identity = identity
         self._policy = policy
+        self._alarms_of = alarms_of
 
     def look(self, key: EndpointKey, seen: Seen, outcomes: Sequence[Outcome], pending: frozenset[str]) -> Look:
         """Look at an endpoint once. `outcomes` are taken in by the same commit that finishes their effects.
@@ -102,7 +113,13 @@ class Reconciler:
             outcomes=tuple(outcomes),
             pending=pending - {o.effect_id for o in outcomes},
             tails=self._tails(endpoint, mine, now_ms),
+            alarms=self._alarms(endpoint),
         )
+
+    def _alarms(self, endpoint: Endpoint) -> Mapping[str, AlarmState]:
+        """The states of the alarms that a deployment watches."""
+        deployment = endpoint.deployment
+        return self._alarms_of(endpoint.key.scope, deployment.policy.alarms) if deployment else {}
 
     def _tails(
         self, endpoint: Endpoint, mine: Mapping[str, ObservedInstance], now_ms: int

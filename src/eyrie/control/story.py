@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from eyrie.control.context import Context
+from eyrie.decide.rollout import shares
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import Instance, ObservedInstance
 from eyrie.wire.messages import HttpReply
@@ -61,7 +62,7 @@ def _endpoint(
     endpoint: Endpoint, by_id: Mapping[str, ObservedInstance], models: Callable[[str], int]
 ) -> dict[str, Any]:
     routed = {t.instance_id for v in endpoint.route.variants for t in v.targets} if endpoint.route else set()
-    serving = endpoint.serving
+    serving = shares(endpoint)[-1][0]  # green as soon as it holds any traffic
     return {
         "account": endpoint.key.account,
         "region": endpoint.key.region,

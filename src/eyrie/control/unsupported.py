@@ -52,10 +52,6 @@ VALUES = {
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
     "InstanceType with accelerators": "this host offers none",
     "ServerlessUpdateConfig": "there are no serverless endpoints yet",
-    "RollingUpdatePolicy": "updates are all at once",
-    "TrafficRoutingConfiguration.Type CANARY, LINEAR": "updates are all at once",
-    "MaximumExecutionTimeoutInSeconds": "the start-up limit of the instances ends an update",
-    "AutoRollbackConfiguration.Alarms": "there are no alarms yet",
     "Containers, several, with an image of your own": "a container of your own runs alone in its instances",
 }  # said where these are checked; here for the coverage page
 

@@ -13,6 +13,7 @@ from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import backoff_of, give_up_silent, members
 from eyrie.decide.placement import zone_for
 from eyrie.decide.policy import Policy
+from eyrie.decide.rollout import wanted
 from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import COUNTED, Fleet, Instance, InstanceState, Variant
@@ -33,7 +34,9 @@ def active_fleets(endpoint: Endpoint) -> tuple[Fleet, ...]:
         return (endpoint.fleet,)
     if deployment.phase is DeploymentPhase.RETIRING:
         return (deployment.green,)
-    if deployment.phase in (DeploymentPhase.PENDING, DeploymentPhase.ROLLING_BACK):
+    if deployment.phase is DeploymentPhase.PENDING:
+        return (endpoint.fleet,)
+    if deployment.phase is DeploymentPhase.ROLLING_BACK and deployment.step == 0:  # blue holds all traffic again
         return (endpoint.fleet,)
     return (endpoint.fleet, deployment.green)
 
@@ -47,9 +50,10 @@ def fill(draft: Draft, policy: Policy, chance: Chance) -> None:
     for fleet in active:
         for variant in fleet.variants:
             give_up_silent(draft, policy, fleet, variant.name)
-            _shrink(draft, fleet, variant)
+            count = wanted(draft.endpoint, fleet, variant)
+            _shrink(draft, fleet, variant, count)
             if artifacts_present(variant):
-                _grow(draft, policy, chance, fleet, variant)
+                _grow(draft, policy, chance, fleet, variant, count)
 
 
 def artifacts_present(variant: Variant) -> bool:
@@ -63,21 +67,21 @@ def _why_retired(endpoint: Endpoint) -> str:
     return f"endpoint {endpoint.status}"
 
 
-def _shrink(draft: Draft, fleet: Fleet, variant: Variant) -> None:
+def _shrink(draft: Draft, fleet: Fleet, variant: Variant, count: int) -> None:
     """Give up silent ones that have been replaced, starts that are needed no more, and READY ones beyond the number."""
     ready = members(draft.endpoint, fleet, variant.name, _READY)
     coming = members(draft.endpoint, fleet, variant.name, *_COMING)
     unknown = sorted(members(draft.endpoint, fleet, variant.name, _UNKNOWN), key=lambda i: i.since_ms)
-    while unknown and len(ready) + len(unknown) > variant.desired_count:
+    while unknown and len(ready) + len(unknown) > count:
         silent = unknown.pop(0)
-        served_by = f"{len(ready)} of {variant.desired_count} serve without it"
+        served_by = f"{len(ready)} of {count} serve without it"
         draft.move(silent, InstanceState.LOST, f"silent for {draft.now_ms - silent.since_ms} ms, and {served_by}")
-    while coming and len(ready) + len(coming) + len(unknown) > variant.desired_count + bool(unknown):
-        draft.move(coming.pop(), InstanceState.DRAINING, f"not needed: {variant.desired_count} are wanted")
-    while len(ready) > variant.desired_count:
+    while coming and len(ready) + len(coming) + len(unknown) > count + bool(unknown):
+        draft.move(coming.pop(), InstanceState.DRAINING, f"not needed: {count} are wanted")
+    while len(ready) > count:
         surplus = _most_crowded(ready)
         ready.remove(surplus)
-        draft.move(surplus, InstanceState.DRAINING, f"{len(ready) + 1} serve, {variant.desired_count} are wanted")
+        draft.move(surplus, InstanceState.DRAINING, f"{len(ready) + 1} serve, {count} are wanted")
 
 
 def _most_crowded(ready: list[Instance]) -> Instance:
@@ -86,19 +90,19 @@ def _most_crowded(ready: list[Instance]) -> Instance:
     return max(ready, key=lambda i: (crowd[i.zone], i.requested_ms, i.instance_id))
 
 
-def _grow(draft: Draft, policy: Policy, chance: Chance, fleet: Fleet, variant: Variant) -> None:
+def _grow(draft: Draft, policy: Policy, chance: Chance, fleet: Fleet, variant: Variant, count: int) -> None:
     """Start what is missing at once; beside silent ones a single replacement; nothing before the back-off has ended."""
     counted = members(draft.endpoint, fleet, variant.name)
     silent = sum(1 for i in counted if i.state is _UNKNOWN)
-    wanted = variant.desired_count + (1 if silent else 0)
-    if len(counted) >= wanted:
+    most = count + (1 if silent else 0)
+    if len(counted) >= most:
         return
     backoff = backoff_of(draft.endpoint, fleet.generation, variant.name)
     if backoff is not None and draft.now_ms < backoff.next_ms:
         draft.wake_at(backoff.next_ms)
         return
-    why = f"{len(counted) - silent} of {variant.desired_count}" + (f", {silent} silent" if silent else "")
-    for _ in range(wanted - len(counted)):
+    why = f"{len(counted) - silent} of {count}" + (f", {silent} silent" if silent else "")
+    for _ in range(most - len(counted)):
         _request(draft, policy, chance, fleet, variant, why)
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 
+from eyrie.decide import rollout
 from eyrie.decide.policy import Policy
-from eyrie.domain.deployment import PHASE_MOVES
+from eyrie.domain.deployment import MAY_ROLL_BACK, PHASE_MOVES, DeploymentPhase
 from eyrie.domain.endpoint import STATUS_MOVES, Endpoint, EndpointStatus
 from eyrie.domain.fleet import COUNTED, GIVEN_UP, INSTANCE_MOVES, Instance, InstanceState
 from eyrie.domain.plan import Decision, Effect, Verb
+from eyrie.domain.routing import Target
 
+_SHARED = MAY_ROLL_BACK - {DeploymentPhase.TERMINATION_WAIT}
 _ROUTABLE = frozenset({InstanceState.READY, InstanceState.UNKNOWN})
 _STOPPABLE = GIVEN_UP | {InstanceState.DRAINING, InstanceState.STOPPED}
 
@@ -65,6 +68,23 @@ def _route_problems(endpoint: Endpoint) -> Iterator[str]:
             yield f"{target.instance_id} is in the route and unknown"
         elif instance.variant != variant or instance.zone != target.zone or not target.socket:
             yield f"{target.instance_id} is in the route as something else than it is"
+    yield from _split_problems(endpoint)
+
+
+def _split_problems(endpoint: Endpoint) -> Iterator[str]:
+    """Green never has more of the traffic than its policy allows at this step."""
+    deployment, route = endpoint.deployment, endpoint.route
+    if deployment is None or route is None or deployment.phase not in _SHARED:
+        return
+    total = sum(v.weight for v in route.variants)
+    green = [v for v in route.variants if v.fleet == deployment.green.generation]
+    most = max(rollout.share(deployment, v, deployment.step) for v in deployment.green.variants)
+    if total and sum(v.weight for v in green) > most * total * (1 + 1e-9):
+        yield f"green has {sum(v.weight for v in green) / total:.3f} of the traffic where {most:.3f} is allowed"
+    for variant in green:
+        spec = deployment.green.variant(variant.name)
+        if spec is not None and len(variant.targets) > rollout.active(deployment, spec, deployment.step):
+            yield f"{len(variant.targets)} green instances of {variant.name} take traffic, more than its share"
 
 
 def _step(before: Endpoint, after: Endpoint, policy: Policy) -> Iterator[str]:
@@ -133,7 +153,9 @@ def _route_step(before: Endpoint, after: Endpoint) -> Iterator[str]:
     if after.route is None:
         yield "the route is withdrawn from an endpoint that serves"
         return
-    kept = {v.name: v.targets for v in after.route.variants}
+    kept: dict[str, tuple[Target, ...]] = {}
+    for variant in after.route.variants:  # while traffic shifts, one name stands for two
+        kept[variant.name] = kept.get(variant.name, ()) + variant.targets
     for variant in before.route.variants:
         serving = [t for t in variant.targets if (i := known.get(t.instance_id)) and i.state in _ROUTABLE]
         if serving and variant.name in kept and not kept[variant.name]:

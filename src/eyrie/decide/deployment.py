@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from eyrie.decide import rollout
 from eyrie.decide.capacity import artifacts_present
 from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import REASON_CHARS_MAX
 from eyrie.decide.policy import Policy
-from eyrie.decide.publication import in_route
-from eyrie.domain.deployment import PHASE_MOVES, Deployment, DeploymentPhase
+from eyrie.decide.publication import acknowledged
+from eyrie.domain.alarms import AlarmState
+from eyrie.domain.deployment import MAY_ROLL_BACK, PHASE_MOVES, Deployment, DeploymentPhase, Strategy
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import ContainerSpec, Fleet, InstanceState, Variant
 from eyrie.domain.plan import Verb
 from eyrie.domain.transition import moved
+
+ALARMS_PERIOD_MS = 1_000  # how often a deployment looks at the alarms that it watches
 
 _Phase = DeploymentPhase
 
@@ -29,7 +33,11 @@ def progress(draft: Draft, policy: Policy) -> None:
     if status is EndpointStatus.CREATING:
         _create(draft, policy)
     elif status is EndpointStatus.UPDATING and draft.endpoint.deployment is not None:
-        _PHASES[draft.endpoint.deployment.phase](draft, policy, draft.endpoint.deployment)
+        deployment = draft.endpoint.deployment
+        if (why := _stopped(draft, policy, deployment)) is not None:
+            _roll_back(draft, deployment, why)
+        else:
+            _PHASES[deployment.phase](draft, policy, deployment)
     elif status is EndpointStatus.UPDATING:
         _resize(draft, policy)
     elif status is EndpointStatus.DELETING:
@@ -37,24 +45,8 @@ def progress(draft: Draft, policy: Policy) -> None:
 
 
 def whole(draft: Draft, policy: Policy, fleet: Fleet) -> bool:
-    """Every instance of a fleet is READY and in the published table, and every live gateway acknowledged that.
-
-    A worker that lives and says nothing (stopped, say) is not waited for longer than the limit.
-    """
-    endpoint = draft.endpoint
-    if endpoint.route is None or draft.owed(Verb.PUBLISH_ROUTE, str(endpoint.route.generation)):
-        return False
-    if draft.seen.served < endpoint.route.generation and not _waited(draft, endpoint.route_ms + policy.ack_limit_ms):
-        return False
-    routed = in_route(endpoint)
-    for variant in fleet.variants:
-        ready = [i for i in endpoint.members(fleet, variant.name) if i.state is InstanceState.READY]
-        if len(ready) != variant.desired_count or any(i.instance_id not in routed for i in ready):
-            return False
-        weights = [v.weight for v in endpoint.route.variants if v.name == variant.name]
-        if weights != [variant.desired_weight]:
-            return False
-    return True
+    """Every instance of a fleet is READY and in the published table, and every live gateway acknowledged that."""
+    return _complete(draft.endpoint, fleet) and acknowledged(draft, policy)
 
 
 def _create(draft: Draft, policy: Policy) -> None:
@@ -135,13 +127,29 @@ def _start_failure(endpoint: Endpoint, fleet: Fleet, policy: Policy, since_ms: i
 
 
 def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
-    return all(endpoint.ready_count(fleet, v.name) >= v.desired_count for v in fleet.variants)
+    return all(endpoint.ready_count(fleet, v.name) == v.desired_count for v in fleet.variants)
 
 
-def _enter(draft: Draft, deployment: Deployment, phase: DeploymentPhase, why: str) -> None:
+def _stopped(draft: Draft, policy: Policy, deployment: Deployment) -> str | None:
+    """Why a deployment must not go on, of what is watched in every phase: alarms, the time limit, green's crashes."""
+    if deployment.phase not in MAY_ROLL_BACK:
+        return None
+    if deployment.policy.alarms:
+        draft.wake_at(draft.now_ms + ALARMS_PERIOD_MS)
+    ringing = [name for name in deployment.policy.alarms if draft.seen.alarms.get(name) is AlarmState.ALARM]
+    if ringing:
+        return f"One or more of the alarms of AutoRollbackConfiguration are in ALARM: {', '.join(ringing)}."
+    limit_ms = deployment.policy.limit_ms if deployment.phase is not _Phase.TERMINATION_WAIT else 0
+    if limit_ms and _waited(draft, deployment.started_ms + limit_ms):
+        return f"The update took longer than its MaximumExecutionTimeoutInSeconds of {limit_ms // 1000}."
+    return _start_failure(draft.endpoint, deployment.green, policy)
+
+
+def _enter(draft: Draft, deployment: Deployment, phase: DeploymentPhase, why: str, step: int | None = None) -> None:
     moved(PHASE_MOVES, f"deployment of {draft.endpoint.arn}", deployment.phase, phase)
     current = draft.endpoint.deployment or deployment
-    draft.change(deployment=replace(current, phase=phase, phase_ms=draft.now_ms))
+    now = replace(current, phase=phase, phase_ms=draft.now_ms, step=current.step if step is None else step)
+    draft.change(deployment=now)
     draft.note(f"deployment {phase}", why)
 
 
@@ -156,26 +164,37 @@ def _pending(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 
 
 def _provisioning(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    failure = _start_failure(draft.endpoint, deployment.green, policy)
-    if failure is not None:
-        _roll_back(draft, deployment, failure)
-    elif _complete(draft.endpoint, deployment.green):
-        _enter(draft, deployment, _Phase.SHIFTING, "every green instance is READY: all traffic moves to green")
+    if rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
+        _shift(draft, deployment, "its instances are READY")
+
+
+def _shift(draft: Draft, deployment: Deployment, why: str) -> None:
+    """One step more: the route that comes of it is published by the same decision."""
+    step, count = deployment.step + 1, rollout.steps(deployment.policy, deployment.green)
+    parts = ", ".join(f"{v.name} {rollout.share(deployment, v, step):.0%}" for v in deployment.green.variants)
+    _enter(draft, deployment, _Phase.SHIFTING, f"step {step} of {count}: green gets {parts}; {why}", step)
 
 
 def _shifting(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if whole(draft, policy, deployment.green):
-        _enter(draft, deployment, _Phase.BAKING, f"every gateway serves green; bake {deployment.bake_ms} ms")
+    if acknowledged(draft, policy):
+        _enter(draft, deployment, _Phase.BAKING, f"every gateway serves it; bake {deployment.policy.bake_ms} ms")
 
 
 def _baking(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if _waited(draft, deployment.phase_ms + deployment.bake_ms):
-        why = f"baked {deployment.bake_ms} ms; blue waits {deployment.termination_wait_ms} ms"
+    plan = deployment.policy
+    if not _waited(draft, deployment.phase_ms + plan.bake_ms):
+        return
+    if deployment.step >= rollout.steps(plan, deployment.green):
+        why = f"baked {plan.bake_ms} ms; blue waits {plan.termination_wait_ms} ms"
         _enter(draft, deployment, _Phase.TERMINATION_WAIT, why)
+    elif plan.strategy is Strategy.ROLLING:
+        _enter(draft, deployment, _Phase.PROVISIONING, f"baked {plan.bake_ms} ms; the next batch starts")
+    elif rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
+        _shift(draft, deployment, f"baked {plan.bake_ms} ms")
 
 
 def _termination_wait(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if _waited(draft, deployment.phase_ms + deployment.termination_wait_ms):
+    if _waited(draft, deployment.phase_ms + deployment.policy.termination_wait_ms):
         _enter(draft, deployment, _Phase.RETIRING, "blue drains")
 
 
@@ -204,13 +223,28 @@ def _roll_back(draft: Draft, deployment: Deployment, failure: str) -> None:
 
 
 def _rolling_back(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    """Blue is made whole and takes all traffic, then green drains; where blue cannot be, both stay as they are."""
     green = deployment.green.generation
-    if any(i.fleet == green for i in draft.endpoint.instances):
-        return
-    _enter(draft, deployment, _Phase.ROLLED_BACK, "green is gone, blue serves")
-    draft.change(deployment=None, backoffs=tuple(b for b in draft.endpoint.backoffs if b.fleet != green))
-    draft.status(EndpointStatus.IN_SERVICE, f"back on config {draft.endpoint.config_name}: {deployment.failure}")
-    draft.owe(Verb.KEEP_ARTIFACTS, str(green))
+    if deployment.step:
+        _give_back(draft, policy, deployment)
+    elif not any(i.fleet == green for i in draft.endpoint.instances):
+        _enter(draft, deployment, _Phase.ROLLED_BACK, "green is gone, blue serves")
+        draft.change(deployment=None, backoffs=tuple(b for b in draft.endpoint.backoffs if b.fleet != green))
+        draft.status(EndpointStatus.IN_SERVICE, f"back on config {draft.endpoint.config_name}: {deployment.failure}")
+        draft.owe(Verb.KEEP_ARTIFACTS, str(green))
+
+
+def _give_back(draft: Draft, policy: Policy, deployment: Deployment) -> None:
+    blue = draft.endpoint.fleet
+    failure = _start_failure(draft.endpoint, blue, policy, deployment.phase_ms)
+    if failure is not None:
+        reason = f"{deployment.failure} And the old fleet could not be made whole again: {failure}"[:REASON_CHARS_MAX]
+        _enter(draft, deployment, _Phase.ROLLBACK_FAILED, reason)
+        draft.change(failure_reason=reason)
+        draft.status(EndpointStatus.UPDATE_ROLLBACK_FAILED, reason)
+    elif rollout.restored(draft.endpoint) and acknowledged(draft, policy):
+        draft.change(deployment=replace(deployment, step=0))
+        draft.note("deployment ROLLING_BACK", "blue holds all traffic, in every gateway: green drains")
 
 
 _PHASES: Mapping[DeploymentPhase, Callable[[Draft, Policy, Deployment], None]] = {

@@ -1,4 +1,5 @@
-"""Which route table an endpoint has: the serving fleet's instances, weights as desired. Step of decide/reconcile.
+"""Which route table an endpoint has: the instances of the fleets that hold traffic, weights as desired, each fleet's
+scaled to its share while a deployment shifts. Step of decide/reconcile.
 
 A table is published when it differs from the last one, at a higher generation; whoever leaves it is remembered with
 the generation of the first table without it, so that decide/retire can wait until every gateway has that one.
@@ -11,6 +12,7 @@ from dataclasses import replace
 from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import members, renewed, suspect
 from eyrie.decide.policy import Policy
+from eyrie.decide.rollout import active, shares
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import Fleet, Instance, InstanceState, Variant
 from eyrie.domain.plan import Verb
@@ -30,9 +32,44 @@ def publish(draft: Draft, policy: Policy) -> None:
         and not _complete(endpoint, endpoint.fleet)
     ):
         return
-    variants = tuple(_variant_route(endpoint, endpoint.serving, v) for v in endpoint.serving.variants)
+    variants = wished(endpoint)
     if endpoint.route is None or endpoint.route.variants != variants:
         _renew(draft, policy, variants)
+
+
+def wished(endpoint: Endpoint) -> tuple[VariantRoute, ...]:
+    """The variants of the table that the endpoint should have now."""
+    held = shares(endpoint)
+    if len(held) == 1:
+        fleet, by = held[0]
+        return tuple(_variant_route(endpoint, fleet, v, v.desired_weight) for v in fleet.variants if v.name in by)
+    return tuple(
+        _variant_route(endpoint, fleet, v, by[v.name] * v.desired_weight / _weight(fleet))
+        for fleet, by in held
+        for v in fleet.variants
+        if v.name in by
+    )
+
+
+def acknowledged(draft: Draft, policy: Policy) -> bool:
+    """The table that the endpoint should have is published, and every live gateway serves it.
+
+    A worker that lives and says nothing (stopped, say) is not waited for longer than the limit.
+    """
+    route = draft.endpoint.route
+    if route is None or route.variants != wished(draft.endpoint):
+        return False
+    if draft.owed(Verb.PUBLISH_ROUTE, str(route.generation)):
+        return False
+    if draft.seen.served >= route.generation:
+        return True
+    limit_ms = draft.endpoint.route_ms + policy.ack_limit_ms
+    draft.wake_at(limit_ms)
+    return draft.now_ms >= limit_ms
+
+
+def _weight(fleet: Fleet) -> float:
+    return sum(v.desired_weight for v in fleet.variants) or 1.0
 
 
 def in_route(endpoint: Endpoint) -> frozenset[str]:
@@ -46,24 +83,25 @@ def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
     return all(endpoint.ready_count(fleet, v.name) >= v.desired_count for v in fleet.variants)
 
 
-def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> VariantRoute:
+def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: float) -> VariantRoute:
     ready = members(endpoint, fleet, variant.name, InstanceState.READY)
     silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
     routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
+    routed.sort(key=lambda i: (i.requested_ms, i.instance_id))
+    if (deployment := endpoint.deployment) is not None and fleet.generation == deployment.green.generation:
+        routed = routed[: active(deployment, variant, deployment.step)]
     model = variant.spec.model
     return VariantRoute(
         name=variant.name,
-        weight=variant.desired_weight,
+        weight=weight,
         strategy=variant.spec.strategy,
         container=model.hostname,
-        targets=tuple(
-            Target(i.instance_id, i.socket, i.zone, variant.spec.workers)
-            for i in sorted(routed, key=lambda i: (i.requested_ms, i.instance_id))
-        ),
+        targets=tuple(Target(i.instance_id, i.socket, i.zone, variant.spec.workers) for i in routed),
         mode=model.containers[0].mode,
         execution=model.execution,
         containers=tuple(c.hostname for c in model.containers),
         model_cache=model.containers[0].model_cache,
+        fleet=fleet.generation,
     )
 
 

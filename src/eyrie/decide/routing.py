@@ -7,12 +7,16 @@ On the InvokeEndpoint path: `gateway/invoke` asks here, and keeps these objects 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 SAMPLED_ABOVE = 8  # instances; up to here all are compared, beyond two are drawn and compared
 
 
-class Wheel:
+K = TypeVar("K", bound=Hashable)
+
+
+class Wheel(Generic[K]):
     """Deals requests to variants by weight so that after every request each has had its exact share, less than one off.
 
     Tijdeman's rule for the chairman assignment problem: among those far enough behind their share, the one that would
@@ -21,7 +25,7 @@ class Wheel:
 
     __slots__ = ("_behind", "_floor", "_shares", "names")
 
-    def __init__(self, weights: Mapping[str, float], behind: Mapping[str, float] | None = None) -> None:
+    def __init__(self, weights: Mapping[K, float], behind: Mapping[K, float] | None = None) -> None:
         """Weights by variant, those of 0 are never dealt to; `behind` is `place()` of the wheel that this one
         replaces.
         """
@@ -33,7 +37,7 @@ class Wheel:
         surplus = sum(kept)
         self._behind = [k - surplus * share for k, share in zip(kept, self._shares, strict=True)]
 
-    def place(self) -> dict[str, float]:
+    def place(self) -> dict[K, float]:
         """How many requests each variant is behind its share; a wheel with other weights goes on from here."""
         return dict(zip(self.names, self._behind, strict=True))
 

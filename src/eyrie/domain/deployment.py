@@ -15,7 +15,7 @@ class DeploymentPhase(StrEnum):
 
     PENDING = "PENDING"  # green's artifacts are being fetched
     PROVISIONING = "PROVISIONING"  # green's instances start
-    SHIFTING = "SHIFTING"  # the split is published, not every gateway has acknowledged it
+    SHIFTING = "SHIFTING"  # the split of this step is published, not every gateway has acknowledged it
     BAKING = "BAKING"  # green serves, alarms are watched
     TERMINATION_WAIT = "TERMINATION_WAIT"  # blue is kept for a while, without traffic
     RETIRING = "RETIRING"  # blue drains
@@ -30,15 +30,52 @@ PHASE_MOVES: Mapping[DeploymentPhase, frozenset[DeploymentPhase]] = {
     _P.PENDING: frozenset({_P.PROVISIONING, _P.ROLLING_BACK}),
     _P.PROVISIONING: frozenset({_P.SHIFTING, _P.ROLLING_BACK}),
     _P.SHIFTING: frozenset({_P.BAKING, _P.ROLLING_BACK}),
-    _P.BAKING: frozenset({_P.SHIFTING, _P.TERMINATION_WAIT, _P.ROLLING_BACK}),
-    _P.TERMINATION_WAIT: frozenset({_P.RETIRING}),
+    _P.BAKING: frozenset({_P.PROVISIONING, _P.SHIFTING, _P.TERMINATION_WAIT, _P.ROLLING_BACK}),
+    _P.TERMINATION_WAIT: frozenset({_P.RETIRING, _P.ROLLING_BACK}),
     _P.RETIRING: frozenset({_P.SUCCEEDED}),
     _P.SUCCEEDED: frozenset(),
     _P.ROLLING_BACK: frozenset({_P.ROLLED_BACK, _P.ROLLBACK_FAILED}),
     _P.ROLLED_BACK: frozenset(),
     _P.ROLLBACK_FAILED: frozenset(),
 }
-ON_GREEN = frozenset({_P.SHIFTING, _P.BAKING, _P.TERMINATION_WAIT, _P.RETIRING})  # green holds the traffic
+MAY_ROLL_BACK = frozenset({_P.PENDING, _P.PROVISIONING, _P.SHIFTING, _P.BAKING, _P.TERMINATION_WAIT})
+
+
+class Strategy(StrEnum):
+    """How the traffic moves to green; the first three are SageMaker's spellings of blue/green."""
+
+    ALL_AT_ONCE = "ALL_AT_ONCE"
+    CANARY = "CANARY"  # a first share, then the rest
+    LINEAR = "LINEAR"  # equal shares, one after the other
+    ROLLING = "ROLLING"  # batches of instances: green's start, blue's end
+
+
+class SizeKind(StrEnum):
+    """What the value of a capacity size counts."""
+
+    INSTANCE_COUNT = "INSTANCE_COUNT"
+    CAPACITY_PERCENT = "CAPACITY_PERCENT"
+
+
+@dataclass(frozen=True, slots=True)
+class CapacitySize:
+    """A part of a fleet."""
+
+    kind: SizeKind
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """What a DeploymentConfig says. Times in milliseconds."""
+
+    strategy: Strategy = Strategy.ALL_AT_ONCE
+    size: CapacitySize | None = None  # of the canary, of a linear step, of a batch; None when all at once
+    bake_ms: int = 0  # after each step, alarms being watched
+    termination_wait_ms: int = 0  # blue is kept after the last one
+    limit_ms: int = 0  # for everything until blue waits; 0: none
+    alarms: tuple[str, ...] = ()  # names or ARNs: any of them in ALARM rolls back
+    rollback_size: CapacitySize | None = None  # blue instances that come back at once; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +86,8 @@ class Deployment:
     green: Fleet
     started_ms: int
     phase_ms: int  # when it entered its phase
-    bake_ms: int = 0
-    termination_wait_ms: int = 0
+    policy: TrafficPolicy = field(default_factory=TrafficPolicy)
+    step: int = 0  # steps of the policy that green's share of the traffic has reached; 0: blue holds all
     config: dict[str, Any] = field(default_factory=dict)  # the DeploymentConfig as it was given
     data_capture: dict[str, Any] | None = None  # of the new config
     failure: str | None = None  # why it is rolled back

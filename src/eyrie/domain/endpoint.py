@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from eyrie.domain.deployment import ON_GREEN, Deployment, DeploymentPhase, Resize
+from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize
 from eyrie.domain.fleet import (
     COUNTED,
     Backoff,
@@ -46,13 +46,15 @@ class EndpointStatus(StrEnum):
     UPDATING = "Updating"
     DELETING = "Deleting"
     FAILED = "Failed"
+    UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
 
 
 _S = EndpointStatus
 STATUS_MOVES: Mapping[EndpointStatus, frozenset[EndpointStatus]] = {
     _S.CREATING: frozenset({_S.IN_SERVICE, _S.FAILED}),
     _S.IN_SERVICE: frozenset({_S.UPDATING, _S.DELETING}),
-    _S.UPDATING: frozenset({_S.IN_SERVICE}),
+    _S.UPDATING: frozenset({_S.IN_SERVICE, _S.UPDATE_ROLLBACK_FAILED}),
+    _S.UPDATE_ROLLBACK_FAILED: frozenset({_S.DELETING}),
     _S.FAILED: frozenset({_S.DELETING}),
     _S.DELETING: frozenset(),
 }
@@ -106,13 +108,6 @@ class Endpoint:
     def fleets(self) -> tuple[Fleet, ...]:
         """The blue fleet, and the green one while there is one."""
         return (self.fleet, self.deployment.green) if self.deployment else (self.fleet,)
-
-    @property
-    def serving(self) -> Fleet:
-        """The fleet that holds the traffic."""
-        if self.deployment and self.deployment.phase in ON_GREEN:
-            return self.deployment.green
-        return self.fleet
 
     @property
     def trouble(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from eyrie.domain.alarms import AlarmState
 from eyrie.domain.fleet import ObservedInstance
 from eyrie.domain.plan import Outcome
 
@@ -31,3 +32,4 @@ class Observation:
     outcomes: tuple[Outcome, ...] = ()
     pending: frozenset[str] = frozenset()  # ids of effects that are owed, without those of `outcomes`
     tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last log lines of some instances
+    alarms: Mapping[str, AlarmState] = field(default_factory=dict)  # of those that a deployment watches, where they are

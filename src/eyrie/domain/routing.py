@@ -56,6 +56,7 @@ class VariantRoute:
     execution: Execution = Execution.SERIAL
     containers: tuple[str, ...] = ()  # host names of all containers, in their order
     model_cache: bool = True  # of a multi-model variant: models stay loaded after an answer
+    fleet: int = 0  # generation of its fleet: while traffic shifts, one name stands for two
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,21 @@ Json = dict[str, Any]
 
 
 def endpoint_of_today(body: Json) -> Json:
-    """An Endpoint document. A model's first form had one `container`."""
+    """An Endpoint document. A model's first form had one `container`, a deployment's was all at once."""
     deployment = body.get("deployment")
     changed = {**body, "fleet": _fleet(body["fleet"])} if "fleet" in body else body
     if isinstance(deployment, dict) and "green" in deployment:
-        changed = {**changed, "deployment": {**deployment, "green": _fleet(deployment["green"])}}
+        changed = {**changed, "deployment": _deployment({**deployment, "green": _fleet(deployment["green"])})}
     return changed
+
+
+def _deployment(body: Json) -> Json:
+    if "policy" in body or "bake_ms" not in body:
+        return body
+    waits = {name: body[name] for name in ("bake_ms", "termination_wait_ms") if name in body}
+    kept = {name: value for name, value in body.items() if name not in waits}
+    on_green = body["phase"] in ("SHIFTING", "BAKING", "TERMINATION_WAIT", "RETIRING")
+    return {**kept, "policy": waits, "step": int(on_green)}
 
 
 def instance_of_today(body: Json) -> Json:

@@ -316,7 +316,7 @@ class Invocation:
         self._extra = b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in FORWARDED if name in fields])
         if _TARGET_VARIANT in fields:
             self._variant = fields[_TARGET_VARIANT].decode("latin-1")
-            if self._variant not in endpoint.variants:
+            if self._variant not in endpoint.names:
                 return self._unknown_variant(endpoint)
         if TARGET_MODEL in fields and not self._may_target:
             return errors.validation("TargetModel is not for InvokeEndpointWithResponseStream.")
@@ -390,7 +390,7 @@ class Invocation:
             self._rejoin(endpoint, self._session)
             return
         if self._variant:
-            variant = endpoint.variants.get(self._variant)
+            variant = endpoint.named(self._variant)
             if variant is None:
                 self._finish(errors.unavailable(f"Variant {self._variant} is being withdrawn."))
                 return

@@ -65,7 +65,7 @@ class ModelInvocation(Invocation):
                 self._invoker.health.dead(instance, "nobody listens on its socket")
 
     def _dealt(self, endpoint: Endpoint) -> Variant | None:
-        return endpoint.variants.get(self._variant) if self._variant else endpoint.deal()
+        return endpoint.named(self._variant) if self._variant else endpoint.deal()
 
     def _chosen(self, variant: Variant, avoid: Instance | None) -> Instance | None:
         return self._models.choose(variant, self.model, avoid) if variant.multi_model else variant.choose(avoid)

@@ -83,8 +83,8 @@ class OpenInference:
         if endpoint is None:
             said = f"model {place.endpoint[:64]!a} not found in account {identity.account}, region {identity.region}"
             self._refuse(connection, errors.inference_error(said, 404))
-        elif place.version and place.version not in endpoint.variants:
-            said = f"model {place.endpoint!a} has no version {place.version[:64]!a}: {', '.join(endpoint.variants)}"
+        elif place.version and place.version not in endpoint.names:
+            said = f"model {place.endpoint!a} has no version {place.version[:64]!a}: {', '.join(endpoint.names)}"
             self._refuse(connection, errors.inference_error(said, 404))
         elif connection.method not in (_ASKING if place.action != "infer" else (b"POST",)):
             how = "POST" if place.action == "infer" else "GET"
@@ -128,7 +128,7 @@ class OpenInference:
         """Name, versions, and the inputs and outputs that an instance tells of."""
         document: dict[str, Any] = {
             "name": place.endpoint,
-            "versions": [place.version] if place.version else list(endpoint.variants),
+            "versions": [place.version] if place.version else endpoint.names,
             "platform": "eyrie",
             "inputs": [],
             "outputs": [],

@@ -36,6 +36,7 @@ CONNECTIONS_MAX = 1_024  # to one instance, a worker
 _HEADS_MAX = 64  # remembered request heads an instance
 _HEAD_BYTES_MAX = 1_024
 
+VariantKey = tuple[str, int]  # its name and its fleet
 Kinds = tuple[bytes | None, bytes | None]  # Content-Type and Accept of a request
 
 
@@ -106,7 +107,9 @@ def socket_of(target: Target, worker: int) -> str:
 
 
 class Variant:
-    """A production variant: its instances, and those of them in the route."""
+    """A production variant of one fleet: its instances, and those of them in the route. While a deployment shifts
+    traffic there are two of one name, the old fleet's and the new one's.
+    """
 
     __slots__ = (
         "answered",
@@ -115,6 +118,7 @@ class Variant:
         "endpoint",
         "instances",
         "invoked_line",
+        "key",
         "multi_model",
         "name",
         "orders",
@@ -126,6 +130,7 @@ class Variant:
     def __init__(self, endpoint: Endpoint, route: VariantRoute) -> None:
         self.endpoint = endpoint
         self.name = route.name
+        self.key = (route.name, route.fleet)
         self.route = route
         self.container = route.container
         self.multi_model = route.mode is ContainerMode.MULTI_MODEL
@@ -157,6 +162,7 @@ class Endpoint:
     """One endpoint's table, as it is served."""
 
     __slots__ = (
+        "_twins",
         "_variants",
         "_wheel",
         "body_bytes_max",
@@ -177,24 +183,44 @@ class Endpoint:
         self.timeout_s = 60.0
         self.body_bytes_max = 0
         self.picky = False  # a request must say which model or container it is for
-        self.variants: dict[str, Variant] = {}
+        self.variants: dict[VariantKey, Variant] = {}
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
-        self._wheel = Wheel({})
+        self._wheel: Wheel[VariantKey] = Wheel({})
         self._variants: list[Variant] = []
+        self._twins: dict[str, Wheel[VariantKey]] = {}  # by name, of two fleets that share its traffic
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the variants."""
+        return list(dict.fromkeys(name for name, _ in self.variants))
 
     def reweigh(self) -> None:
         """Who is in the route has changed: variants without an instance are left out, the others keep their place."""
         for variant in self.variants.values():
             variant.routed = [i for i in variant.instances if not i.ejected]
             variant.orders.clear()
-        weights = {v.name: v.route.weight for v in self.variants.values() if v.routed}
-        self._wheel = Wheel(weights, self._wheel.place())
-        self._variants = [self.variants[name] for name in self._wheel.names]
+        routed = [v for v in self.variants.values() if v.routed]
+        self._wheel = Wheel({v.key: v.route.weight for v in routed}, self._wheel.place())
+        self._variants = [self.variants[key] for key in self._wheel.names]
+        twins = {name: [v for v in routed if v.name == name] for name in self.names}
+        self._twins = {
+            name: Wheel({v.key: v.route.weight for v in both}, self._twins[name].place() if name in self._twins else {})
+            for name, both in twins.items()
+            if len(both) > 1
+        }
 
     def target(self, name: str) -> Instance | None:
         """The target of this name, in the route or out of it; None where the tables do not have it any more."""
         every = (instance for variant in self.variants.values() for instance in variant.instances)
         return next((instance for instance in every if instance.name == name), None)
+
+    def named(self, name: str) -> Variant | None:
+        """The variant that a request names; of two fleets that share its traffic, the one whose turn it is."""
+        twins = self._twins.get(name)
+        if twins is not None and twins.names:
+            return self.variants[twins.names[twins.deal()]]
+        both = [variant for variant in self.variants.values() if variant.name == name]
+        return next((variant for variant in both if variant.routed), both[0] if both else None)
 
     def deal(self) -> Variant | None:
         """The variant whose turn it is, of those that have an instance."""
@@ -301,7 +327,7 @@ class RouteBook:
         endpoint.timeout_s = route.timeout_ms / 1000
         endpoint.body_bytes_max = route.body_bytes_max
         known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
-        endpoint.variants = {v.name: self._variant(endpoint, v, known) for v in route.variants}
+        endpoint.variants = {(v.name, v.fleet): self._variant(endpoint, v, known) for v in route.variants}
         endpoint.picky = any(v.multi_model or v.direct for v in endpoint.variants.values())
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
@@ -310,7 +336,7 @@ class RouteBook:
         return endpoint.generation
 
     def _variant(self, endpoint: Endpoint, route: VariantRoute, known: dict[str, Instance]) -> Variant:
-        old = endpoint.variants.get(route.name)
+        old = endpoint.variants.get((route.name, route.fleet))
         variant = Variant(endpoint, route)
         if old is not None:
             variant.slowest_s, variant.answered = old.slowest_s, old.answered

@@ -180,7 +180,7 @@ def test_an_update_is_a_pending_deployment(sm: Any, door: Any, deployed: Any) ->
     assert green["VariantStatus"][0]["Status"] == "Creating"
     assert found["LastDeploymentConfig"] == policy
     deployment = door.endpoints.get(KEY).deployment
-    assert (deployment.termination_wait_ms, deployment.phase) == (7000, DeploymentPhase.PENDING)
+    assert (deployment.policy.termination_wait_ms, deployment.phase) == (7000, DeploymentPhase.PENDING)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,8 @@ def test_the_phases_of_green_are_told(sm: Any, door: Any, deployed: Any, phase: 
     in_service(door)
     sm.update_endpoint(EndpointName="e", EndpointConfigName="e")
     now = door.endpoints.get(KEY)
-    door.change("e", deployment=replace(now.deployment, phase=DeploymentPhase(phase)))
+    step = int(phase in ("SHIFTING", "BAKING"))
+    door.change("e", deployment=replace(now.deployment, phase=DeploymentPhase(phase), step=step))
     found = sm.describe_endpoint(EndpointName="e")
     green = found["PendingDeploymentSummary"]["ProductionVariants"][0]
     assert green["VariantStatus"][0]["Status"] == status
@@ -214,7 +215,7 @@ def test_a_retained_deployment_config_is_used_again(sm: Any, door: Any, deployed
     )
     assert both[1] == "You can either give a DeploymentConfig or set RetainDeploymentConfig, not both."
     sm.update_endpoint(EndpointName="e", EndpointConfigName="e", RetainDeploymentConfig=True)
-    assert door.endpoints.get(KEY).deployment.termination_wait_ms == 9000
+    assert door.endpoints.get(KEY).deployment.policy.termination_wait_ms == 9000
 
 
 def test_variant_properties_are_retained_as_asked(sm: Any, door: Any, deployed: Any) -> None:
@@ -234,17 +235,51 @@ def test_variant_properties_are_retained_as_asked(sm: Any, door: Any, deployed: 
     assert (green["DesiredInstanceCount"], green["DesiredWeight"]) == (5, 1.0)
 
 
+def _size(kind: str, value: int) -> dict[str, Any]:
+    return {"Type": kind, "Value": value}
+
+
+def _blue_green(how: str, **more: Any) -> dict[str, Any]:
+    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"Type": how, "WaitIntervalInSeconds": 0, **more}}}
+
+
+ROLLING = {"RollingUpdatePolicy": {"MaximumBatchSize": _size("INSTANCE_COUNT", 1), "WaitIntervalInSeconds": 0}}
+TWICE = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}, {"AlarmName": "a"}]}}
 POLICIES = [
-    ({"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"Type": "CANARY", "WaitIntervalInSeconds": 0}}},
-     "TrafficRoutingConfiguration.Type CANARY is not supported by this Eyrie: updates are all at once."),
-    ({"RollingUpdatePolicy": {"MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 0}},
-     "RollingUpdatePolicy is not supported"),
-    ({"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}}, "there are no alarms yet"),
-    ({"BlueGreenUpdatePolicy": {**ALL_AT_ONCE, "MaximumExecutionTimeoutInSeconds": 600}}, "is not supported"),
-    ({"BlueGreenUpdatePolicy": ALL_AT_ONCE,
-      "RollingUpdatePolicy": {"MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 0}},
-     "either a BlueGreenUpdatePolicy or a RollingUpdatePolicy"),
+    (_blue_green("CANARY"), "TrafficRoutingConfiguration of Type CANARY needs CanarySize."),
+    (_blue_green("LINEAR"), "TrafficRoutingConfiguration of Type LINEAR needs LinearStepSize."),
+    (_blue_green("LINEAR", LinearStepSize=_size("CAPACITY_PERCENT", 50), CanarySize=_size("CAPACITY_PERCENT", 5)),
+     "TrafficRoutingConfiguration of Type LINEAR has no CanarySize."),
+    (_blue_green("ALL_AT_ONCE", CanarySize=_size("INSTANCE_COUNT", 1)), "of Type ALL_AT_ONCE has no CanarySize."),
+    ({"AutoRollbackConfiguration": {"Alarms": [{}]}}, "needs an AlarmName"),
+    (TWICE, "names an alarm twice: a, a."),
+    ({"BlueGreenUpdatePolicy": ALL_AT_ONCE, **ROLLING}, "either a BlueGreenUpdatePolicy or a RollingUpdatePolicy"),
 ]  # fmt: skip
+TOO_MUCH = [
+    (_blue_green("CANARY", CanarySize=_size("CAPACITY_PERCENT", 60)), "CanarySize of 60 (CAPACITY_PERCENT) is 60 %"),
+    (_blue_green("LINEAR", LinearStepSize=_size("CAPACITY_PERCENT", 5)), "it must be from 10 to 50 %"),
+    (_blue_green("CANARY", CanarySize=_size("INSTANCE_COUNT", 4)), "is 80 % of the 5 instances"),
+    ({"RollingUpdatePolicy": {"MaximumBatchSize": _size("CAPACITY_PERCENT", 4), "WaitIntervalInSeconds": 0}},
+     "MaximumBatchSize of 4 (CAPACITY_PERCENT) is 4 %"),
+    ({"BlueGreenUpdatePolicy": {**_blue_green("ALL_AT_ONCE", WaitIntervalInSeconds=500)["BlueGreenUpdatePolicy"],
+      "TerminationWaitInSeconds": 200, "MaximumExecutionTimeoutInSeconds": 600}},
+     "MaximumExecutionTimeoutInSeconds is 600; it must exceed the sum of all waits, which is 700."),
+    ({"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "nobody"}]}}, "alarms that do not exist: nobody."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "text"), TOO_MUCH, ids=[t[:25] for _, t in TOO_MUCH])
+def test_a_deployment_config_that_the_fleet_cannot_follow_is_refused(
+    sm: Any, door: Any, deployed: Any, refused: Any, policy: dict[str, Any], text: str
+) -> None:
+    deployed("e", InitialInstanceCount=5)
+    in_service(door)
+    code, message = refused(
+        sm.update_endpoint, EndpointName="e", EndpointConfigName="e", DeploymentConfig=policy
+    )
+    assert code == "ValidationException"
+    assert text in message
+    assert sm.describe_endpoint(EndpointName="e")["EndpointStatus"] == "InService"
 
 
 @pytest.mark.parametrize(("policy", "text"), POLICIES, ids=[t[:25] for _, t in POLICIES])
