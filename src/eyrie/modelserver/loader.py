@@ -16,7 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eyrie.modelserver.frameworks.files import missing
+from eyrie.modelserver import lean
+from eyrie.modelserver.frameworks.files import kind_of, missing
 from eyrie.modelserver.frameworks.interface import CallModel, Framework, LoadError, RowModel, Source
 
 log = logging.getLogger("eyrie.modelserver")
@@ -101,6 +102,7 @@ def _load_user_code(source: Source, script: Path) -> CallModel:
     from eyrie.modelserver.frameworks import user_code
 
     log.info("importing user code %s", script.name)
+    lean.forget()
     imported = user_code.import_script(script)
     framework = of_image(source) or of_files(source) or frameworks()[-1]
     defaults = framework.defaults(lambda folder: load_object(source))
@@ -156,6 +158,8 @@ def _read_all(source: Source) -> tuple[Framework, list[Any]]:
         raise LoadError(_nothing(source.model_dir))
     files = framework.find(source)
     log.info("loading %s", ", ".join(path.name for path in files))
+    if any(path.is_file() and kind_of(path) in ("pickle", "skops") for path in files):
+        lean.forget()
     return framework, [_read(framework, path, source) for path in files]
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from eyrie.modelserver.board import Board
 from eyrie.modelserver.crew import Crew, News, Wait, keep
 from eyrie.modelserver.family import Failed
+from eyrie.modelserver.lean import import_lean
 from eyrie.modelserver.log import LogFile, StampedStream, open_log
 from eyrie.modelserver.threads import Pools, start_single
 
@@ -48,7 +49,6 @@ ALONG = {
         "sklearn.ensemble",
         "sklearn.preprocessing",
     ),
-    "xgboost": ("xgboost.sklearn", "eyrie.modelserver.frameworks.xgboost"),
 }
 
 
@@ -125,7 +125,7 @@ def import_all(names: Sequence[str]) -> None:
     for name in names:
         before = time.monotonic()
         try:
-            module = importlib.import_module(name)
+            module = import_lean(name)
             for other in ALONG.get(name, ()):
                 with contextlib.suppress(ModuleNotFoundError):
                     importlib.import_module(other)
