@@ -96,7 +96,7 @@ class Control:
         self._models = ModelDoor(self._loads)
         runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
-        self._metering = Metering(self._metrics, clock, self._feed.size)
+        self._metering = Metering(self._metrics, clock, self._feed.size, config_of=self._feed.config_of)
         self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
         self._queries = LogQueries(self._logs)
         self._access = AccessLog(self._logs, clock, wall_ms)

@@ -16,8 +16,10 @@ KEY = EndpointKey("123456789012", "us-east-1", "churn")
 ONE, TWO = ("EndpointName", "churn"), ("VariantName", "v")
 
 
-def told(*answers: tuple[str, int, int, int, int]) -> dict[str, Any]:
-    """A worker's second: instance, status, microseconds of model and gateway, and how many at once."""
+def told(*answers: Any) -> dict[str, Any]:
+    """A worker's second: instance, status, microseconds of model and gateway, how many at once, and the status that the
+    container answered.
+    """
     meter = Meter()
     for instance, *rest in answers:
         meter.rollup(KEY.slug, "v", instance).add(*rest)
@@ -34,7 +36,8 @@ def by_dimensions(measured: list[Measured]) -> dict[tuple[tuple[str, str], ...],
 
 
 def test_a_second_of_two_instances() -> None:
-    second = told(("i-1", 200, 100, 10, 1), ("i-1", 424, 300, 20, 2), ("i-2", 200, 900, 30, 4), ("", 503, 0, 40, 0))
+    both = ("i-1", 200, 100, 10, 1), ("i-1", 424, 300, 20, 2, 400)
+    second = told(*both, ("i-2", 200, 900, 30, 4), ("", 503, 0, 40, 0))
     measured = list(measurements(KEY, second["endpoints"][KEY.slug], 5_000, lambda key, variant: 2))
     assert {m.at_ms for m in measured} == {5_000}
     assert {m.unit for m in measured if m.metric.name.endswith("Latency")} == {"Microseconds"}
@@ -148,3 +151,22 @@ NONE = [{"endpoints": 3}, {"endpoints": {"x": {}}}, {"endpoints": {KEY.slug: {"v
 def test_what_is_no_rollup_is_refused(line: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
         Metering(Kept(), Clock(), lambda key, variant: 1).take(line)
+
+
+def test_a_models_error_counts_as_what_its_container_answered() -> None:
+    failed = [("i-1", 424, 1, 1, 1, origin) for origin in (500, 415, 0)]
+    second = told(*failed, ("i-1", 400, 0, 1, 1))
+    found = by_dimensions(list(measurements(KEY, second["endpoints"][KEY.slug], 0, lambda key, variant: 1)))[ONE, TWO]
+    assert [found[f"Invocation{kind}"].total for kind in ("5XXErrors", "4XXErrors", "ModelErrors")] == [2, 2, 3]
+
+
+def test_during_an_update_each_config_is_told_apart() -> None:
+    second = told(("i-1", 200, 100, 10, 1), ("i-2", 424, 300, 20, 1, 500), ("", 503, 0, 1, 0))
+    config = {"i-1": "old", "i-2": "new"}
+    measured = measurements(
+        KEY, second["endpoints"][KEY.slug], 0, lambda key, variant: 2, lambda key, instance: config[instance]
+    )
+    found = by_dimensions(list(measured))
+    blue, green = found[("EndpointConfigName", "old"), ONE, TWO], found[("EndpointConfigName", "new"), ONE, TWO]
+    assert (blue["Invocation5XXErrors"].total, green["Invocation5XXErrors"].total) == (0, 1)
+    assert found[ONE, TWO]["Invocations"].total == 3

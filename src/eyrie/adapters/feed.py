@@ -75,6 +75,7 @@ class Feed:
         self._withdrawn: dict[str, int] = {}
         self._targets: dict[str, frozenset[str]] = {}  # of each published table
         self._sizes: dict[str, dict[str, int]] = {}  # and how many each variant has
+        self._configs: dict[str, dict[str, str]] = {}  # during an update: each instance's EndpointConfigName
         self._left: dict[str, tuple[str, int]] = {}  # instance -> its endpoint and the first table without it
         self._absent: tuple[float, frozenset[int]] = (-1e9, frozenset())  # pids with a lock and no connection
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +114,7 @@ class Feed:
                 return
             _write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route))
             self._published[slug] = route.generation
-            self._sizes[slug] = _sizes(route)
+            self._sizes[slug], self._configs[slug] = _sizes(route), _configs(route)
             self._withdrawn.pop(slug, None)
             self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.variants for t in v.targets))
         self._hint(slug)
@@ -126,6 +127,7 @@ class Feed:
             (self._routes / f"{key.slug}.json").unlink(missing_ok=True)
             self._published.pop(key.slug, None)
             self._sizes.pop(key.slug, None)
+            self._configs.pop(key.slug, None)
             if len(self._withdrawn) > REMEMBERED_MAX:
                 self._withdrawn.clear()
             self._withdrawn[key.slug] = generation
@@ -161,6 +163,10 @@ class Feed:
         """How many instances of a variant are in the published table."""
         return self._sizes.get(key.slug, {}).get(variant, 0)
 
+    def config_of(self, key: EndpointKey, instance_id: str) -> str:
+        """The EndpointConfigName of an instance in the published table during an update, else ""."""
+        return self._configs.get(key.slug, {}).get(instance_id, "")
+
     def workers(self) -> list[str]:
         """Names of the connected workers."""
         with self._lock:
@@ -184,7 +190,7 @@ class Feed:
                 LOG.error("route table %s cannot be read: %s", path.name, error)
                 continue
             self._published[route.key.slug] = route.generation
-            self._sizes[route.key.slug] = _sizes(route)
+            self._sizes[route.key.slug], self._configs[route.key.slug] = _sizes(route), _configs(route)
             self._targets[route.key.slug] = frozenset(t.instance_id for v in route.variants for t in v.targets)
 
     def _not_connected(self) -> frozenset[int]:
@@ -302,3 +308,7 @@ def _sizes(route: EndpointRoute) -> dict[str, int]:
     for variant in route.variants:
         sizes[variant.name] = sizes.get(variant.name, 0) + len(variant.targets)
     return sizes
+
+
+def _configs(route: EndpointRoute) -> dict[str, str]:
+    return {t.instance_id: v.config for v in route.variants if v.config for t in v.targets}

@@ -1,7 +1,8 @@
 """From what gateway workers tell each second to SageMaker's metrics, for an endpoint, a variant and an instance.
 
 Namespace, names, units and dimensions are CloudWatch's (`AWS/SageMaker`, EndpointName and VariantName); those for a
-whole endpoint (EndpointName alone) and for one instance (InstanceId besides) are Eyrie's own addition. How many
+whole endpoint (EndpointName alone) and for one instance (InstanceId besides) are Eyrie's own addition. During an update
+every variant's are also told by EndpointConfigName, the old fleet's and the new one's apart. How many
 requests an instance has at once is the sum of what the workers tell for one second: known when it is over for all.
 """
 
@@ -45,6 +46,11 @@ _ONCE_AN_ENDPOINT = ("InvocationsPerInstance",)  # has no meaning for one instan
 Told = Mapping[str, Any]
 Found = dict[str, Summary]  # by metric name
 InstancesOf = Callable[[EndpointKey, str], int]  # instances in the route, of an endpoint's variant
+ConfigOf = Callable[[EndpointKey, str], str]  # EndpointConfigName of an instance during an update, else ""
+
+
+def _no_update(key: EndpointKey, instance_id: str) -> str:
+    return ""
 
 
 @dataclass(slots=True)
@@ -65,7 +71,9 @@ class Metering:
         clock: Clock,
         instances_of: InstancesOf,
         monotonic: Callable[[], float] = time.monotonic,
+        config_of: ConfigOf = _no_update,
     ) -> None:
+        self._config_of = config_of
         self._metrics = metrics
         self._clock = clock
         self._instances_of = instances_of
@@ -77,7 +85,8 @@ class Metering:
         """One worker's second. Raises KeyError, TypeError or ValueError for what is none."""
         at_ms, at_s = self._clock.now_ms(), int(told.get("at_s", 0))
         for slug, variants in told.get("endpoints", {}).items():
-            self._record(list(measurements(EndpointKey.from_slug(slug), variants, at_ms, self._instances_of)))
+            key = EndpointKey.from_slug(slug)
+            self._record(list(measurements(key, variants, at_ms, self._instances_of, self._config_of)))
             second = self._seconds.setdefault(at_s, _Second(at_ms, self._monotonic()))
             for variant, instances in variants.items():
                 for instance_id, rollup in instances.items():
@@ -121,20 +130,27 @@ def concurrency(peaks: Mapping[tuple[str, str, str], int], at_ms: int) -> Iterat
 
 
 def measurements(
-    key: EndpointKey, variants: Mapping[str, Told], at_ms: int, instances_of: InstancesOf
+    key: EndpointKey,
+    variants: Mapping[str, Told],
+    at_ms: int,
+    instances_of: InstancesOf,
+    config_of: ConfigOf = _no_update,
 ) -> Iterator[Measured]:
-    """What an endpoint's rollups, by variant and instance, come to."""
+    """What an endpoint's rollups, by variant and instance, come to; during an update also by EndpointConfigName."""
     endpoint = (("EndpointName", key.name),)
     whole: list[Found] = []
     for variant, instances in variants.items():
         dimensions = (*endpoint, ("VariantName", variant))
         count = max(instances_of(key, variant), 1)
         parts: list[Found] = []
+        by_config: dict[str, list[Found]] = {}
         for instance_id, rollup in instances.items():
             found = summaries(rollup, count)
             if not instance_id:  # what reached none: no model took any time
                 found.pop("ModelLatency", None)
             parts.append(found)
+            if instance_id and (config := config_of(key, instance_id)):
+                by_config.setdefault(config, []).append(found)
             if instance_id:
                 alone = {name: summary for name, summary in found.items() if name not in _ONCE_AN_ENDPOINT}
                 yield from _measured(key, alone, (dimensions[0], ("InstanceId", instance_id), dimensions[1]), at_ms)
@@ -142,6 +158,8 @@ def measurements(
         whole.append(together)
         if variant:
             yield from _measured(key, together, dimensions, at_ms)
+        for config, ours in by_config.items():
+            yield from _measured(key, _together(ours), (("EndpointConfigName", config), *dimensions), at_ms)
     yield from _measured(key, _together(whole), endpoint, at_ms)
 
 

@@ -102,6 +102,7 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: f
         containers=tuple(c.hostname for c in model.containers),
         model_cache=model.containers[0].model_cache,
         fleet=fleet.generation,
+        config=fleet.config_name if endpoint.deployment is not None else "",
     )
 
 

@@ -57,6 +57,7 @@ class VariantRoute:
     containers: tuple[str, ...] = ()  # host names of all containers, in their order
     model_cache: bool = True  # of a multi-model variant: models stay loaded after an answer
     fleet: int = 0  # generation of its fleet: while traffic shifts, one name stands for two
+    config: str = ""  # EndpointConfigName, during an update: its metrics are told apart by it
 
 
 @dataclass(frozen=True, slots=True)

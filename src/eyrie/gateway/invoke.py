@@ -706,7 +706,7 @@ class Invocation:
                 slug = instance.endpoint.slug
                 rollup = instance.rollup = invoker.meter.rollup(slug, variant.name, instance.instance_id)
             waited_us = int((self._sent_at - self._began_at) * 1e6)
-            rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations))
+            rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations), self._status)
             instance.invocations.discard(self)
         elif self._endpoint is not None:
             rollup = invoker.meter.rollup(self._endpoint.slug, self._variant, "")

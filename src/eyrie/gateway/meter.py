@@ -94,7 +94,7 @@ class Rollup:
         self.requests = 0
         self.client_errors = 0
         self.server_errors = 0
-        self.model_errors = 0  # among the errors of the client's kind
+        self.model_errors = 0  # among both kinds of errors
         self.model_us = 0  # in all
         self.overhead_us = 0
         self.peak = 0
@@ -102,18 +102,21 @@ class Rollup:
         self.models: ModelCounts | None = None  # of a multi-model endpoint
         self.overhead: Histogram = {}
 
-    def add(self, status: int, model_us: int, overhead_us: int, outstanding: int) -> None:
-        """An answered request: what the client's wire saw, and how long the model and the gateway took."""
+    def add(self, status: int, model_us: int, overhead_us: int, outstanding: int, origin: int = 0) -> None:
+        """An answered request: what the client's wire saw, and how long the model and the gateway took. `origin`: the
+        status that the container answered, 0 where it answered none; a ModelError (424) counts as what it was there.
+        """
         self.requests += 1
         if self.requests <= self.recorded or (status >= 400 and len(self.records) < 2 * self.recorded):
             self.records.append((time_ns() // 1_000_000, status, model_us, overhead_us))
         if status >= 400:
+            if status == 424:  # Failed Dependency: what the model itself answered, or failed to
+                self.model_errors += 1
+                status = origin if origin >= 400 else 500
             if status >= 500:
                 self.server_errors += 1
             else:
                 self.client_errors += 1
-                if status == 424:  # Failed Dependency: what the model itself answered, or failed to
-                    self.model_errors += 1
         if outstanding > self.peak:
             self.peak = outstanding
         self.model_us += model_us
