@@ -74,7 +74,7 @@ def test_after_forgetting_everything_is_there() -> None:
 lean.forget()
 import xgboost, numpy
 assert xgboost.XGBClassifier().get_params() and xgboost.plot_importance
-assert numpy.testing.assert_allclose and numpy.f2py.compile
+assert numpy.testing.assert_allclose and numpy.f2py.get_include
 """
     )
 
