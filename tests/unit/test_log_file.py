@@ -1,0 +1,155 @@
+"""logs.db: events in order, bounds, crashes, and what Eyrie itself writes there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eyrie.adapters.log_file import LogFile, LogsUnusable, Missing
+from eyrie.control.access_log import events
+from eyrie.domain.logs import LogGroup, Place
+from eyrie.domain.names import Scope
+from eyrie.gateway.meter import Meter
+
+SCOPE = Scope("123456789012", "us-east-1")
+HOUR = 3_600_000
+ALL = (0, 1 << 62)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at_ms = 500_000 * HOUR
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[LogFile]:
+    made = LogFile(tmp_path / "logs.db", Clock(), 10_000)
+    made.put_group(LogGroup(SCOPE, "/g", 1))
+    made.create_stream(SCOPE, "/g", "s", 1)
+    yield made
+    made.close()
+
+
+def texts(file: LogFile, stream: str = "s", **asked: object) -> list[str]:
+    given = {"span": ALL, "after": None, "forward": True, **asked}
+    return [entry.text for entry in file.read(SCOPE, "/g", stream, **given)]  # type: ignore[arg-type]
+
+
+def test_events_are_in_the_order_of_time_then_of_coming(file: LogFile) -> None:
+    file.append(SCOPE, "/g", "s", [(5, "b"), (5, "c"), (9, "e")], 10)
+    file.append(SCOPE, "/g", "s", [(1, "a"), (5, "d")], 11)
+    assert texts(file) == ["a", "b", "c", "d", "e"]
+    assert texts(file, forward=False, page=2) == ["e", "d", "c", "b", "a"]
+    assert texts(file, page=1, span=(5, 9)) == ["b", "c", "d"]
+    assert texts(file, after=Place(5, 1)) == ["d", "e"]
+    assert texts(file, after=Place(5, 1), forward=False) == ["b", "a"]
+
+
+def test_what_is_missing_is_said(file: LogFile) -> None:
+    for group, stream in (("/none", "s"), ("/g", "none")):
+        with pytest.raises(Missing):
+            file.append(SCOPE, group, stream, [(1, "a")], 1)
+    assert texts(file, "none") == []
+
+
+def test_beyond_the_bound_the_oldest_hours_go(file: LogFile) -> None:
+    for hour in range(5):
+        file.append(SCOPE, "/g", "s", [(hour * HOUR + n, "x" * 974) for n in range(3)], 1)
+    file.sweep()
+    left = [entry.at_ms // HOUR for entry in file.read(SCOPE, "/g", "s", ALL, None, True)]
+    assert sorted(set(left)) == [2, 3, 4]
+    assert sum(stream.size_bytes for stream in file.streams(SCOPE, "/g").values()) == 9_000
+
+
+def test_what_was_deleted_leaves_the_disk(file: LogFile, tmp_path: Path) -> None:
+    file.append(SCOPE, "/g", "s", [(n, "x") for n in range(20)], 1)
+    file.delete_stream(SCOPE, "/g", "s")
+    file.sweep()
+    with sqlite3.connect(tmp_path / "logs.db") as db:
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM hours").fetchone() == (0,)
+    db.close()
+
+
+_WRITES = """
+import sys, os
+from eyrie.adapters.log_file import LogFile
+from eyrie.domain.logs import LogGroup
+from eyrie.domain.names import Scope
+from pathlib import Path
+class Clock:
+    def now_ms(self): return 1
+scope = Scope("123456789012", "us-east-1")
+file = LogFile(Path(sys.argv[1]), Clock(), 1 << 30)
+file.put_group(LogGroup(scope, "/g", 1)); file.create_stream(scope, "/g", "s", 1)
+for n in range(1000):
+    file.append(scope, "/g", "s", [(n, f"{n}/{k}") for k in range(10)], 1)
+    os.write(1, b"%d\\n" % n)
+"""
+
+
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    writer = subprocess.Popen([sys.executable, "-c", _WRITES, str(path)], stdout=subprocess.PIPE, env=os.environ)
+    assert writer.stdout is not None
+    acknowledged = -1
+    for line in writer.stdout:
+        acknowledged = int(line)
+        if acknowledged >= 20:
+            writer.kill()
+            break
+    acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
+    writer.wait()
+    writer.stdout.close()
+    file = LogFile(path, Clock(), 1 << 30)
+    found = texts(file)
+    file.close()
+    assert found[: 10 * (acknowledged + 1)] == [f"{n}/{k}" for n in range(acknowledged + 1) for k in range(10)]
+    assert len(found) % 10 == 0  # a batch is there whole, or not at all
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "logs.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LogsUnusable, match="newer Eyrie"):
+        LogFile(tmp_path / "logs.db", Clock(), 1)
+
+
+def test_access_records_count_every_request_and_tell_some() -> None:
+    meter = Meter(2)
+    rollup = meter.rollup("1.r.e", "v", "i-1")
+    for n, status in enumerate((200, 200, 200, 424, 500, 500)):
+        rollup.add(status, 1_000 * (n + 1), 100, n)
+    told = meter.take(1)
+    assert told is not None
+    wired = json.loads(json.dumps(told))["endpoints"]["1.r.e"]
+    wall_ms = wired["v"]["i-1"]["records"][-1][0] + 5
+    found = [(stream, at_ms, json.loads(text)) for stream, (at_ms, text) in events(wired, "gateway-0", 9_000, wall_ms)]
+    assert {stream for stream, _, _ in found} == {"v/i-1"}
+    requests = [told for _, _, told in found if told["kind"] == "request"]
+    assert [r["status"] for r in requests] == [200, 200, 424, 500]  # the first two, and as many errors beyond them
+    assert all(8_900 <= at_ms <= 9_000 for _, at_ms, _ in found)
+    second = found[-1][2]
+    assert (second["requests"], second["errors4xx"], second["errors5xx"], second["modelErrors"]) == (6, 0, 3, 1)
+    assert second["modelMsAvg"] == 3.5
+    assert second["modelMsP99"] == pytest.approx(6, rel=0.02)
+
+
+def test_no_requests_are_told_where_none_are_wanted() -> None:
+    meter = Meter()
+    meter.rollup("1.r.e", "", "").add(503, 0, 100, 0)
+    told = meter.take(1)
+    assert told is not None
+    found = list(events(told["endpoints"]["1.r.e"], "gateway-0", 9_000, 9_000))
+    assert [stream for stream, _ in found] == ["none/none"]
