@@ -241,7 +241,7 @@ def _fast(
         raise BadPolicy(f"Statistic of {FAST} must be Average, and is {custom.get('Statistic')!r}")
     windows = {"StableWindowSeconds": 60, "PanicWindowSeconds": 2}
     for dimension in custom.get("Dimensions", ()):
-        windows[_option_name(dimension)] = _option(dimension)
+        windows.update([_option(dimension)])
     stable_s, panic_s = windows["StableWindowSeconds"], windows["PanicWindowSeconds"]
     if panic_s * 2 > stable_s:
         raise BadPolicy(f"PanicWindowSeconds {panic_s} must be at most half of StableWindowSeconds {stable_s}")
@@ -257,19 +257,14 @@ def _fast(
     )
 
 
-def _option_name(dimension: Mapping[str, str]) -> str:
-    name = dimension["Name"]
+def _option(dimension: Mapping[str, str]) -> tuple[str, int]:
+    name, text = dimension["Name"], dimension["Value"]
     if name not in FAST_OPTIONS:
         raise BadPolicy(f"Dimension {name!r} of {FAST} must be one of {', '.join(FAST_OPTIONS)}")
-    return name
-
-
-def _option(dimension: Mapping[str, str]) -> int:
-    name, text = dimension["Name"], dimension["Value"]
     low, high = FAST_OPTIONS[name]
     if not (text.isascii() and text.isdigit()) or not low <= int(text[:9]) <= high:
         raise BadPolicy(f"{name} of {FAST} must be a whole number from {low} to {high}, and is {text[:32]!r}")
-    return int(text)
+    return name, int(text)
 
 
 def _cooldown(given: Mapping[str, Any], name: str, default_ms: int) -> int:
