@@ -51,9 +51,11 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/alarms.py": 1,  # one evaluation
     "src/eyrie/control/app.py": 2,
     "src/eyrie/control/deliveries.py": 2,  # a look at the deliveries, one of them
+    "src/eyrie/control/events.py": 1,  # a round of events
     "src/eyrie/control/jobs.py": 2,  # a look at the jobs, one piece of work for one
     "src/eyrie/control/log_queries.py": 1,  # one query: it fails, and nothing else does
     "src/eyrie/control/loop.py": 3,
+    "src/eyrie/control/scaler.py": 2,  # a look, a target in it
     "src/eyrie/control/model_door.py": 1,  # the loop that looks after loaded models
     "src/eyrie/control/sampling.py": 1,  # the loop that looks at what instances use
     # The HTTP server's loop: a handler's mistake costs its own request.

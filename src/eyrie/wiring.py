@@ -31,9 +31,10 @@ from eyrie.control.access_log import AccessLog
 from eyrie.control.alarms import Alarms
 from eyrie.control.announcements import AnnouncingStore
 from eyrie.control.anomaly_table import training_of
-from eyrie.control.access_log import AccessLog
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.credits import BurstCredits
+from eyrie.control.deliveries import Deliveries
+from eyrie.control.events import Events
 from eyrie.control.jobs import Jobs
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_follower import LogFollower
@@ -42,6 +43,7 @@ from eyrie.control.loop import Loop
 from eyrie.control.metering import Metering
 from eyrie.control.model_door import ModelDoor
 from eyrie.control.model_loads import ModelLoads
+from eyrie.control.outgoing import Outgoing
 from eyrie.control.sampling import Sampling
 from eyrie.control.scaler import Scaler
 from eyrie.control.story import Observation
@@ -117,6 +119,9 @@ class Control:
             *(store, self._metrics, clock, self._identity, self._alarm_actions, training_of(store)),
             wake_events=self._wake_events,
         )
+        outgoing = Outgoing(store, clock, self._logs)
+        self._deliveries = Deliveries(store, clock, self._metrics, outgoing.send)
+        self._events = Events(store, clock, self._identity, self._metrics, self._deliveries.wake)
 
     def _heard(self, told: dict[str, Any]) -> None:
         """A second of a gateway worker."""
@@ -129,6 +134,8 @@ class Control:
 
     def _wake_events(self) -> None:
         """There is something to announce or to deliver."""
+        self._events.wake()
+        self._deliveries.wake()
 
     def _all_watched(self) -> bool:
         """Whether every gateway worker tells what it answers: without one of them numbers would be too low."""
@@ -145,6 +152,8 @@ class Control:
             self._follower.run(),
             self._sampling.run(),
             self._alarms.run(),
+            self._events.run(),
+            self._deliveries.run(),
             self._scaler.run(),
         )
 
