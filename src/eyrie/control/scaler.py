@@ -128,7 +128,7 @@ class Scaler:
             changed, self._changed = self._changed, False
             alarmed, self._alarmed = self._alarmed, {}
         if changed or second - self._loaded_s >= LOAD_PERIOD_S:
-            self._load(changed)
+            self._load()
             self._loaded_s = second
         for watch in list(self._watches.values()):
             self._hear(watch, alarmed)
@@ -140,7 +140,7 @@ class Scaler:
             except Exception:  # the boundary of a target: the others are scaled all the same
                 LOG.exception("scaling %s failed", watch.target.key.resource_id)
 
-    def _load(self, changed: bool) -> None:
+    def _load(self) -> None:
         """Read what there is. What is remembered of a policy's seconds stays, as long as the policy is the same."""
         before, self._watches = self._watches, {}
         policies, scheduled = self._store.scan(POLICY), self._store.scan(SCHEDULED)
@@ -158,9 +158,7 @@ class Scaler:
             state_document = states.get((document.scope, document.name))
             state = _state_of(target, state_document)
             read = (readable(record) for record in sorted(records.values(), key=lambda r: r.name))
-            watch = Watch(
-                document, target, records, tuple(p for p in read if p), planned, state, state_document, again=changed
-            )
+            watch = Watch(document, target, records, tuple(p for p in read if p), planned, state, state_document)
             watch.next_scheduled_ms = self._next_scheduled(watch)
             self._carry_over(watch, before.get(target.key))
             self._watches[target.key] = watch
@@ -170,7 +168,6 @@ class Scaler:
             watch.breaches = before.breaches
             watch.points = {name: before.points[name] for name in before.points if _same(watch, before, name)}
             watch.failures, watch.held_until_ms = before.failures, before.held_until_ms
-            watch.again = watch.again or before.again
         known = before.fast if before is not None else {}
         for policy in watch.policies:
             if type(policy) is FastTracking:

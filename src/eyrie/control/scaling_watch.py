@@ -172,6 +172,8 @@ def signals_of(watch: Watch, sight: PointSight, now_ms: int, watched_ms: int) ->
 
 def _points(watch: Watch, policy: TargetTracking, sight: PointSight, now_ms: int, watched_ms: int) -> Points:
     end_ms = sight.newest_end(policy, now_ms)
+    if end_ms <= max(watch.state.memory.out_ms, watch.state.memory.in_ms):
+        return ()  # measured before the last change: it was for that one
     known = watch.points.get(policy.name)
     if known is None or known[0] != end_ms:
         known = watch.points[policy.name] = (
