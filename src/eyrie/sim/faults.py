@@ -88,7 +88,5 @@ def _one(word: str) -> Fault:
     if found is None or found[1] not in {k.value for k in Kind}:
         kinds = ", ".join(Kind)
         forms = "KIND@SECONDS or KIND@SECONDS:DURATION"
-        raise ValueError(
-            f"a fault is written {forms} with KIND one of {kinds}, not {word[:40]!r}"
-        )
+        raise ValueError(f"a fault is written {forms} with KIND one of {kinds}, not {word[:40]!r}")
     return Fault(Kind(found[1]), float(found[2]), float(found[3] or 30))

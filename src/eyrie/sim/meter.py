@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eyrie.control.metering import NAMESPACE, UNITS
-from eyrie.domain.metrics import Measured, Metric, Summary, middle_of
+from eyrie.domain.metrics import Measured, Metric, Summary, bucket_of, middle_of
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.ports import MetricsFull, Series
 from eyrie.sim.queue import Shape, count_in
 
 KEPT_S = 3 * 3600
+ONES_KEPT = 64
 _US = 1000.0  # microseconds in a millisecond: the unit of CloudWatch's latencies
 
 
@@ -43,16 +45,21 @@ class Meter:
         self._key = key
         self._dimensions = (("EndpointName", key.name), ("VariantName", variant))
         self._seconds: deque[Second] = deque(maxlen=KEPT_S)
-        self._blind_until_ms = 0
+        self._known: dict[tuple[str, int], Summary] = {}
+        self.blind_until_ms = 0  # no measurement arrives until then
 
     def take(self, second: Second) -> None:
         """Measure one second; while blind it is lost."""
-        if second.at_ms >= self._blind_until_ms:
+        if second.at_ms >= self.blind_until_ms:
             self._seconds.append(second)
+
+    def sees(self, now_ms: int) -> bool:
+        """Whether measurements arrive."""
+        return now_ms > self.blind_until_ms
 
     def blind(self, until_ms: int) -> None:
         """No metric arrives until then: the way of the measurements is broken, not the service."""
-        self._blind_until_ms = until_ms
+        self.blind_until_ms = until_ms
 
     def last(self, seconds: int, now_ms: int) -> list[Second]:
         """The seconds that began in the last so many, oldest first; those that were not measured are missing."""
@@ -81,6 +88,8 @@ class Meter:
         of = _OF_SECONDS.get(metric.name)
         if of is None or metric.scope != self._key.scope or dict(metric.dimensions) != dict(self._dimensions):
             return {}
+        if period_ms == 1000:
+            return self._singly(metric.name, of, start_ms, end_ms)
         periods: dict[int, list[Second]] = {}
         for second in reversed(self._seconds):
             if second.at_ms < start_ms:
@@ -89,6 +98,26 @@ class Meter:
                 periods.setdefault(second.at_ms - (second.at_ms - start_ms) % period_ms, []).append(second)
         found = {at_ms: of(seconds) for at_ms, seconds in sorted(periods.items())}
         return {at_ms: summary for at_ms, summary in found.items() if summary.count}
+
+    def _singly(
+        self, name: str, of: Callable[[Sequence[Second]], Summary], start_ms: int, end_ms: int
+    ) -> dict[int, Summary]:
+        """The same, second by second; the newest are asked for again and again."""
+        known = self._known
+        if len(known) > ONES_KEPT:
+            known.clear()
+        found: dict[int, Summary] = {}
+        for second in reversed(self._seconds):
+            at_ms = second.at_ms
+            if at_ms < start_ms:
+                break
+            if at_ms < end_ms:
+                summary = known.get((name, at_ms))
+                if summary is None:
+                    summary = known[name, at_ms] = of((second,))
+                if summary.count:
+                    found[at_ms] = summary
+        return found
 
     def _metric(self, name: str) -> Metric:
         return Metric(self._key.scope, NAMESPACE, name, self._dimensions)
@@ -101,11 +130,11 @@ def mean(values: Iterable[float]) -> float | None:
 
 
 def _invocations(seconds: Sequence[Second]) -> Summary:
-    return _weighted((1.0, s.arrived) for s in seconds)
+    return _weighted((1.0, s.answered + s.failed) for s in seconds)
 
 
 def _per_instance(seconds: Sequence[Second]) -> Summary:
-    return _weighted((1.0 / max(1, s.routed), s.arrived) for s in seconds)
+    return _weighted((1.0 / max(1, s.routed), s.answered + s.failed) for s in seconds)
 
 
 def _errors(seconds: Sequence[Second]) -> Summary:
@@ -113,14 +142,14 @@ def _errors(seconds: Sequence[Second]) -> Summary:
 
 
 def _none_of_them(seconds: Sequence[Second]) -> Summary:
-    return _weighted((0.0, s.arrived) for s in seconds)
+    return _weighted((0.0, s.answered + s.failed) for s in seconds)
 
 
 def _latency(seconds: Sequence[Second]) -> Summary:
     summary = Summary()
     for s in seconds:
-        count_in(summary, s.shape, s.answered)
-    return _scaled(summary, _US)
+        count_in(summary, _in_microseconds(s.shape), s.answered)
+    return summary
 
 
 def _concurrency(seconds: Sequence[Second]) -> Summary:
@@ -151,8 +180,6 @@ def _weighted(values: Iterable[tuple[float, float]]) -> Summary:
     return summary
 
 
-def _scaled(summary: Summary, factor: float) -> Summary:
-    scaled = Summary()
-    for bucket, times in summary.buckets.items():
-        scaled.add(middle_of(bucket) * factor, times)
-    return scaled
+@lru_cache(maxsize=4096)
+def _in_microseconds(shape: Shape) -> Shape:
+    return tuple((bucket_of(middle_of(bucket) * _US), share) for bucket, share in shape)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import NormalDist
 
 from eyrie.domain.metrics import Summary, bucket_of, middle_of
@@ -108,15 +109,21 @@ def count_in(summary: Summary, shape: Shape, requests: float) -> None:
     if requests <= 0 or not shape:
         return
     buckets = summary.buckets
-    total = 0.0
-    for bucket, share in shape:
-        times = share * requests
-        buckets[bucket] = buckets.get(bucket, 0.0) + times
-        total += middle_of(bucket) * times
+    if buckets:
+        for bucket, share in shape:
+            buckets[bucket] = buckets.get(bucket, 0.0) + share * requests
+    else:
+        summary.buckets = {bucket: share * requests for bucket, share in shape}
     summary.count += requests
-    summary.total += total
+    summary.total += mean_of(shape) * requests
     summary.lowest = min(summary.lowest, middle_of(shape[0][0]))
     summary.highest = max(summary.highest, middle_of(shape[-1][0]))
+
+
+@lru_cache(maxsize=65_536)
+def mean_of(shape: Shape) -> float:
+    """The mean of a second's latencies."""
+    return sum(middle_of(bucket) * share for bucket, share in shape)
 
 
 def waits(slots: int, share: float) -> float:

@@ -20,7 +20,7 @@ from eyrie.sim.fleet import VARIANT, VirtualFleet
 from eyrie.sim.meter import Meter, Second
 from eyrie.sim.policy import Policy, Sight, Wish
 from eyrie.sim.profile import InstanceProfile
-from eyrie.sim.queue import Queue, Served, count_in, over
+from eyrie.sim.queue import Queue, Served, Shape, count_in, over
 from eyrie.sim.traffic import Traffic, arrivals
 from eyrie.sim.words import Objective
 
@@ -78,7 +78,7 @@ class Minute:
     late: float  # answered beyond the objective's limit
     failed: float
     quantile_ms: float | None  # the objective's percentile of what was answered
-    outside: bool
+    outside_s: int  # seconds of it in which more were late or failed than the objective allows
 
 
 @dataclass(slots=True)
@@ -106,8 +106,8 @@ class Run:
 
     @property
     def outside_minutes(self) -> float:
-        """Minutes in which the objective was not kept."""
-        return sum(min(MINUTE_S, len(self.arrived) - m.at_s) / MINUTE_S for m in self.minutes if m.outside)
+        """For how long the objective was not kept, each second judged by its own requests."""
+        return sum(m.outside_s for m in self.minutes) / MINUTE_S
 
     @property
     def requests(self) -> float:
@@ -215,26 +215,32 @@ class _MinuteSoFar:
         self._quantile = statistic(f"p{objective.percent:g}")
         self._at_s = 0
         self._requests = self._late = self._failed = 0.0
-        self._summary = Summary()
+        self._outside_s = 0
+        self._shapes: dict[int, tuple[Shape, float]] = {}  # by identity: those in balance are the same every second
 
     def count(self, t: int, arrived: float, served: Served, moved: float) -> None:
         """`moved`: slots whose requests were moved from an instance that fell silent, and so are late."""
         self._requests += arrived
         late = over(served.shape, self._objective.limit_ms) * served.answered
-        self._late += min(served.answered, late + moved)
+        late = min(served.answered, late + moved)
+        self._late += late
         self._failed += served.failed
-        count_in(self._summary, served.shape, served.answered)
+        if late + served.failed > (1 - self._objective.percent / 100) * (served.answered + served.failed) + 1e-6:
+            self._outside_s += 1
+        known = self._shapes.get(id(served.shape))
+        self._shapes[id(served.shape)] = (served.shape, served.answered + (known[1] if known else 0.0))
 
     def closed(self) -> Minute:
         """The minute; the next one begins."""
-        ended = self._summary.count + self._failed
-        allowed = (1 - self._objective.percent / 100) * ended
-        quantile = self._quantile(self._summary) if self._summary.count else None
-        outside = ended > 0 and self._late + self._failed > allowed + 1e-6
-        minute = Minute(self._at_s, self._requests, self._late, self._failed, quantile, outside)
+        summary = Summary()
+        for shape, answered in self._shapes.values():
+            count_in(summary, shape, answered)
+        quantile = self._quantile(summary) if summary.count else None
+        minute = Minute(self._at_s, self._requests, self._late, self._failed, quantile, self._outside_s)
         self._at_s += MINUTE_S
+        self._outside_s = 0
         self._requests = self._late = self._failed = 0.0
-        self._summary = Summary()
+        self._shapes = {}
         return minute
 
 

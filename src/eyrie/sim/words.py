@@ -79,9 +79,7 @@ def shape(text: str) -> Traffic:
     kind, _, rest = text.partition(":")
     build = SHAPES.get(kind)
     if build is None:
-        raise TrafficError(
-            f"traffic is a file, `recorded`, or one of {', '.join(SHAPES)}, not {kind[:40]!r}"
-        )
+        raise TrafficError(f"traffic is a file, `recorded`, or one of {', '.join(SHAPES)}, not {kind[:40]!r}")
     known = inspect.signature(build).parameters
     given: dict[str, float | int] = {}
     for word in filter(None, (w.strip() for w in rest.split(","))):
