@@ -359,7 +359,7 @@ def test_a_second_is_rolled_up_by_endpoint_variant_and_instance() -> None:
         assert taken is not None
         assert taken["at_s"] == 7
         rollup = taken["endpoints"][f"{ACCOUNT}.us-east-1.e"]["v"]["i-1"]
-        assert (rollup["n"], rollup["e4"], rollup["e5"]) == (2, 0, 1)  # a ModelError counts as what the container answered
+        assert (rollup["n"], rollup["e4"], rollup["e5"]) == (2, 0, 1)  # as the container answered
         assert sum(rollup["model"].values()) == sum(rollup["overhead"].values()) == 2
         assert w.gateway.meter.take(8) is None
         json.dumps(taken)
