@@ -40,6 +40,10 @@ class ControlClient:
         """The events of an endpoint, oldest first."""
         return list(self._get(f"/eyrie/story/{quote(endpoint, safe='')}").get("events", []))
 
+    def insights(self, name: str) -> list[dict[str, Any]]:
+        """What is unusual of an endpoint (or that of an alarm), and what may explain it; "": of every endpoint."""
+        return list(self._get(f"/eyrie/insights/{quote(name, safe='')}").get("insights", []))
+
     def images(self) -> list[dict[str, Any]]:
         """The images of the user's own, a row a name."""
         return list(self._get("/eyrie/images").get("images", []))

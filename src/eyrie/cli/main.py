@@ -113,6 +113,18 @@ def story(endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")]
 
 
 @app.command()
+def insights(
+    name: Annotated[str | None, typer.Argument(metavar="[ENDPOINT|ALARM]", help="[every endpoint]")] = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what is unusual, and what probably explains it: anomalies, changes and new log lines joined in time."""
+    from eyrie.cli import insights as command
+
+    command.run(_settings(data).data, name, as_json)
+
+
+@app.command()
 def doctor(data: Data = None) -> None:
     """Say what isolation, limits and extras this machine offers."""
     from eyrie.cli import doctor as command
@@ -206,6 +218,64 @@ def image_remove(
     from eyrie.cli import image as command
 
     command.remove(_settings(data).data, name)
+
+
+@app.command()
+def simulate(
+    traffic: Annotated[
+        str,
+        typer.Option(
+            metavar="TRACE",
+            help="FILE.csv, recorded[:24h] of the endpoint, or a shape: constant:RATE, poisson:RATE, "
+            "diurnal:low=,high=, flash:base=,peak=, onoff:high=,low=; each takes duration=.",
+        ),
+    ],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="policy.json; or hpa, kpa, fixed:N to compare with. Repeatable."),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="A running endpoint: its instances are simulated.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which variant of it. [the first]")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|A=1,B=2", help="Instances: service_ms, slots, startup_s ... as JSON or in place."),
+    ] = None,
+    objective: Annotated[str, typer.Option(metavar="p99=MS", help="What is to be kept.")] = "p99=500ms",
+    minimum: Annotated[int | None, typer.Option("--min", min=1, help="Fewest instances. [of policy.json, or 1]")] = None,
+    maximum: Annotated[int | None, typer.Option("--max", min=1, help="Most instances. [of policy.json, or 20]")] = None,
+    seed: Annotated[int, typer.Option(help="Of all chance: the same seed gives the same run.")] = 1,
+    faults: Annotated[
+        str | None, typer.Option(metavar="kill@600,hang@900:60", help="What goes wrong: KIND@SECOND[:SECONDS].")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with drawings and every action.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw capacity, demand and latency (needs eyrie[sim]).")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Search the cheapest policy that keeps the objective.")] = False,
+    kind: Annotated[str, typer.Option(help="What --tune searches: fast (eyrie:Fast) or aws.")] = "fast",
+    trials: Annotated[int, typer.Option(min=1, max=500, help="Candidates that --tune tries.")] = 40,
+    data: Data = None,
+) -> None:
+    """Try scaling policies in virtual time: capacity, latency, cost and reasons, side by side."""
+    from eyrie.cli import simulate as command
+
+    command.run(
+        command.Asked(
+            data=_settings(data).data,
+            endpoint=endpoint,
+            variant=variant,
+            policies=policy or [],
+            traffic=traffic,
+            profile=profile,
+            objective=objective,
+            minimum=minimum,
+            maximum=maximum,
+            seed=seed,
+            faults=faults,
+            png=png,
+            page=html,
+            tune=kind if tune else None,
+            trials=trials,
+        )
+    )
 
 
 @app.command()

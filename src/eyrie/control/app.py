@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from eyrie.control import image_door, story
+from eyrie.control import image_door, insights, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -212,6 +212,8 @@ class ControlApp:
         if head.path == story.STATUS:
             counts = {f"{group}xx": count for group, count in sorted(self._answered.items())}
             found = await self._run(lambda: story.status(context, self._with.observe(), counts))
+        elif head.path.startswith(insights.PATH):
+            found = await self._run(lambda: insights.insights(context, head.path))
         elif head.path.startswith(story.STORY):
             found = await self._run(lambda: story.story(context, head.path))
         else:
