@@ -241,8 +241,8 @@ def simulate(
         typer.Option(metavar="FILE|A=1,B=2", help="Instances: service_ms, slots, startup_s ... as JSON or in place."),
     ] = None,
     objective: Annotated[str, typer.Option(metavar="p99=MS", help="What is to be kept.")] = "p99=500ms",
-    minimum: Annotated[int | None, typer.Option("--min", min=1, help="Fewest instances. [of policy.json, or 1]")] = None,
-    maximum: Annotated[int | None, typer.Option("--max", min=1, help="Most instances. [of policy.json, or 20]")] = None,
+    minimum: Annotated[int | None, typer.Option("--min", min=1, help="Fewest instances. [the policy's, or 1]")] = None,
+    maximum: Annotated[int | None, typer.Option("--max", min=1, help="Most instances. [the policy's, or 20]")] = None,
     seed: Annotated[int, typer.Option(help="Of all chance: the same seed gives the same run.")] = 1,
     faults: Annotated[
         str | None, typer.Option(metavar="kill@600,hang@900:60", help="What goes wrong: KIND@SECOND[:SECONDS].")
