@@ -148,13 +148,16 @@ def test_status_shows_endpoints_and_instances_by_zone() -> None:
     ]
     instances = [instance(2, "b", "UNKNOWN", False), instance(1, "a", "READY", True), instance(3, "a", "READY", True)]
     endpoint = {"name": "e[1]", "region": "r", "status": "InService", "variants": variants, "instances": instances}
-    told = {"now_ms": 150_000, "endpoints": [endpoint], "slots": {"warm": 2}}
+    counts = {"wanted": 2, "waiting": 1, "starting": 1, "warm": 7, "early": 0, "part": 0, "missed": 3}
+    kind = {"kind": "sklearn", **counts, "early_worst_ms": 0, "part_worst_ms": 0, "missed_worst_ms": 1400}
+    told = {"now_ms": 150_000, "endpoints": [endpoint], "slots": {"warm": 2}, "warm_kinds": [kind]}
     shown = "\n".join(text(table) for table in status.tables({"control": 5}, told))
     rows = [line.split() for line in shown.splitlines()]
     assert ["control", "5"] in rows
     assert next(row for row in rows if row[:1] == ["up"])[:2] == ["up", "gone:"]
     assert ["e[1]", "r", "InService", "v", "0.5", "1/2"] in rows
     assert ["w", "2", "1/1"] in rows
+    assert ["sklearn", "2", "1", "1", "7", "0", "0", "3", "(1400", "ms)"] in rows
     assert ["a", "(2)", "i-1", "e[1]", "v", "READY", "yes", "101", "bubblewrap", "2", "m"] in rows
     assert ["b", "(1)", "i-2", "e[1]", "v", "UNKNOWN", "no", "102", "bubblewrap", "2", "m"] in rows
 

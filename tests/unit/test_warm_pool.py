@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toyworld import ToyClock
 
 from eyrie.adapters import warm_pool
 from eyrie.adapters.launch import LaunchFailed
 from eyrie.adapters.slots import Slot, SlotRecord
 from eyrie.adapters.warm_pool import BACKOFF_MAX_S, START_TIMEOUT_S, WarmPool
+from eyrie.decide.warmth import How, Need, Use
+from eyrie.domain.kinds import PLAIN
 
 
 class Maker:
@@ -22,9 +25,12 @@ class Maker:
 
     def __init__(self, data: Path) -> None:
         self.data, self.locks, self.failing, self.tries = data, {}, False, 0  # type: ignore[var-annotated]
+        self.made: list[str] = []
+        self.clock = ToyClock()
 
-    def make(self) -> Slot:
+    def make(self, kind: str = PLAIN) -> Slot:
         self.tries += 1
+        self.made.append(kind)
         if self.failing:
             raise LaunchFailed("no room")
         slot = Slot(self.data / f"{self.tries}")
@@ -122,9 +128,9 @@ def test_a_claim_takes_a_waiting_one_then_a_starting_one_then_none(maker: Any) -
     first, second = maker.locks
     maker.phases[first] = "waiting"
     pool.tend(1.5)
-    assert pool.take() == (first, True)
-    assert pool.take() == (second, False)
-    assert pool.take() is None
+    assert pool.take(Need(PLAIN)) == (first, True)
+    assert pool.take(Need(PLAIN)) == (second, False)
+    assert pool.take(Need(PLAIN)) is None
     counters = pool.counters
     assert (counters.claims_warm, counters.claims_early, counters.claims_cold) == (1, 1, 1)
 
@@ -135,7 +141,7 @@ def test_one_that_died_or_does_not_answer_is_not_given_away(maker: Any) -> None:
     dead, silent, good = list(maker.locks)
     maker.die(dead)
     maker.phases[silent] = None
-    assert pool.take() == (good, True)
+    assert pool.take(Need(PLAIN)) == (good, True)
     assert pool.counters.slots_died == 2
 
 
@@ -159,5 +165,46 @@ def test_a_fresh_one_is_adopted_and_waits_once_it_answers(maker: Any) -> None:
     assert pool.adopt(slot, SlotRecord("f", "process", None, (), 0))
     maker.phases[slot] = "waiting"
     pool.tend(1.0)
-    assert pool.take() == (slot, True)
+    assert pool.take(Need(PLAIN)) == (slot, True)
     assert maker.tries == 1
+
+
+def test_it_learns_what_is_deployed_and_retires_what_is_too_much(maker: Any) -> None:
+    uses: dict[str, Use] = {}
+    pool = WarmPool(maker, 2, "sklearn+xgboost", lambda: uses)
+    ready(pool, maker, 1.0)
+    assert maker.made == ["sklearn+xgboost"] * 2
+    uses["torch"] = Use(2, 0)
+    ready(pool, maker, 2.0)
+    pool.tend(3.0)
+    assert maker.made[2:] == ["torch"]
+    rows = {row["kind"]: (row["wanted"], row["waiting"]) for row in pool.kinds()}
+    assert rows == {"torch": (1, 1), "sklearn+xgboost": (1, 1)}
+    assert pool.counters.slots_retired == 1
+
+
+def test_claims_are_counted_by_kind_and_by_how_they_found_their_slot(maker: Any) -> None:
+    pool = WarmPool(maker, 1, "xgboost")
+    ready(pool, maker, 1.0)
+    taken = pool.take(Need("xgboost"))
+    assert taken is not None
+    pool.claimed(taken[0])
+    assert pool.take(Need("torch")) is None
+    cold = maker.make("torch")
+    pool.claims(cold, "torch", How.MISSED)
+    pool.claimed(cold)
+    pool.claimed(maker.make())  # adopted: nobody measured it
+    lost = maker.make()
+    pool.claims(lost, "torch", How.MISSED)
+    pool.gone(lost)
+    pool.claimed(lost)
+    rows = {row["kind"]: row for row in pool.kinds()}
+    assert (rows["xgboost"]["warm"], rows["xgboost"]["missed"]) == (1, 0)
+    assert (rows["torch"]["warm"], rows["torch"]["missed"]) == (0, 1)
+    assert int(rows["torch"]["missed_worst_ms"]) >= int(rows["torch"]["missed_last_ms"]) >= 0
+
+
+def test_a_slot_of_a_kind_that_is_wanted_no_more_is_not_adopted(maker: Any) -> None:
+    slot = maker.make("torch")
+    maker.start(slot)
+    assert not WarmPool(maker, 1, "sklearn").adopt(slot, SlotRecord("f", "process", None, (), 0, "torch"))

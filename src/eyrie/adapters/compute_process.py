@@ -13,17 +13,19 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from eyrie.adapters import cgroups, ending, sandbox
+from eyrie.adapters import cgroups, ending, kinds_seen, sandbox
 from eyrie.adapters.containers import Containers, Engine
 from eyrie.adapters.dependencies import DependencyError, Requirements
 from eyrie.adapters.image_store import ImageStore
 from eyrie.adapters.instance_types import load_instance_types
+from eyrie.adapters.kinds_seen import LastStarts
 from eyrie.adapters.launch import Launcher, LaunchFailed, Server
 from eyrie.adapters.launch_container import ContainerLauncher
 from eyrie.adapters.placing import MODELS, PlacingFailed, container_folders, make_folder, place
@@ -32,8 +34,11 @@ from eyrie.adapters.slot_maker import SlotMaker, fingerprint
 from eyrie.adapters.slots import Ending, Slot, SlotRecord
 from eyrie.adapters.tending import DISK_SLACK_BYTES, Tending
 from eyrie.adapters.warm_pool import WarmPool
+from eyrie.decide import warmth
+from eyrie.decide.warmth import How, Use
 from eyrie.domain.fleet import ContainerSpec, InstanceSpec, ObservedInstance
 from eyrie.domain.instance_types import UnknownInstanceType
+from eyrie.domain.kinds import PLAIN
 from eyrie.ports import Artifacts, Clock, InsufficientCapacity, StartRefused
 from eyrie.settings import Settings
 
@@ -52,6 +57,7 @@ class Known:
     record: SlotRecord
     spec: InstanceSpec
     started_ms: int
+    kind: str  # of slot that it needs
 
 
 class ProcessCompute:
@@ -75,9 +81,11 @@ class ProcessCompute:
         server = server or Server.of_eyrie()
         self.isolation: Isolation = sandbox.detect(settings.sandbox, server.runtime)
         self.groups = cgroups.detect(group_name(settings.data))
-        launcher = Launcher(self.isolation, server, settings.data, settings.slot_imports, settings.log_bytes_max)
+        first, imports = kinds_seen.divided(settings.slot_imports)
+        launcher = Launcher(self.isolation, server, settings.data, imports, settings.log_bytes_max)
         self._maker = SlotMaker(settings.data, launcher, self.groups, clock, fingerprint(launcher))
-        self._pool = WarmPool(self._maker, settings.warm_slots)
+        self._pool = WarmPool(self._maker, settings.warm_slots, first, self._uses)
+        self._installed, self._last_starts = kinds_seen.installed(), LastStarts(settings.data)
         contained = ContainerLauncher(
             self.isolation, server, settings.data, ImageStore(settings.data), settings.log_bytes_max
         )
@@ -92,7 +100,8 @@ class ProcessCompute:
 
     def start(self) -> None:
         """Take in what is on disk, then keep the pool full and ended instances buried, in a thread."""
-        for slot in ending.slots_of(self._data):
+        slots = list(ending.slots_of(self._data))
+        for slot in sorted(slots, key=lambda slot: slot.spec() is None):  # instances first: they say what to keep warm
             self._adopt(slot)
         for trash in (self._data / "slots").glob(".*"):
             Slot(trash.with_name(trash.name[1:])).remove()
@@ -167,6 +176,17 @@ class ProcessCompute:
         alive = sum(one.alive for one in self.inventory())
         return {**self._pool.stats(), "instances_alive": alive, "instances_max": self._settings.instances_max}
 
+    def warm_kinds(self) -> list[dict[str, int | str]]:
+        """The warm slots by kind, and how claims found theirs."""
+        return self._pool.kinds()
+
+    def _uses(self) -> dict[str, Use]:
+        """How much each kind of slot is used."""
+        with self._table:
+            counts = Counter(known.kind for known in self._known.values() if not known.spec.foreign)
+        last_ms = self._last_starts.of_all()
+        return {kind: Use(counts[kind], last_ms.get(kind, 0)) for kind in counts.keys() | last_ms.keys()}
+
     def _observe(self, known: Known) -> ObservedInstance:
         slot, spec = known.slot, known.spec
         alive = slot.alive()
@@ -188,25 +208,29 @@ class ProcessCompute:
     def _bring_up(self, spec: InstanceSpec) -> None:
         image = self._containers.image_of(spec)
         parts = self._parts(spec)
-        claimed = None if image else self._pool.take()
+        need = warmth.need_of(kinds_seen.contents_of(spec, parts.get), self._installed)
+        claimed = None if image else self._pool.take(need)
         try:
-            slot, warm = claimed or (self._maker.make(), False)
+            slot, warm = claimed or (self._maker.make(PLAIN if image else need.kind), False)
         except LaunchFailed as fault:
             raise StartRefused(str(fault)) from fault
         try:
             if image is not None:
                 self._containers.mark(slot, image)
-            known = self._occupy(slot, spec, parts)
+            known = self._occupy(slot, spec, parts, need.kind)
             if image is not None:
                 self._containers.start(slot, spec, image)
             elif claimed is None:
+                self._pool.claims(slot, need.kind, How.MISSED)
                 self._maker.start(slot)
         except (PlacingFailed, LaunchFailed, OSError) as fault:
             self._forget_slot(slot, spec.instance_id)
             raise StartRefused(f"the instance could not be prepared: {fault}") from fault
         self._tending.claim(known.slot, spec, now=warm)
+        if image is None:
+            self._last_starts.note(need.kind, known.started_ms)
 
-    def _occupy(self, slot: Slot, spec: InstanceSpec, parts: dict[str, Path]) -> Known:
+    def _occupy(self, slot: Slot, spec: InstanceSpec, parts: dict[str, Path], kind: str) -> Known:
         """Files, limits, then the spec: from here on the slot is this instance."""
         record = slot.record()
         if record is None:
@@ -222,7 +246,7 @@ class ProcessCompute:
         started_ms = self._clock.now_ms()
         slot.write("claimed.json", started_ms)
         slot.write("spec.json", spec)
-        known = Known(slot, record, spec, started_ms)
+        known = Known(slot, record, spec, started_ms, kind)
         with self._table:
             self._known[spec.instance_id] = known
         return known
@@ -292,8 +316,9 @@ class ProcessCompute:
             self._pool.adopt(slot, record)
         else:
             self._maker.adopt(slot, record)
+            need = warmth.need_of(kinds_seen.contents_of(spec, lambda name: slot.path / "ml" / name), self._installed)
             with self._table:
-                self._known[spec.instance_id] = Known(slot, record, spec, slot.claimed_ms())
+                self._known[spec.instance_id] = Known(slot, record, spec, slot.claimed_ms(), need.kind)
             if not slot.alive():
                 ending.bury(
                     slot, record, spec.memory_mb, wait_s=0.0
@@ -307,6 +332,7 @@ class ProcessCompute:
         with self._table:
             self._known.pop(instance_id, None)
         self._tending.drop(slot)
+        self._pool.gone(slot)
         self._containers.discard(slot)
         self._maker.discard(slot)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from eyrie.adapters import sandbox
 from eyrie.adapters.sandbox import Isolation, Sandbox
 from eyrie.adapters.slots import LOCK_FD, Slot, SlotRecord
+from eyrie.domain.kinds import FRAMEWORKS, frameworks_of
 
 LAUNCH_TIMEOUT_S = 10.0
 # $1 the slot, then its control groups up to "--", then the command. Descriptor 0 is the lock: it becomes 9. 8 takes
@@ -65,18 +66,19 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """Starts servers in one way: with this isolation, these imports, this bound on logs."""
+    """Starts servers in one way: with this isolation, the imports of their kind, this bound on logs."""
 
     isolation: Isolation
     server: Server
     data: Path
-    imports: tuple[str, ...]
+    imports: tuple[str, ...]  # of every slot, besides those of its kind
     log_bytes_max: int
 
     def start(self, slot: Slot, record: SlotRecord) -> None:
         """Start the slot's server; returns in milliseconds, long before it can answer. Raises LaunchFailed."""
         furnish(slot, record)
-        command = self._sandboxed(slot, record) if record.isolation == sandbox.BUBBLEWRAP else self._plain(slot)
+        sandboxed = record.isolation == sandbox.BUBBLEWRAP
+        command = self._sandboxed(slot, record) if sandboxed else self._plain(slot, record)
         script = _IN_SANDBOX if record.isolation == sandbox.BUBBLEWRAP else _PLAIN
         words = ["/bin/sh", "-c", script, "eyrie-slot", str(slot.path), *record.groups, "--", *command]
         home = str(slot.path / "home")
@@ -86,8 +88,8 @@ class Launcher:
         finally:
             os.close(lock)
 
-    def _plain(self, slot: Slot) -> list[str]:
-        return self._command(str(slot.path / "box"), str(slot.path / "ml"))
+    def _plain(self, slot: Slot, record: SlotRecord) -> list[str]:
+        return self._command(str(slot.path / "box"), str(slot.path / "ml"), record.kind)
 
     def _sandboxed(self, slot: Slot, record: SlotRecord) -> list[str]:
         seen = {str(path): str(path) for path in self.server.runtime}
@@ -100,11 +102,12 @@ class Launcher:
             args += ["--seccomp", "6"]
         (slot.path / "filter").write_bytes(self.isolation.seccomp or b"")
         (slot.path / "args").write_bytes(b"\0".join(os.fsencode(arg) for arg in args) + b"\0")
-        inner = [*sandbox.step_down(record.uid), *self._command(sandbox.INNER_BOX, sandbox.INNER_ML)]
+        inner = [*sandbox.step_down(record.uid), *self._command(sandbox.INNER_BOX, sandbox.INNER_ML, record.kind)]
         return [self.isolation.bubblewrap, "--args", "7", "--json-status-fd", "8", "--", *inner]
 
-    def _command(self, box: str, ml: str) -> list[str]:
-        given = ("--box", box, "--ml", ml, "--lock-fd", str(LOCK_FD), "--imports", ",".join(self.imports))
+    def _command(self, box: str, ml: str, kind: str) -> list[str]:
+        imports = (*self.imports, *(FRAMEWORKS[name].library for name in frameworks_of(kind) if name in FRAMEWORKS))
+        given = ("--box", box, "--ml", ml, "--lock-fd", str(LOCK_FD), "--imports", ",".join(imports))
         return [*self.server.command, *given, "--log-bytes-max", str(self.log_bytes_max)]
 
 

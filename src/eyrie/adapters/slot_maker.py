@@ -18,6 +18,7 @@ from eyrie.adapters.cgroups import Cgroups
 from eyrie.adapters.launch import Launcher, LaunchFailed
 from eyrie.adapters.sandbox import RESERVED_UIDS
 from eyrie.adapters.slots import Slot, SlotRecord
+from eyrie.domain.kinds import PLAIN
 from eyrie.ports import Clock
 
 _SOURCES = ("modelserver", "http1", "domain", "adapters/sandbox.py", "adapters/seccomp.py", "adapters/launch.py")
@@ -40,8 +41,8 @@ class SlotMaker:
         """What new slots get: "bubblewrap" or "process"."""
         return self.launcher.isolation.kind
 
-    def make(self) -> Slot:
-        """A new slot on disk, not started. Raises LaunchFailed."""
+    def make(self, kind: str = PLAIN) -> Slot:
+        """A new slot of a kind on disk, not started. Raises LaunchFailed."""
         try:
             (self.data / "slots").mkdir(parents=True, exist_ok=True)
             slot = Slot(self.data / "slots" / secrets.token_hex(6))
@@ -49,7 +50,8 @@ class SlotMaker:
             (slot.path / "ml").mkdir(mode=0o755)
             groups = self.groups.create(slot.slot_id)
             uid = self._take_uid(slot.slot_id)
-            slot.write("slot.json", SlotRecord(self.fingerprint, self.isolation, uid, groups, self.clock.now_ms()))
+            record = SlotRecord(self.fingerprint, self.isolation, uid, groups, self.clock.now_ms(), kind)
+            slot.write("slot.json", record)
         except OSError as fault:
             raise LaunchFailed(f"a slot could not be made: {fault}") from fault
         return slot

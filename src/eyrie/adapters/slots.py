@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eyrie.domain.fleet import InstanceSpec
+from eyrie.domain.kinds import PLAIN
 from eyrie.domain.stored import instance_of_today
 
 LOCK_FD = 9  # the descriptor on which a model server holds its lock; one digit, as the shell wants it
@@ -39,6 +40,7 @@ class SlotRecord(msgspec.Struct, frozen=True):
     uid: int | None  # the user that the model runs as, where that is one of its own
     groups: tuple[str, ...]  # its control groups, one a hierarchy
     created_ms: int
+    kind: str = PLAIN  # the frameworks that it imports before it waits
 
 
 class Ending(msgspec.Struct, frozen=True):

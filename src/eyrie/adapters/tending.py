@@ -186,6 +186,7 @@ class Tending:
             log.error("%s: slot %s answers %d", watched.spec.instance_id, watched.slot.slot_id, reply.status)
             ending.kill(watched.slot)
         watched.claimed = True
+        self.pool.claimed(watched.slot)
 
     def _watch(self, watched: _Watched) -> None:
         """Find the server, so that poll tells of its end."""

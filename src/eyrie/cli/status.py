@@ -70,6 +70,8 @@ def tables(processes: dict[str, int], told: dict[str, Any]) -> list[RenderableTy
     slots = told.get("slots") or {}
     if slots:
         shown.append(Text(" · ".join(f"{name} slots {count}" for name, count in slots.items())))
+    if told.get("warm_kinds"):
+        shown.append(_warm_kinds(told["warm_kinds"]))
     return [Group(Text(""), part) for part in shown]
 
 
@@ -132,6 +134,16 @@ def _instances(endpoints: list[dict[str, Any]], now_ms: int) -> Table:
             age(now_ms - int(instance.get("started_ms") or now_ms)),
         )
         last = zone
+    return table
+
+
+def _warm_kinds(kinds: list[dict[str, Any]]) -> Table:
+    """Warm slots by kind; of the starts that found none, or one without their frameworks, also how long they took."""
+    table = _grid("warm slots of", "wanted", "wait", "start", "claimed warm", "early", "in part", "missed")
+    for row in kinds:
+        slow = [f"{row[how]} ({row[f'{how}_worst_ms']} ms)" if row[how] else "0" for how in ("early", "part", "missed")]
+        counts = (str(row[name]) for name in ("wanted", "waiting", "starting", "warm"))
+        table.add_row(escape(str(row["kind"])), *counts, *slow)
     return table
 
 

@@ -29,6 +29,7 @@ class Observation:
     instances: Sequence[ObservedInstance] = ()
     slots: Mapping[str, int] = field(default_factory=dict)
     models: Callable[[str], int] = lambda socket: 0  # how many an instance of a multi-model endpoint holds
+    warm_kinds: Sequence[Mapping[str, int | str]] = ()  # warm slots and claims by kind of framework
 
 
 def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> 
         "pid": os.getpid(),
         "endpoints": [_endpoint(endpoint, by_id, seen.models) for endpoint in context.endpoints.list()],
         "slots": dict(seen.slots),
+        "warm_kinds": [dict(row) for row in seen.warm_kinds],
         "api": dict(answered),
     }
 

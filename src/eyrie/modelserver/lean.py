@@ -1,9 +1,9 @@
 """Frameworks imported without what serving does not need: XGBoost and LightGBM pull in scikit-learn and pandas for
 interfaces that a model file of their own never asks for, and NumPy's Fortran and test tools come with any of them.
 
-Used by a slot before it waits (`slot.import_all`). What was left out can be had: `forget` makes the next import a whole
-one, and is called before anything is unpickled or a user's code runs. Only while nothing else runs in the process are
-modules hidden.
+Used by a slot before it waits (`slot.import_all`), or, where it had not imported the framework, by `loader` before it
+reads the first model. What was left out can be had: `forget` makes the next import a whole one, and is called before
+anything is unpickled or a user's code runs. Nobody else may import while modules are hidden.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ DEFERRED = ("numpy.f2py", "numpy.testing")  # named by `from numpy import *` in 
 
 def import_lean(name: str) -> types.ModuleType:
     """Import a framework; without its optional companions where they are not there yet. Raises ImportError."""
-    whole = name not in HIDDEN or name in sys.modules or "sklearn" in sys.modules
+    if name in sys.modules:
+        return sys.modules[name]
     with _deferred():
-        if whole:
+        if name not in HIDDEN or "sklearn" in sys.modules:
             return importlib.import_module(name)
         with _hidden(HIDDEN[name]):
             return importlib.import_module(name)

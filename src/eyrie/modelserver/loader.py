@@ -49,7 +49,7 @@ def warm_up(source: Source) -> None:
     framework = of_image(source)
     if framework is not None:
         with contextlib.suppress(ImportError):  # the first model that needs it will say so
-            import_module(framework.library)
+            lean.import_lean(framework.library)
 
 
 def load(source: Source) -> RowModel | CallModel:
@@ -160,6 +160,9 @@ def _read_all(source: Source) -> tuple[Framework, list[Any]]:
     log.info("loading %s", ", ".join(path.name for path in files))
     if any(path.is_file() and kind_of(path) in ("pickle", "skops") for path in files):
         lean.forget()
+    else:
+        with contextlib.suppress(ImportError):  # reading will say so
+            lean.import_lean(framework.library)
     return framework, [_read(framework, path, source) for path in files]
 
 
