@@ -7,11 +7,13 @@ A new part is made in `_parts`, and where it works on its own it is one line in 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Coroutine
 from typing import Any
 
+from eyrie.adapters import own_processes, prometheus_text
 from eyrie.adapters.artifacts import S3Artifacts
 from eyrie.adapters.clock import RandomIdentity, SystemClock
 from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
@@ -24,6 +26,7 @@ from eyrie.adapters.job_runs import ProcessJobRuns
 from eyrie.adapters.log_file import LogFile, LogsUnusable
 from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
+from eyrie.adapters.otlp import OtlpExport, ReceiverUnusable, receiver
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
 from eyrie.adapters.usage import HostUsages
@@ -35,6 +38,7 @@ from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
 from eyrie.control.events import Events
+from eyrie.control.exposition import Exposition, of_endpoints, of_host, of_instances
 from eyrie.control.jobs import Jobs
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_follower import LogFollower
@@ -47,6 +51,8 @@ from eyrie.control.outgoing import Outgoing
 from eyrie.control.sampling import Sampling
 from eyrie.control.scaler import Scaler
 from eyrie.control.story import Observation
+from eyrie.control.tally import Tally
+from eyrie.control.vitals import LoopLag, TimedStore
 from eyrie.decide.alarms import AlarmActions
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.domain.names import Scope
@@ -54,9 +60,10 @@ from eyrie.http1.handlers import serve as serve_http
 from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
 from eyrie.settings import Settings
+from eyrie.wire.api_keys import KeyRing
 from eyrie.wire.credentials import Credentials
 
-_UNUSABLE = (StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable)
+_UNUSABLE = (StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable, ReceiverUnusable)
 
 
 async def control(settings: Settings) -> None:
@@ -74,12 +81,14 @@ class Control:
         self._run = settings.data / "run"
         self._clock, self._identity = SystemClock(settings.time_scale), RandomIdentity()
         try:
-            self._store = SqlStore(settings.store_url)
+            self._database = SqlStore(settings.store_url)
+            self._receiver = receiver(settings.otlp, os.environ)
             self._engine = engine_of(settings)
             self._metrics = MetricFile(settings.data / "metrics.db", self._clock)
             self._log_file = LogFile(settings.data / "logs.db", self._clock, settings.logs_bytes_max)
         except _UNUSABLE as error:  # one line in the log, no traceback
             raise SystemExit(str(error)) from None
+        self._store = TimedStore(self._database)
         self._parts()
         self._api()
 
@@ -103,10 +112,7 @@ class Control:
         self._queries = LogQueries(self._logs)
         self._access = AccessLog(self._logs, clock, wall_ms)
         self._follower = LogFollower(self._logs, clock, wall_ms)
-        own, usages = Scope(settings.account, settings.region), HostUsages(settings.data)
-        credits = BurstCredits(usages, load_instance_types(settings.data))
-        hears = (credits.hear,)
-        self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
+        self._watching()
         self._scaler = Scaler(
             *(store, self._metrics, clock, self._identity, self._loop.endpoints, self._all_watched),
             scale=settings.time_scale,
@@ -123,9 +129,35 @@ class Control:
         self._deliveries = Deliveries(store, clock, self._metrics, outgoing.send)
         self._events = Events(store, clock, self._identity, self._metrics, self._deliveries.wake)
 
+    def _watching(self) -> None:
+        """What looks at instances, at the host and at Eyrie itself, and tells of it."""
+        settings, clock = self._settings, self._clock
+        usages = HostUsages(settings.data)
+        credits = BurstCredits(usages, load_instance_types(settings.data))
+        own = Scope(settings.account, settings.region)
+        hears = (credits.hear,)
+        self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
+        self._tally, self._lag = Tally(clock), LoopLag()
+        self._exposition = Exposition(
+            (
+                *(self._tally.families, self._lag.families, self._store.families, self._metrics.families),
+                lambda: of_endpoints(self._loop.endpoints),
+                lambda: of_instances(self._sampling.used(), credits.known()),
+                lambda: of_host(*self._sampling.host()),
+                lambda: own_processes.families(settings.data),
+            ),
+            KeyRing(settings.data / "keys.json"),
+            everybody=settings.metrics_open or not settings.auth,
+        )
+
+    def _export(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Sending metrics on, where a receiver is named."""
+        return (OtlpExport(self._receiver, self._exposition.families).run(),) if self._receiver else ()
+
     def _heard(self, told: dict[str, Any]) -> None:
         """A second of a gateway worker."""
         self._metering.take(told)
+        self._tally.take(told)
         self._access.take(told)
 
     def _look_around(self, spec: InstanceSpec) -> None:
@@ -151,6 +183,8 @@ class Control:
             self._access.run(),
             self._follower.run(),
             self._sampling.run(),
+            self._lag.run(),
+            *self._export(),
             self._alarms.run(),
             self._events.run(),
             self._deliveries.run(),
@@ -170,6 +204,7 @@ class Control:
             instance_types=load_instance_types(settings.data),
             metrics=self._metrics,
             observe=self._observe,
+            scrape=self._scrape,
             wake_jobs=self._jobs.wake,
             wake_alarms=self._alarms.wake,
             wake_events=self._wake_events,
@@ -182,7 +217,10 @@ class Control:
     def _observe(self) -> Observation:
         stats = self._compute.stats()
         slots = {"warm": stats["pool_waiting"], "starting": stats["pool_starting"], "missed": stats["pool_claims_cold"]}
-        return Observation(self._compute.inventory(), slots, self._loads.count)
+        return Observation(self._compute.inventory(), slots, self._loads.count, self._compute.warm_kinds())
+
+    def _scrape(self, authorization: bytes | None, now_ms: int) -> bytes:
+        return prometheus_text.text(self._exposition.seen_by(authorization, now_ms))
 
     async def run(self) -> None:
         """Start everything, serve until SIGTERM, and end in the opposite order."""
@@ -204,7 +242,7 @@ class Control:
         self._models.close()
         await self._feed.close()
         self._access.write()
-        for part in (self._app, self._queries, self._compute, self._log_file, self._metrics, self._store):
+        for part in (self._app, self._queries, self._compute, self._log_file, self._metrics, self._database):
             part.close()
 
 

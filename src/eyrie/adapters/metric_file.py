@@ -36,6 +36,7 @@ from eyrie.adapters.metric_rows import (
     seconds_of,
     summary_of,
 )
+from eyrie.domain.exposition import Family, Sample, gauge
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
 from eyrie.ports import Clock, MetricsFull, Series
@@ -100,6 +101,13 @@ class MetricFile:
         self.write()
         with self._lock:
             self._db.close()
+
+    def families(self) -> list[Family]:
+        """What this file says of itself."""
+        return [
+            gauge("eyrie_metrics_series", "Metrics that are kept", [Sample({}, float(len(self._series)))]),
+            gauge("eyrie_metrics_waiting", "Measurements not merged yet", [Sample({}, float(len(self._inbox)))]),
+        ]
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 

@@ -20,21 +20,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from eyrie.control import image_door, insights, story
+from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
+from eyrie.control import exposition, image_door, insights, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.decide.alarms import AlarmActions
-from eyrie.control.log_book import LogBook
-from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.http1.handlers import BodyTooLarge, ClientGone, Request, Response
 from eyrie.ports import Clock, Conflict, Identity, Metrics, Store
 from eyrie.settings import Settings
 from eyrie.wire import dispatch as wire_dispatch
+from eyrie.wire.api_keys import KeyRefused
 from eyrie.wire.auth import Verifier
 from eyrie.wire.codec import Wire
 from eyrie.wire.credentials import Credentials
@@ -67,6 +67,7 @@ class Surroundings:
     metrics: Metrics
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
     queries: LogQueries
+    scrape: Callable[[bytes | None, int], bytes] = lambda authorization, now_ms: text(())  # for GET /metrics
     wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
     wake_alarms: Callable[[], None] = lambda: None  # likewise an alarm
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
@@ -108,6 +109,9 @@ class ControlApp:
             if head.path.startswith(story.PREFIX):
                 told = head.path
                 reply = await self._own(request, head)
+            elif head.path == exposition.PATH:
+                told = head.path
+                reply = await self._scrape(request)
             else:
                 reply, told = await self._answer(request, head)
         except ApiError as error:
@@ -198,6 +202,16 @@ class ControlApp:
             wake_scaling=w.wake_scaling,
             idle_is_zero=w.settings.scale_in_when_idle,
         )
+
+    async def _scrape(self, request: Request) -> HttpReply:
+        """What monitoring systems ask for."""
+        authorization, now_ms = request.header(b"authorization"), self._wall_ms()
+        try:
+            found = await self._run(lambda: {"text": self._with.scrape(authorization, now_ms)})
+        except KeyRefused as refused:
+            challenge = [("WWW-Authenticate", "Bearer")] if refused.status == 401 else []
+            return HttpReply(refused.status, [("Content-Type", "text/plain"), *challenge], f"{refused}\n".encode())
+        return HttpReply(200, [("Content-Type", CONTENT_TYPE)], found["text"])
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:
         """Eyrie's own paths: what control tells about itself."""

@@ -49,6 +49,10 @@ class BurstCredits:
                 measured += self._one(rule, seen.after, now_ms)
         return measured
 
+    def known(self) -> dict[str, Credits]:
+        """What each burstable instance has, by its id."""
+        return dict(self._credits)
+
     def _rule(self, instance_type: str) -> BurstRule | None:
         if instance_type not in self._rules:
             try:

@@ -64,8 +64,9 @@ class Sampling:
         self._models_of = models_of
         self._hears = hears
         self._before: dict[str, InstanceUsage] = {}
-        self._host_before: HostUsage | None = None
         self._looks = 0
+        self._watched: dict[str, Watched] = {}
+        self._hosts: tuple[HostUsage | None, HostUsage | None] = (None, None)
 
     async def run(self) -> None:
         """Look each second, for ever."""
@@ -81,7 +82,7 @@ class Sampling:
         now_ms = self._clock.now_ms()
         seen = {usage.instance_id: usage for usage in self._usages.read()}
         watched = {i: Watched(self._before[i], usage) for i, usage in seen.items() if i in self._before}
-        self._before = seen
+        self._before, self._watched = seen, watched
         measured = [one for known in watched.values() for one in self._of_instance(known, now_ms)]
         for hear in self._hears:
             measured += hear(watched, now_ms)
@@ -93,6 +94,14 @@ class Sampling:
         except MetricsFull as error:
             log.warning("%d measurements of instances dropped: %s", len(measured), error)
 
+    def used(self) -> dict[str, tuple[InstanceUsage, dict[str, float]]]:
+        """What each instance used between the last two looks, by its id."""
+        return {i: (known.after, utilisation(known.before, known.after)) for i, known in self._watched.items()}
+
+    def host(self) -> tuple[HostUsage | None, HostUsage | None]:
+        """The last two readings of the host, None for one that was not taken yet."""
+        return self._hosts
+
     def _of_instance(self, known: Watched, at_ms: int) -> Iterator[Measured]:
         usage = known.after
         for name, value in utilisation(known.before, usage).items():
@@ -102,8 +111,8 @@ class Sampling:
             yield from instance_metric(usage, NAMESPACE, LOADED, float(models), HELD_UNIT, at_ms)
 
     def _of_host(self, at_ms: int) -> list[Measured]:
-        before, after = self._host_before, self._host.read()
-        self._host_before = after
+        before, after = self._hosts[1], self._host.read()
+        self._hosts = (before, after)
         if before is None:
             return []
         return [

@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from eyrie.gateway import errors
@@ -38,7 +39,7 @@ from eyrie.gateway.stream import StreamInvocation
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server, listen
 from eyrie.http1.shapes import Varying
-from eyrie.http1.sweep import Sweep
+from eyrie.http1.sweep import PERIOD_MS, Sweep
 from eyrie.http1.upstream import Pool
 from eyrie.settings import Settings
 from eyrie.wire.auth import Verifier
@@ -88,6 +89,8 @@ class Gateway:
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
         self._names: dict[bytes, str] = {}
         self._second = 0
+        self._turned_s = self._lag_s = 0.0  # when it last turned, and how late it was at most in this second
+        self.connections: Callable[[], int] = lambda: 0  # of clients, once there is a server
 
     # --- the server's application -----------------------------------------------------------------------------------
 
@@ -166,6 +169,9 @@ class Gateway:
         self.forwarder.close()
 
     def _turn(self, now: float) -> None:
+        if self._turned_s:
+            self._lag_s = max(self._lag_s, now - self._turned_s - PERIOD_MS / 1000)
+        self._turned_s = now
         self.invoker.now_ms = time.time_ns() // 1_000_000
         self.health.turn(now)
         self.invoker.turn(now)
@@ -176,7 +182,19 @@ class Gateway:
         if int(now) != self._second:
             self._second = int(now)
             self._note_outstanding()
+            self._note_levels()
             self.feed.tell_meter()
+
+    def _note_levels(self) -> None:
+        """What the worker tells of itself. How late its turns were is rounded, so that it seldom changes."""
+        self.meter.gauges = {
+            "connections": float(self.connections()),
+            "active_requests": float(len(self.invoker.active)),
+            "forwards": float(len(self.forwarder.active)),
+            "reserved_bytes": float(self.invoker.reserved_bytes),
+            "loop_lag_seconds": round(self._lag_s, 2),
+        }
+        self._lag_s = 0.0
 
     def _note_outstanding(self) -> None:
         """Requests that take longer than a second count in each of them, and not only when they are answered."""
@@ -240,6 +258,7 @@ async def serve(settings: Settings, index: int, sock: socket.socket) -> None:
     gateway.start()
     kept = sock.dup()  # the server closes the one that it accepts on
     server = await listen(gateway, sock, limits_of(settings), gateway.sweep, VARYING)
+    gateway.connections = lambda: len(server.connections)
     door = Door(settings.data / "run" / f"{name}.sock", kept, lambda: gateway.stats(server))
     feeding = loop.create_task(gateway.feed.run())
     gc.collect()

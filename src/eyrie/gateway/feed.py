@@ -72,6 +72,7 @@ class Feed:
 
     async def _talk(self, reader: asyncio.StreamReader) -> None:
         self._tell({"hello": self._worker, "pid": os.getpid()})
+        self._meter.tell_again()
         self._book.read_all()
         self._tell({"busy": self._book.busy})
         self._acknowledge({e.slug: e.generation for e in self._book.endpoints.values()}, [])

@@ -163,6 +163,8 @@ class Meter:
         """`recorded`: requests of an instance and second that are told one by one."""
         self._recorded = recorded
         self.counters: dict[str, int] = {}
+        self.gauges: dict[str, float] = {}  # levels of the worker itself, set before each second is taken
+        self._gauges_told: dict[str, float] = {}
         self._told: dict[str, int] = {}
         self._rollups: dict[tuple[str, str, str], Rollup] = {}
 
@@ -178,15 +180,23 @@ class Meter:
             found = self._rollups[key] = Rollup(self._recorded)
         return found
 
+    def tell_again(self) -> None:
+        """Whoever listens is new: counters and levels go to them whole."""
+        self._told.clear()
+        self._gauges_told = {}
+
     def take(self, at_s: int) -> dict[str, Any] | None:
         """The second that ends, to be sent; None where nothing changed. A new second begins."""
         changed = {name: n for name, n in self.counters.items() if self._told.get(name) != n}
         rollups, self._rollups = self._rollups, {}
-        if not rollups and not changed:
+        gauges = self.gauges if self.gauges != self._gauges_told else {}
+        if not rollups and not changed and not gauges:
             return None
+        self._gauges_told = dict(self.gauges)
         self._told.update(changed)
         endpoints: dict[str, dict[str, dict[str, Any]]] = {}
         for (slug, variant, instance_id), rollup in rollups.items():
             rollup.taken = True
             endpoints.setdefault(slug, {}).setdefault(variant, {})[instance_id] = rollup.as_json()
-        return {"at_s": at_s, "endpoints": endpoints, "counters": changed}
+        told = {"at_s": at_s, "endpoints": endpoints, "counters": changed}
+        return {**told, "gauges": self._gauges_told} if gauges else told
