@@ -352,7 +352,7 @@ def put_events(context: Context, params: Params) -> dict[str, Any]:
             continue
         made = _event(context, entry)
         if isinstance(made, str):
-            replies.append(_failed("MalformedDetail" if "Detail " in made else "InvalidArgument", made))
+            replies.append(_failed("MalformedDetail" if "malformed" in made else "InvalidArgument", made))
             continue
         puts.append(announced(context.scope, made, context.now_ms))
         replies.append({"EventId": made["id"]})
