@@ -5,6 +5,7 @@ once, bounds, suspensions, cool-downs; eyrie:Fast follows steps of load and neve
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -277,12 +278,9 @@ def test_fast_answers_a_step_within_two_seconds() -> None:
     fleet.load(*[15.0] * 70)
     assert fleet.changes == []
     fleet.load(45.0, 45.0)
-    assert fleet.changes == [(71, 2)]
-    fleet.load(*[45.0] * 15)  # 45 of 40 could still be chance
-    assert fleet.changes[1][1] == 3
+    assert fleet.changes == [(71, 3)]  # half of the window is from before the step
     fleet.load(*[45.0] * 200)
-    assert fleet.capacity == 3
-    assert len(fleet.changes) == 2
+    assert len(fleet.changes) == 1
     fleet.load(150.0, 150.0)
     assert fleet.capacity == 8
 
@@ -308,7 +306,7 @@ def test_fast_knows_nothing_after_a_gap() -> None:
     assert fleet.changes == [(160, 3)]
     fleet.demand.forget()
     fleet.load(90.0, 90.0)
-    assert fleet.capacity == 5  # growth needs only a short one
+    assert fleet.capacity == 5  # growth needs only a short window
 
 
 def test_fast_does_not_grow_by_chance_alone() -> None:
@@ -336,27 +334,27 @@ def test_fast_holds_its_cool_downs_and_may_be_kept_from_shrinking() -> None:
     assert kept.changes == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     seed=some.integers(0, 10_000),
     rates=some.lists(some.floats(0, 400), min_size=1, max_size=4),
     target=some.floats(5, 50),
 )
 def test_fast_never_flaps(seed: int, rates: list[float], target: float) -> None:
-    """Under each load it goes one way at a time: after a growth nothing shrinks for a long window, and after a
-    reduction under the same load nothing grows.
+    """Under a steady load it turns round once at the most, when chance had it grow too far; and nothing shrinks for a
+    long window after any change.
     """
     fleet = Fleet(FastTracking("fast", target=target), capacity=1)
     chance = random.Random(seed)
     for rate in rates:
-        fleet.load(*(poisson(rate, chance) for _ in range(150)))
+        fleet.load(*(poisson(rate, chance) for _ in range(100)))
         settled = len(fleet.changes)
-        fleet.load(*(poisson(rate, chance) for _ in range(150)))
+        fleet.load(*(poisson(rate, chance) for _ in range(300)))
         before = fleet.changes[settled - 1][1] if settled else 1
         steps = [capacity for _, capacity in fleet.changes[settled:]]
         ups = [b > a for a, b in zip([before, *steps], steps, strict=False)]
-        assert all(ups) or not any(ups), (rate, before, steps)
+        assert sum(a != b for a, b in pairwise(ups)) <= 1, (rate, before, steps)
         assert 1 <= fleet.capacity <= 20
-    for (earlier, was), (later, now) in zip(fleet.changes, fleet.changes[1:], strict=False):
+    for (earlier, was), (later, now) in pairwise(fleet.changes):
         if now < was:
             assert later - earlier >= 60

@@ -2,10 +2,10 @@
 
 Windows of seconds, from a short one (panic) to a long one (stable). Growth follows the shortest in which the demand is
 surely more than the instances are meant for, more than chance alone would make of it: a step of load is answered
-within the short window, a slow rise by a longer one. A reduction follows the highest demand of the short window during
-the whole long one, with a tenth to spare, and comes a long window after the last growth at the earliest: so the same
-load never asks back what it just gave up. Seconds that nobody watched are unknown, not empty: after them nothing
-shrinks until a long window is known.
+within the short window, and sized by its newest second where it surely began there; a slow rise by a longer window. A
+reduction follows the highest demand of the short window during the whole long one, with a tenth to spare, and comes a
+long window after the last growth at the earliest: so the same load never asks back what it just gave up. Seconds that
+nobody watched are unknown, not empty: after them nothing shrinks until a long window is known.
 
 The demand is the variant's, not an instance's: it stays the same while instances come and go, so that those on their
 way are never asked for twice.
@@ -23,6 +23,7 @@ from eyrie.domain.scaling import FastTracking, ScalingMemory
 SPARE = 0.9  # of the target: what is left after a reduction may be used so far
 PANIC_SIGMAS = 3.0  # how far beyond chance a short window must be
 STABLE_SIGMAS = 2.0
+STEP_SIGMAS = 4.0  # beyond the second before: the load has made a step
 GROWTH_MAX = 10  # times the capacity, in one decision
 REDUCTION_MAX = 2  # times fewer, in one decision
 
@@ -67,6 +68,21 @@ class Demand:
         return reversed(self._seconds)
 
     @property
+    def newest(self) -> float:
+        """The demand of the newest second."""
+        return self._seconds[-1][0] if self._seconds else 0.0
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the newest second is surely above what was there before the short window: a step began in it."""
+        total = count = 0.0
+        for back, (value, _) in enumerate(self.backwards()):
+            if back >= self._panic_s:
+                total, count = total + value, count + 1
+        newest, samples = self._seconds[-1] if self._seconds else (0.0, 0.0)
+        return 0 < total < newest * count and _surely(newest, samples, total / count, STEP_SIGMAS)
+
+    @property
     def known(self) -> bool:
         """Whether a whole long window is known."""
         return self.seconds >= self._stable_s
@@ -90,21 +106,25 @@ def fast_wish(policy: FastTracking, demand: Demand, capacity: int, memory: Scali
 
 
 def _overload(demand: Demand, room: float, panic_s: int, stable_s: int) -> tuple[float, int]:
-    """The mean of the shortest window in which the demand is surely above `room`, and its seconds; 0: there is none.
-
-    A number of requests varies by its square root, so that is tested against what would be meant for the instances.
-    """
+    """The mean of the shortest window in which the demand is surely above `room`, and its seconds; 0: there is none."""
     total = samples = 0.0
     for length, (value, requests) in enumerate(demand.backwards(), 1):
         total += value
         samples += requests
         if length < panic_s or total <= room * length:
             continue
-        meant = samples * room * length / total
         sigmas = STABLE_SIGMAS if length == stable_s else PANIC_SIGMAS
-        if samples - meant > sigmas * sqrt(meant):
+        if _surely(total, samples, room * length, sigmas):
             return total / length, length
     return 0.0, 0
+
+
+def _surely(total: float, samples: float, meant: float, sigmas: float) -> bool:
+    """Whether a demand that so many requests say is more than chance makes of `meant`: their number varies by its
+    square root.
+    """
+    expected = samples * meant / total
+    return samples - expected > sigmas * sqrt(expected)
 
 
 def _growth(
@@ -113,6 +133,8 @@ def _growth(
     if now_ms - memory.out_ms < policy.out_cooldown_ms:
         return None
     mean, window_s = _overload(demand, room, policy.panic_s, policy.stable_s)
+    if window_s == policy.panic_s and demand.stepped:
+        mean, window_s = demand.newest, 1
     wanted = min(ceil(mean / policy.target - 1e-9), capacity * GROWTH_MAX)
     if wanted <= capacity:
         return None
