@@ -50,6 +50,8 @@ def written(text: str) -> tuple[Fault, ...]:
 
 def drawn(seed: int, seconds: int, an_hour: float = 6.0, quiet_s: int = 0) -> tuple[Fault, ...]:
     """So many faults an hour on average, none in the last `quiet_s`."""
+    if an_hour <= 0:
+        return ()
     chance = random.Random(f"faults {seed}")
     found: list[Fault] = []
     at_s = chance.expovariate(an_hour / 3600)

@@ -16,7 +16,7 @@ from eyrie.decide import endpoint as commands
 from eyrie.decide.policy import Policy
 from eyrie.decide.reconcile import plan
 from eyrie.domain.endpoint import CapacityChange, Endpoint, EndpointStatus, FleetSpec, VariantSpec
-from eyrie.domain.fleet import ContainerSpec, InstanceState, ModelSpec, ObservedInstance
+from eyrie.domain.fleet import COUNTED, ContainerSpec, InstanceState, ModelSpec, ObservedInstance
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.observation import Health, Observation
 from eyrie.domain.plan import Decision, Effect, Outcome, Verb
@@ -142,6 +142,11 @@ class VirtualFleet:
         """Instances that control counts as READY."""
         return sum(1 for i in self.endpoint.instances if i.state is InstanceState.READY)
 
+    def counted(self) -> tuple[int, int]:
+        """Instances that control counts on, and how many of them are silent."""
+        states = [i.state for i in self.endpoint.instances if i.state in COUNTED]
+        return len(states), states.count(InstanceState.UNKNOWN)
+
     def existing(self) -> int:
         """Processes that exist: what is paid for."""
         return sum(1 for i in self.instances.values() if i.alive)
@@ -256,6 +261,13 @@ class VirtualFleet:
         """SIGTERM was obeyed. The world judges: nobody may be stopped while it is routed."""
         if instance_id in self.routed():
             raise Unsafe(f"{instance_id} is stopped while it is in the route")
+        instance = self.instances.get(instance_id)
+        if (
+            instance is not None
+            and instance.answers(self.now_ms)
+            and not any(i.answers(self.now_ms) for name, i in self.instances.items() if name != instance_id)
+        ):
+            raise Unsafe(f"{instance_id} is stopped, and it is the last one that answers")
         self.kill(instance_id, "exit status 0")
 
     def _ping(self) -> None:

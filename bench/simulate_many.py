@@ -1,0 +1,88 @@
+"""A simulated day of a hundred thousand endpoints under one-minute policies, and of a thousand under one-second ones.
+
+    python bench/simulate_many.py [--endpoints 100000] [--fast 1000] [--part 1.0]
+
+Every decision is decide/scaling's, as in production. The crowd is split over this machine's cores; time and memory are
+those of the whole. `--part` simulates a part of the day and tells the whole day's time in proportion.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from operator import add
+
+import frame
+from eyrie.domain.scaling import FastTracking, TargetTracking
+from eyrie.sim.many import DAY_MINUTES, Crowd, Outcome, minutes, seconds
+
+GOAL_MINUTES = 15.0  # a simulated day of 100,000 endpoints, both cores
+GOAL_FAST_MINUTES = 15.0
+RATE = 40.0
+SHARE = 0.7
+
+
+def by_minute(crowd: Crowd, steps: int) -> tuple[Outcome, int]:
+    return minutes(crowd, TargetTracking("aws", SHARE * RATE * 60), steps), peak_kib()
+
+
+def by_second(crowd: Crowd, steps: int) -> tuple[Outcome, int]:
+    return seconds(crowd, FastTracking("fast", SHARE * RATE), steps), peak_kib()
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def crowded(
+    work: Callable[[Crowd, int], tuple[Outcome, int]], endpoints: int, steps: int
+) -> tuple[Outcome, float, int]:
+    """The outcome, the wall time in seconds and the memory of all processes in KiB."""
+    cores = len(os.sched_getaffinity(0))
+    sizes = [endpoints // cores + (n < endpoints % cores) for n in range(cores)]
+    began = time.perf_counter()
+    with ProcessPoolExecutor(cores) as pool:
+        crowds = [Crowd(size, rate=RATE, seed=n) for n, size in enumerate(sizes) if size]
+        found = list(pool.map(work, crowds, [steps] * len(crowds)))
+    return reduce(add, (o for o, _ in found)), time.perf_counter() - began, sum(kib for _, kib in found)
+
+
+def told(name: str, outcome: Outcome, wall_s: float, kib: int) -> str:
+    rate = outcome.decided / wall_s
+    return (
+        f"{name}: {outcome.endpoints:,} endpoints, {outcome.steps:,} steps, {outcome.endpoints * outcome.steps:,} "
+        f"endpoint-steps, {outcome.decided:,} decisions ({rate:,.0f}/s), {outcome.actions:,} actions, "
+        f"{outcome.instance_hours:,.0f} instance-hours, {outcome.overloaded_hours:,.1f} overloaded endpoint-hours; "
+        f"{wall_s:.1f} s, {kib / 1024:.0f} MiB"
+    )
+
+
+def main() -> int:
+    options = frame.arguments(__doc__)
+    options.add_argument("--endpoints", type=int, default=100_000)
+    options.add_argument("--fast", type=int, default=1_000)
+    options.add_argument("--part", type=float, default=1.0, help="of the day that is simulated")
+    chosen = options.parse_args()
+    part = min(max(chosen.part, 0.01), 1.0)
+    ratios = []
+    for name, work, count, steps, goal in (
+        ("one-minute policies", by_minute, chosen.endpoints, DAY_MINUTES, GOAL_MINUTES),
+        ("one-second policies", by_second, chosen.fast, DAY_MINUTES * 60, GOAL_FAST_MINUTES),
+    ):
+        outcome, wall_s, kib = crowded(work, count, round(steps * part))
+        print(told(name, outcome, wall_s, kib), flush=True)
+        whole = wall_s / part / 60
+        estimate = "" if part == 1.0 else f", in proportion from {part:.0%} of it"
+        detail = f"{kib / 1024:.0f} MiB, {outcome.decided / wall_s:,.0f} decisions/s{estimate}"
+        title = f"minutes to simulate a day of {count:,} endpoints under {name}"
+        ratios.append(frame.Ratio(title, whole, goal, at_most=True, detail=detail))
+    return frame.finish(ratios, chosen.report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
