@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eyrie.modelserver.batcher import SLOW_BATCHES, SLOW_S, Batcher, Bounds, predict_each, stack
-from eyrie.modelserver.codecs import NAN, RowShape
+from eyrie.modelserver.codecs import NAN, BadPayload, RowShape
 from eyrie.modelserver.measure import pace
 from eyrie.modelserver.threads import Workers, threads_for
 
@@ -285,3 +285,40 @@ def test_threads_follow_the_share_of_the_machine() -> None:
     assert threads_for(100) == 1
     assert threads_for(1999) == 1
     assert 1 <= threads_for(10_000_000) <= 1024
+
+
+def test_lines_are_read_together_and_a_bad_one_costs_only_itself() -> None:
+    shape = RowShape(width=2)
+    calls: list[int] = []
+
+    def predict(rows: Any) -> Any:
+        calls.append(len(rows))
+        return rows.sum(axis=1)
+
+    assert [outcome.tolist() for outcome in predict_each(predict, shape, [b"1,2", b"3,4"])] == [[3.0], [7.0]]
+    outcomes = predict_each(predict, shape, [b"1,2", b"what?,4", b"5,,", [[1.0, 1.0], [2.0, 2.0]], b"nan,1", b"+1,2"])
+    assert calls == [2, 5]  # whatever cannot be read is not predicted, and nobody is predicted twice
+    good, unreadable, wide, two, missing, signed = outcomes
+    assert (good.tolist(), two.tolist(), signed.tolist()) == ([3.0], [2.0, 4.0], [3.0])
+    assert np.isnan(missing[0])
+    assert isinstance(unreadable, BadPayload)
+    assert isinstance(wide, BadPayload)
+
+
+def test_a_line_that_the_model_chokes_on_is_alone_with_its_error() -> None:
+    def predict(rows: Any) -> Any:
+        if 13.0 in rows:
+            raise ValueError("unlucky")
+        return rows[:, 0]
+
+    outcomes = predict_each(predict, SHAPE, [b"1", b"2", b"13", b"4"])
+    assert [str(outcome) for outcome in outcomes] == ["[1.]", "[2.]", "unlucky", "[4.]"]
+
+
+def test_lines_count_as_a_row_each() -> None:
+    bench = Bench(bounds=Bounds(batch_rows_max=3))
+    for ticket in "abcd":
+        assert bench.batcher.submit(ticket, b"1")
+    while bench.turns:
+        bench.turns.pop(0)()
+    assert bench.sizes == [3, 1]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eyrie.modelserver import codecs
+from eyrie.modelserver.batcher import stack
 from eyrie.modelserver.codecs import (
     CSV,
     JSON,
@@ -404,3 +405,42 @@ def test_selected_outputs() -> None:
 def test_nothing_is_written_in_a_type_that_nobody_offered(encode: Any) -> None:
     with pytest.raises(NotAcceptable):
         encode(np.array([]), "image/png")
+
+
+# ------------------------------------------------------------------------------------------------ lines read together
+numbers = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-(10**30), 10**30).map(str),
+    st.floats(-1e6, 1e6).map(lambda value: f"{value:.7g}"),
+    st.sampled_from(["0", "-0", "-0.0", "1E5", " 2", "3 ", "1e-400"]),
+)
+strange = st.sampled_from(
+    ["", "nan", "inf", "+1", ".5", "1.", "01", "1_0", '"1"', "x", "[1]", "1],[2", "null", "true", "1e400", "\t4", "é"]
+)
+
+
+@given(st.lists(st.lists(numbers | strange, min_size=2, max_size=2), min_size=1, max_size=5), st.sampled_from("fd"))
+def test_lines_read_together_are_what_each_of_them_says(rows: list[list[str]], kind: str) -> None:
+    shape = codecs.RowShape(width=2, dtype={"f": "float32", "d": "float64"}[kind])
+    lines = [",".join(row).encode() for row in rows]
+    together = codecs.read_lines(lines, shape)
+    if together is not None:
+        wanted = stack([codecs.decode(line, codecs.CSV, shape) for line in lines], shape)
+        assert together.dtype == wanted.dtype
+        assert np.array_equal(together, wanted)
+        assert np.array_equal(np.signbit(together), np.signbit(wanted))
+        together[0, 0] = 0  # a model may write into its rows
+
+
+def test_lines_of_plain_numbers_are_read_together() -> None:
+    shape = codecs.RowShape(width=3, dtype="float32")
+    read = codecs.read_lines([b"1,2.5,-3e2", b"4,-0.25, 6"], shape)
+    assert read is not None
+    assert read.tolist() == [[1.0, 2.5, -300.0], [4.0, -0.25, 6.0]]
+    for odd in (b"1,2", b"1,2,3,4", b"1,,3", b"", b"1],[2,3", b"1,2\n,3", b"1,2\r,3", b"1,2,-0"):
+        assert codecs.read_lines([b"1,2,3", odd], shape) is None
+    assert codecs.read_lines([b"1,2,1e39"], shape) is not None  # infinity in float32
+    assert codecs.one_line(b"1,2,3\r\n", codecs.CSV) == b"1,2,3"
+    assert codecs.one_line(b"1,2\n3,4", codecs.CSV) is None
+    assert codecs.one_line(b"\n", codecs.CSV) is None
+    assert codecs.one_line(b"1,2,3", codecs.JSON) is None

@@ -17,13 +17,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from eyrie.modelserver.codecs import Array, Rows, RowShape
+from eyrie.modelserver.codecs import CSV, Array, Refused, Rows, RowShape, decode, read_lines
 
 log = logging.getLogger("eyrie.modelserver")
 
 T = TypeVar("T")
 Predict = Callable[[Array], Array]
 Outcome = Array | Exception
+Part = Rows | bytes  # of a batch: a request's rows, or its one line of CSV that is not read yet
 
 SLOW_S = 0.002  # a batch that takes longer holds up /ping and every other request: it belongs in a thread
 SLOW_BATCHES = 16  # in a row, before a model that was measured as quick is moved there; a busy host makes a few
@@ -73,7 +74,7 @@ class Batcher(Generic[T]):
         self._threads = threads
         self._wanted = wanted
         self._bounds = bounds or Bounds()
-        self._queue: deque[tuple[T, Rows]] = deque()
+        self._queue: deque[tuple[T, Part]] = deque()
         self._scheduled = False
         self._running = 0  # batches in threads
         self._slow = 0  # slow batches on the loop in a row
@@ -93,7 +94,7 @@ class Batcher(Generic[T]):
         """True while requests wait or are being predicted."""
         return self._running > 0 or bool(self._queue)
 
-    def submit(self, ticket: T, rows: Rows) -> bool:
+    def submit(self, ticket: T, rows: Part) -> bool:
         """Queue a request's rows; False when the queue is full, and the ticket will not be heard of again."""
         if len(self._queue) >= self._bounds.queue_requests_max:
             return False
@@ -135,25 +136,29 @@ class Batcher(Generic[T]):
                 self._running -= 1
                 self._hand_out(batch, [RuntimeError("the worker threads are full")] * len(batch))
 
-    def finished(self, batch: list[tuple[T, Rows]], outcomes: Sequence[Outcome]) -> None:
+    def finished(self, batch: list[tuple[T, Part]], outcomes: Sequence[Outcome]) -> None:
         """A batch comes back from its thread: answer it and start the next."""
         self._running -= 1
         self._start_threads()
         self._hand_out(batch, outcomes)
 
-    def _take(self) -> list[tuple[T, Rows]]:
+    def _take(self) -> list[tuple[T, Part]]:
         """The next batch, without the requests whose clients have left."""
-        batch: list[tuple[T, Rows]] = []
+        batch: list[tuple[T, Part]] = []
         rows_left = self._bounds.batch_rows_max
-        queue = self._queue
-        while queue and (rows_left >= len(queue[0][1]) or not batch):
-            ticket, rows = queue.popleft()
-            if self._wanted(ticket):
-                batch.append((ticket, rows))
-                rows_left -= len(rows)
+        queue, wanted = self._queue, self._wanted
+        while queue:
+            rows = queue[0][1]
+            count = 1 if type(rows) is bytes else len(rows)
+            if rows_left < count and batch:
+                break
+            item = queue.popleft()
+            if wanted(item[0]):
+                batch.append(item)
+                rows_left -= count
         return batch
 
-    def _hand_out(self, batch: list[tuple[T, Rows]], outcomes: Sequence[Outcome]) -> None:
+    def _hand_out(self, batch: list[tuple[T, Part]], outcomes: Sequence[Outcome]) -> None:
         for (ticket, _), outcome in zip(batch, outcomes, strict=True):
             self._deliver(ticket, outcome)
 
@@ -164,7 +169,7 @@ class _Work:
 
     predict: Predict
     shape: RowShape
-    parts: list[Rows]
+    parts: list[Part]
 
     def __call__(self) -> list[Outcome]:
         return predict_each(self.predict, self.shape, self.parts)
@@ -175,7 +180,7 @@ class _Done(Generic[T]):
     """Where a threaded batch's outcomes go."""
 
     batcher: Batcher[T]
-    batch: list[tuple[T, Rows]]
+    batch: list[tuple[T, Part]]
 
     def __call__(self, outcome: Any) -> None:
         failed = RuntimeError(f"the worker thread failed: {outcome}") if isinstance(outcome, BaseException) else None
@@ -183,25 +188,61 @@ class _Done(Generic[T]):
         self.batcher.finished(self.batch, outcomes)
 
 
-def predict_each(predict: Predict, shape: RowShape, parts: Sequence[Rows]) -> list[Outcome]:
+def predict_each(predict: Predict, shape: RowShape, parts: Sequence[Part]) -> list[Outcome]:
     """The predictions or the error of each part: all in one call where that works, else by halves."""
+    lines = [part for part in parts if type(part) is bytes]
+    if not lines:
+        return _predict_rows(predict, shape, parts)  # type: ignore[arg-type]
+    whole = read_lines(lines, shape) if len(lines) == len(parts) else None
+    if whole is not None:
+        return _predict_array(predict, whole, [1] * len(whole))
+    read = [_read(part, shape) for part in parts]
+    good = [rows for rows in read if not isinstance(rows, Exception)]
+    outcomes = iter(_predict_rows(predict, shape, good) if good else ())
+    return [rows if isinstance(rows, Exception) else next(outcomes) for rows in read]
+
+
+def _read(part: Part, shape: RowShape) -> Rows | Exception:
+    """A part's rows, or why they cannot be read."""
+    if type(part) is not bytes:
+        return part  # type: ignore[return-value]
     try:
-        values = predict(stack(parts, shape))
-        count = sum(map(len, parts))
-        if len(values) != count:
-            raise ValueError(f"the model gave {len(values)} predictions for {count} rows")
-    except Exception as error:  # the boundary to foreign code: whatever a model raises is the answer to its request
+        return decode(part, CSV, shape)
+    except Refused as refused:
+        return refused
+
+
+def _predict_rows(predict: Predict, shape: RowShape, parts: Sequence[Rows]) -> list[Outcome]:
+    try:
+        whole = stack(parts, shape)
+    except Exception as error:  # rows of different widths, for a model that does not say how wide they are
         if len(parts) == 1:
             return [error]
         middle = len(parts) // 2
-        return predict_each(predict, shape, parts[:middle]) + predict_each(predict, shape, parts[middle:])
-    if len(parts) == len(values):
-        return [values[i : i + 1] for i in range(len(values))]
+        return _predict_rows(predict, shape, parts[:middle]) + _predict_rows(predict, shape, parts[middle:])
+    return _predict_array(predict, whole, list(map(len, parts)))
+
+
+def _predict_array(predict: Predict, whole: Array, sizes: list[int]) -> list[Outcome]:
+    """The outcomes of requests of so many rows each, which are stacked in `whole`."""
+    try:
+        values = predict(whole)
+        if len(values) != len(whole):
+            raise ValueError(f"the model gave {len(values)} predictions for {len(whole)} rows")
+    except Exception as error:  # the boundary to foreign code: whatever a model raises is the answer to its request
+        if len(sizes) == 1:
+            return [error]
+        middle = len(sizes) // 2
+        row = sum(sizes[:middle])
+        first = _predict_array(predict, whole[:row], sizes[:middle])
+        return first + _predict_array(predict, whole[row:], sizes[middle:])
+    if len(sizes) == len(values):
+        return list(values[:, None])
     outcomes: list[Outcome] = []
     start = 0
-    for part in parts:
-        outcomes.append(values[start : start + len(part)])
-        start += len(part)
+    for size in sizes:
+        outcomes.append(values[start : start + size])
+        start += size
     return outcomes
 
 

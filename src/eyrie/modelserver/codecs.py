@@ -10,11 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +33,8 @@ Rows: TypeAlias = list[list[Any]] | Array
 
 NAN = float("nan")
 SHOWN_CHARS_MAX = 80  # of a client's own text inside an error message
+_FORMATS = {"float32": "f", "float64": "d"}  # of `struct`
+_numbers = msgspec.json.Decoder(list[list[float]]).decode
 
 
 class Refused(Exception):
@@ -76,7 +81,7 @@ def decode(body: bytes, content_type: str, shape: RowShape) -> Rows:
     """Rows of a request body, all of one width. Raises UnsupportedType or BadPayload."""
     kind = content_type if content_type == CSV else media_type(content_type)
     if kind == CSV:
-        rows = _fast_csv(body)
+        rows = _fast_csv(body, shape)
         return rows if rows is not None and _fits(rows, shape) else _csv(body, content_type, shape)
     if kind == JSON:
         return _checked(_json_rows(_load_json(body), shape), shape)
@@ -103,7 +108,43 @@ def guess_type(body: bytes) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV
-def _fast_csv(body: bytes) -> Rows | None:
+def one_line(body: bytes, content_type: str) -> bytes | None:
+    """A body that is one row of CSV, not read yet; None for any other. Several are quicker read together."""
+    if content_type != CSV:
+        return None
+    line = body.strip(b"\r\n")
+    return line if line and b"\n" not in line and b"\r" not in line else None
+
+
+def read_lines(lines: Sequence[bytes], shape: RowShape) -> Array | None:
+    """Rows of plain decimal numbers, each of the model's width, in one go: a fifth of the time of `float`. None where
+    anything is otherwise, for others to look at: what is read here is what `decode` reads.
+    """
+    text = b"],[".join(lines)
+    if text.count(b"]") != len(lines) - 1 or b"-0," in text or b"\n" in text or b"\r" in text:
+        return None  # what JSON takes for something else than CSV does
+    try:
+        rows = _numbers(b"[[%b]]" % text)
+    except msgspec.DecodeError:
+        return None
+    widths = set(map(len, rows))
+    width = shape.width or len(rows[0])
+    if widths != {width} or not width or text.endswith(b"-0"):
+        return None
+    return _packed(rows, width, shape.dtype)
+
+
+def _packed(rows: list[list[float]], width: int, dtype: str) -> Array:
+    """A 2-D array of rows of one width."""
+    try:
+        packed = struct.pack(f"{len(rows) * width}{_FORMATS[dtype]}", *chain.from_iterable(rows))
+    except (KeyError, OverflowError):  # beyond float32 is infinity, as everywhere in this field
+        with np.errstate(over="ignore"):
+            return np.array(rows, dtype=dtype)
+    return np.frombuffer(bytearray(packed), dtype=dtype).reshape(-1, width)
+
+
+def _fast_csv(body: bytes, shape: RowShape) -> Rows | None:
     """Plain numbers, commas and newlines; None when there is anything else, for the careful reader to look at."""
     if b"_" in body:  # float() reads 1_000, no CSV means that
         return None
@@ -115,6 +156,9 @@ def _fast_csv(body: bytes) -> Rows | None:
     try:
         if b"\n" not in text:
             return [list(map(float, text.split(b",")))]
+        rows = read_lines(text.split(b"\n"), shape)
+        if rows is not None:
+            return rows
         if not text.isascii():  # NumPy's reader would take it for something else
             return None
         return np.loadtxt(io.BytesIO(text), delimiter=",", comments=None, ndmin=2)

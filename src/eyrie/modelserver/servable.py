@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eyrie.http1.replies import header_block
-from eyrie.modelserver.batcher import Batcher, Outcome, predict_each
-from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate
+from eyrie.modelserver.batcher import Batcher, Outcome, Part, predict_each
+from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate, one_line
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
 from eyrie.modelserver.replier import TEXT_LINES, ClientLeft, Fields, Replier, refuse, turn_away
 from eyrie.modelserver.scope import Scope
@@ -94,7 +94,9 @@ class RowServable:
             if not 0 < len(body) <= INLINE_BYTES_MAX:
                 self._invoke_unusual(replier, body, content_type, kind)
                 return
-            rows = decode(body, content_type or guess_type(body), self._model.shape)
+            rows: Part | None = one_line(body, content_type)
+            if rows is None:
+                rows = decode(body, content_type or guess_type(body), self._model.shape)
         except Refused as refused:
             refuse(replier, refused, self._label)
             return
