@@ -148,6 +148,10 @@ class Compute(Protocol):
         """The last lines of an instance's log, for reasons."""
         ...
 
+    def cpu_us(self, instance_id: str) -> int | None:
+        """CPU time that its processes have used, microseconds; None: not known, or one of them is stopped."""
+        ...
+
 
 class Blobs(Protocol):
     """Bytes under opaque names (32 hex digits), each written once. Failures of the store are OSErrors."""
@@ -270,7 +274,10 @@ class Metrics(Protocol):
     """Measurements over time, merged by second, minute, five minutes and hour, the finer ones kept for less long."""
 
     def record(self, measured: Sequence[Measured]) -> None:
-        """Take measurements in, without waiting for any disk. Raises MetricsFull, and takes none."""
+        """Take measurements in, without waiting for any disk. Raises MetricsFull, and takes none.
+
+        They are the store's from here on: nobody changes a summary that was handed over.
+        """
         ...
 
     def series(self, scope: Scope, namespace: str | None = None, name: str | None = None) -> list[Series]:

@@ -50,6 +50,7 @@ class Settings:
     ping_period_ms: int = 1_000
     ping_timeout_ms: int = 1_000
     ping_misses: int = 2
+    busy_limit_ms: int = 60_000  # an instance that burns CPU may answer no ping for so long
     foreign_ping_period_ms: int = 5_000
     foreign_ping_timeout_ms: int = 2_000
     foreign_ping_misses: int = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from toyworld import KEY, ToyClock
 
 from eyrie.control.prober import Probed, Prober, ping
-from eyrie.decide.health import after_ejection, after_ping
+from eyrie.decide.health import Effort, after_ejection, after_ping
 from eyrie.domain.observation import Health
 from eyrie.settings import Settings
 
@@ -132,6 +132,47 @@ def test_foreign_containers_have_their_own_patience(tmp_path: Path) -> None:
         await prober.close()
 
     asyncio.run(scenario())
+
+
+def test_one_that_is_silent_and_works_misses_nothing_and_one_that_rests_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        used = {"i-busy": 0, "i-idle": 0, "i-stopped": None}
+
+        def cpu_us(instance_id: str) -> int | None:
+            if instance_id == "i-busy":
+                used["i-busy"] = (used["i-busy"] or 0) + 1_000_000
+            return used[instance_id]
+
+        settings = Settings(ping_period_ms=20, ping_timeout_ms=60, busy_limit_ms=10**9)
+        prober = Prober(settings, ToyClock(), lambda key: None, cpu_us)
+        async with instance(tmp_path / "s", None):
+            prober.watch(KEY, {name: Probed(KEY, str(tmp_path / "s"), False, False) for name in used})
+            await until(lambda: all(prober.health().get(n, Health()).misses > 2 for n in ("i-idle", "i-stopped")))
+            assert prober.health()["i-busy"].misses == 0
+            assert prober.health()["i-busy"].detail == "no answer in 60 ms, but it works"
+            prober.ejected("i-busy", "no byte in 1000 ms")
+            assert prober.health()["i-busy"].misses == 0
+        await until(lambda: prober.health()["i-busy"].misses > 1)  # nobody listens: no effort excuses that
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
+def test_busy_is_not_hung_until_the_limit() -> None:
+    works, rests = Effort(10_000, 250_000), Effort(9_999, 250_000)
+    assert (works.working, rests.working, Effort(5, 0).working) == (True, False, False)
+    busy = after_ping(Health(answers=True), "no answer", 1_000, works, 500)
+    assert busy == Health(0, False, 1_000, "no answer, but it works", 1_000)
+    busy = after_ping(busy, "no answer", 1_499, works, 500)
+    assert (busy.misses, busy.busy_since_ms) == (0, 1_000)
+    late = after_ping(busy, "no answer", 1_500, works, 500)
+    assert (late.misses, late.detail) == (1, "no answer, at work for 500 ms")
+    assert after_ping(late, "no answer", 1_600, works, 500).misses == 2
+    assert after_ping(busy, "no answer", 1_500, rests, 500) == Health(1, False, 1_500, "no answer")
+    assert after_ping(busy, None, 1_500) == Health(0, True, 1_500)
+    missed = after_ping(Health(), "no answer", 5)
+    assert after_ping(missed, "no answer", 6, works).misses == 1, "what was missed stays missed"
+    assert after_ejection(busy, "silent", 1_500) == busy
 
 
 def test_counting_is_pure() -> None:

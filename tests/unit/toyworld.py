@@ -212,6 +212,9 @@ class World:
     def tail(self, instance_id: str, lines: int) -> list[str]:
         return ["Traceback (most recent call last):", "ValueError: this model does not load"][-lines:]
 
+    def cpu_us(self, instance_id: str) -> int | None:
+        return None
+
     # artifacts
     def fetch(self, scope: Scope, url: str, code_url: str | None = None) -> str:
         self.fault(f"fetch {url}")

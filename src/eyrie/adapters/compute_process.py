@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from eyrie.adapters import cgroups, ending, kinds_seen, sandbox
+from eyrie.adapters import cgroups, effort, ending, kinds_seen, sandbox
 from eyrie.adapters.containers import Containers, Engine
 from eyrie.adapters.dependencies import DependencyError, Requirements
 from eyrie.adapters.image_store import ImageStore
@@ -170,6 +170,11 @@ class ProcessCompute:
         for path in (self._data / "logs" / "endpoints").glob(f"*/*/{instance_id}.log"):
             return path.read_text(errors="replace").splitlines()[-lines:]
         return []
+
+    def cpu_us(self, instance_id: str) -> int | None:
+        """CPU time that its processes have used, microseconds; None: not known, or one of them is stopped."""
+        known = self._find(instance_id)
+        return effort.cpu_us(known.slot, known.record) if known is not None else None
 
     def stats(self) -> dict[str, int]:
         """Sizes and counters: `pool_*` of the warm slots, `instances_*` of the instances."""

@@ -79,7 +79,7 @@ class Loop:
         alarms_of = partial(alarm_table.states, store)
         self._reconciler = Reconciler(self.endpoints, compute, paced, clock, identity, policy_of(settings), alarms_of)
         self._executor = Executor(Hands(self.endpoints, compute, artifacts, paced), self._heard)
-        self._prober = Prober(settings, clock, self.wake)
+        self._prober = Prober(settings, clock, self.wake, compute.cpu_us)
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="inventory")
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from eyrie.decide.health import after_ejection, after_ping
+from eyrie.decide.health import Effort, after_ejection, after_ping
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.observation import Health
 from eyrie.http1.unix import connect_unix
@@ -23,6 +23,7 @@ HEAD_BYTES_MAX = 65_536
 LATE_S = 0.5  # a ping that took this much longer than its limit says more about us than about the instance
 WAIT_SHARE = 0.5  # of a ping's limit: how long our own model server, while it loads, may wait for a 200 to tell
 AGAIN_S = 0.01  # after such a ping: it is asked again at once
+EFFORT_S = 0.25  # before a ping is given up: since then CPU time is measured
 _REQUEST = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
 
@@ -39,8 +40,18 @@ class Probed:
 class Prober:
     """One task an instance. `changed` is called, on the event loop, when an instance's health became another."""
 
-    def __init__(self, settings: Settings, clock: Clock, changed: Callable[[EndpointKey], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        changed: Callable[[EndpointKey], None],
+        cpu_us: Callable[[str], int | None] = lambda instance_id: None,
+    ) -> None:
+        """`cpu_us`: CPU time that an instance's processes have used, None where that cannot be told or one is stopped;
+        called from a thread.
+        """
         self._settings = settings
+        self._cpu_us = cpu_us
         self._clock = clock
         self._changed = changed
         self._probed: dict[str, Probed] = {}
@@ -87,15 +98,35 @@ class Prober:
             probed, started = self._probed[instance_id], loop.time()
             timeout_s, period_s = self._timings(probed)
             waits_s = timeout_s * WAIT_SHARE if probed.starting and not probed.foreign else 0.0
-            detail = await ping(probed.socket, timeout_s, waits_s)
+            late = loop.create_task(self._look_late(instance_id, timeout_s - EFFORT_S))
+            try:
+                detail = await ping(probed.socket, timeout_s, waits_s)
+                effort = await self._effort(instance_id, late) if detail is not None else None
+            finally:
+                late.cancel()
             took_s = loop.time() - started
             if detail is not None and took_s > timeout_s + LATE_S:
                 LOG.warning("a ping of %s ended %.1f s late: not counted", instance_id, took_s - timeout_s)
             else:
-                self._note(
-                    instance_id, after_ping(self._health.get(instance_id, Health()), detail, self._clock.now_ms())
-                )
+                before, limit_ms = self._health.get(instance_id, Health()), self._settings.busy_limit_ms
+                self._note(instance_id, after_ping(before, detail, self._clock.now_ms(), effort, limit_ms))
             await self._rest(instance_id, max(AGAIN_S, period_s - took_s))
+
+    async def _look_late(self, instance_id: str, after_s: float) -> tuple[int | None, float]:
+        """CPU time of an instance shortly before its ping is given up, and when that was looked at."""
+        await asyncio.sleep(max(0.0, after_s))
+        return await asyncio.to_thread(self._cpu_us, instance_id), asyncio.get_running_loop().time()
+
+    async def _effort(self, instance_id: str, late: asyncio.Task[tuple[int | None, float]]) -> Effort | None:
+        """What an instance did while its ping waited; None where that cannot be told, or its ping failed at once."""
+        if not late.done():
+            return None
+        first_us, at_s = late.result()
+        if first_us is None:
+            return None
+        second_us = await asyncio.to_thread(self._cpu_us, instance_id)
+        elapsed_us = int((asyncio.get_running_loop().time() - at_s) * 1_000_000)
+        return Effort(second_us - first_us, elapsed_us) if second_us is not None else None
 
     async def _rest(self, instance_id: str, pause_s: float) -> None:
         """Wait for the next turn, or for someone who wants to know now."""

@@ -18,6 +18,7 @@ class Health:
     answers: bool = False  # the last ping was answered with 200
     at_ms: int = 0  # of the last ping's end
     detail: str = ""  # of the last miss: "no answer in 1000 ms", "status 503"
+    busy_since_ms: int = 0  # silent since then, and at work: its processes burn CPU; 0: not so
 
 
 @dataclass(frozen=True, slots=True)
