@@ -71,8 +71,9 @@ def test_a_canary_is_told_by_its_own_instances() -> None:
     fleet = [InstanceSeen("old", START, 900, 2), InstanceSeen("new", T, 100, 60)]
     found = insight(world([errors(6)], [DEPLOYED], instances=fleet))
     assert found.explanations[0].certainty == "very likely"
-    assert "97% of the errors are on the 1 instances that came with it, which have 10% of the requests" in str(
-        found.explanations[0].evidence
+    assert (
+        "97% of the errors are on the 1 instances that came with it, which have 10% of the requests: 60% of theirs fail, of the others' 0%"
+        in str(found.explanations[0].evidence)
     )
 
 
@@ -201,3 +202,19 @@ def test_an_endpoints_story_tells_what_was_changed() -> None:
     found = {change.at_ms: change for change in changes_of(events)}
     assert {n: change.kind for n, change in found.items()} == {n: kind for n, (_, _, kind) in enumerate(told) if kind}
     assert found[7].what == found[6].what == told[6][1]
+
+
+def test_failures_are_explained_before_slowness() -> None:
+    created = Change(START, Kind.DEPLOYMENT, "CreateEndpoint")
+    slow = Signal("the model's latency (p90)", series(40, 400, at_ms=START + 60_000), 20.0, " ms")
+    found = insight(world([slow, replace(errors(90), gravity=2)], [created, DEPLOYED]))
+    assert found.from_ms == T
+    assert found.explanations[0].what == DEPLOYED.what
+
+
+def test_an_update_soon_after_the_creation_is_named_before_it() -> None:
+    created = Change(T - 30_000, Kind.DEPLOYMENT, "CreateEndpoint")
+    fleet = [InstanceSeen("old", T - 20_000, 30, 0), InstanceSeen("new", T, 500, 500)]
+    found = insight(world([errors(100)], [created, DEPLOYED], instances=fleet))
+    assert found.explanations[0].what == DEPLOYED.what
+    assert found.explanations[0].certainty == "very likely"

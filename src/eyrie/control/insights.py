@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from eyrie.control import alarm_table
 from eyrie.control.context import Context
 from eyrie.control.log_book import ENDPOINTS
-from eyrie.decide.insights import Change, Insight, InstanceSeen, Kind, Signal, World, anomaly, insight
+from eyrie.decide.insights import Change, Insight, InstanceSeen, Kind, Signal, World, insight
 from eyrie.decide.log_templates import LogPattern, mined
 from eyrie.decide.statistics import statistic
 from eyrie.domain.alarms import Alarm, AlarmState
@@ -30,6 +30,7 @@ LOOK_BACK_MS = 3_600_000
 ENDPOINTS_MAX = 50
 LINES_MAX = 50_000  # of an endpoint's logs, the newest
 EVENTS_MAX = 1_000
+COUNT_MIN = 3  # requests in a period: a share of fewer says nothing
 _ERRORS = ("Invocation5XXErrors", "Invocation4XXErrors")
 _TROUBLED = re.compile(r"instance \S+ (LOST|UNKNOWN|FAILED)")
 _COUNT = re.compile(r"(\S+) x (\d+) |(\S+): count (\d+)")  # of a variant, as stories of endpoints tell it
@@ -90,14 +91,15 @@ def world(context: Context, endpoint: str, alarm: Alarm | None) -> World:
     end_ms -= end_ms % PERIOD_MS
     start_ms = end_ms - LOOK_BACK_MS
     signals = list(_signals(context, endpoint, start_ms, end_ms))
-    began = [found.from_ms for found in map(anomaly, signals) if found is not None and not found.is_load]
+    known = insight(World(context.now_ms, PERIOD_MS, signals, alarm_ms=alarm_ms))
+    began_ms = known.from_ms if known.from_ms is not None else start_ms
     return World(
         now_ms=context.now_ms,
         period_ms=PERIOD_MS,
         signals=signals,
         changes=_changes(context, endpoint, start_ms),
         patterns=_patterns(context, endpoint, start_ms),
-        instances=_instances(context, endpoint, (start_ms, end_ms), min(began, default=alarm_ms or start_ms)),
+        instances=_instances(context, endpoint, (start_ms, end_ms), began_ms),
         alarm_ms=alarm_ms,
         alarm=alarm.name if alarm is not None else "",
     )
@@ -109,12 +111,14 @@ def _signals(context: Context, endpoint: str, start_ms: int, end_ms: int) -> Ite
     def series(name: str) -> Mapping[int, Summary]:
         return _series(context, name, (("EndpointName", endpoint),), start_ms, end_ms)
 
-    for name, told, floor in (
-        ("Invocation5XXErrors", "the share of requests that failed (5xx)", 0.02),
-        ("Invocation4XXErrors", "the share of requests that were refused (4xx)", 0.05),
+    for name, told, floor, gravity in (
+        ("Invocation5XXErrors", "the share of requests that failed (5xx)", 0.02, 2),
+        ("Invocation4XXErrors", "the share of requests that were refused (4xx)", 0.05, 1),
     ):
-        shares = {at_ms: 100 * found.total / found.count for at_ms, found in series(name).items() if found.count}
-        yield Signal(told, shares, floor * 100, " %", usual=0.0)
+        shares = {
+            at_ms: 100 * found.total / found.count for at_ms, found in series(name).items() if found.count >= COUNT_MIN
+        }
+        yield Signal(told, shares, floor * 100, " %", gravity=gravity, usual=0.0)
     for name, told in (("ModelLatency", "the model's latency (p90)"), ("OverheadLatency", "the overhead (p90)")):
         found = {at_ms: p90(summary) for at_ms, summary in series(name).items()}
         yield Signal(told, {at_ms: us / 1000 for at_ms, us in found.items() if us is not None}, 20.0, " ms")

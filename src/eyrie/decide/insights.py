@@ -25,6 +25,7 @@ BASELINE_POINTS_MIN = 3
 FADES_MS = 300_000.0  # after so long a change is a third as suspect
 SUSPECT_MS = 3_600_000  # older changes are none
 LOCAL_SHARE = 0.8
+_CONTRAST = 3.0  # times as many of the new instances' requests fail as of the others'
 PATTERNS_TOLD = 3
 _MAD_TO_SIGMA = 1.4826
 _SURE = 1.6  # weights that come to so much leave little doubt
@@ -63,6 +64,7 @@ class Signal:
     floor: float
     unit: str = ""
     is_load: bool = False  # a cause rather than a symptom
+    gravity: int = 0  # the gravest anomaly is what is to be explained: failures before slowness
     usual: float | None = None  # what it is where nothing is known of before
 
 
@@ -77,6 +79,7 @@ class Anomaly:
     worst: float
     z: float
     is_load: bool = False
+    gravity: int = 0
     known_before: bool = True  # there was enough of before to compare with
 
 
@@ -133,6 +136,7 @@ class Insight:
     anomalies: tuple[Anomaly, ...]
     explanations: tuple[Explanation, ...]
     summary: str
+    from_ms: int | None = None  # since when
 
 
 def insight(world: World) -> Insight:
@@ -149,13 +153,16 @@ def insight(world: World) -> Insight:
     found = [explained for change in suspects if (explained := _explained(world, change, from_ms)) is not None]
     best = {(one.kind, one.what): one for one in sorted(found, key=lambda e: e.score)}  # of several steps the nearest
     ranked = tuple(_with_certainty(sorted(best.values(), key=lambda e: -e.score)))
-    return Insight(tuple(anomalies), ranked, _summary(world, symptoms, ranked, from_ms))
+    return Insight(tuple(anomalies), ranked, _summary(world, symptoms, ranked), from_ms)
 
 
 def _began(world: World, symptoms: Sequence[Anomaly]) -> int | None:
-    """When the trouble began: where the symptoms did, or the alarm went off where there is none before it."""
-    starts = [found.from_ms for found in symptoms if world.alarm_ms is None or found.from_ms <= world.alarm_ms]
-    return max(starts) if starts and world.alarm_ms is not None else min(starts, default=world.alarm_ms)
+    """When the trouble began: where the gravest symptom did (of an alarm: of those before it); the first where several
+    are as grave. Where there is none, when the alarm went off.
+    """
+    before = [found for found in symptoms if world.alarm_ms is None or found.from_ms <= world.alarm_ms]
+    gravest = max((found.gravity for found in before), default=0)
+    return min((found.from_ms for found in before if found.gravity == gravest), default=world.alarm_ms)
 
 
 # --- anomalies ------------------------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ def anomaly(signal: Signal) -> Anomaly | None:
             worst = max(values[n:end])
             known = n >= BASELINE_POINTS_MIN
             z = (worst - middle) / spread
-            found = Anomaly(signal.name, signal.unit, times[n], middle, worst, z, signal.is_load, known)
+            found = Anomaly(signal.name, signal.unit, times[n], middle, worst, z, signal.is_load, signal.gravity, known)
             n = end
         n += 1
     return found
@@ -238,7 +245,7 @@ def _explained(world: World, change: Change, from_ms: int) -> Explanation | None
             evidence.append(told)
     if change.why:
         evidence.append(f"it was done because: {change.why}")
-    return Explanation(change.kind, change.what, change.at_ms, min(score / _SURE, 1.0), "", tuple(evidence))
+    return Explanation(change.kind, change.what, change.at_ms, score / _SURE, "", tuple(evidence))
 
 
 def _lag(lag_ms: int, period_ms: int) -> str:
@@ -257,15 +264,16 @@ def _locality(world: World, change: Change, from_ms: int) -> tuple[float, str]:
     requests = sum(seen.requests for seen in world.instances)
     if not new:
         return 0.5, "against it: none of the instances that answer came with it"
-    share = on_new / errors
+    share, rate = on_new / errors, on_new / max(requests_new, 1.0)
     told = f"{share:.0%} of the errors are on the {len(new)} instances that came with it"
     if len(new) == len(world.instances):
-        rate = on_new / max(requests_new, 1.0)
-        return 1.6, f"{told}, which have all the requests; {rate:.0%} of those fail"
+        return 1.2, f"{told}, which have all the requests; {rate:.0%} of those fail"
+    others = (errors - on_new) / max(requests - requests_new, 1.0)
     told += f", which have {requests_new / max(requests, 1.0):.0%} of the requests"
-    if share >= LOCAL_SHARE and share > 1.2 * requests_new / max(requests, 1.0):
+    told += f": {rate:.0%} of theirs fail, of the others' {others:.0%}"
+    if share >= LOCAL_SHARE and rate >= _CONTRAST * others:
         return 2.0, told
-    return (0.4, f"against it: only {told}") if share < requests_new / max(requests, 1.0) else (1.0, told)
+    return (0.4, f"against it: only {told}") if rate < others else (1.0, told)
 
 
 def _patterns(world: World, change: Change, from_ms: int) -> tuple[float, str]:
@@ -292,11 +300,11 @@ def _with_certainty(ranked: Sequence[Explanation]) -> list[Explanation]:
         words = "very likely" if strong and alone else "likely" if one.score >= 0.3 and alone else "possible"
         if one.score < 0.1:
             words = "unlikely"
-        made.append(Explanation(one.kind, one.what, one.at_ms, round(one.score, 3), words, one.evidence))
+        made.append(Explanation(one.kind, one.what, one.at_ms, round(min(one.score, 1.0), 3), words, one.evidence))
     return made
 
 
-def _summary(world: World, symptoms: Sequence[Anomaly], ranked: Sequence[Explanation], from_ms: int) -> str:
+def _summary(world: World, symptoms: Sequence[Anomaly], ranked: Sequence[Explanation]) -> str:
     what = "; ".join(_symptom(found) for found in symptoms) or f"the alarm {world.alarm} went off"
     told = f"{what[0].upper()}{what[1:]}."
     if not ranked:
