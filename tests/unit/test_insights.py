@@ -71,10 +71,8 @@ def test_a_canary_is_told_by_its_own_instances() -> None:
     fleet = [InstanceSeen("old", START, 900, 2), InstanceSeen("new", T, 100, 60)]
     found = insight(world([errors(6)], [DEPLOYED], instances=fleet))
     assert found.explanations[0].certainty == "very likely"
-    assert (
-        "97% of the errors are on the 1 instances that came with it, which have 10% of the requests: 60% of theirs fail, of the others' 0%"
-        in str(found.explanations[0].evidence)
-    )
+    told = "97% of the errors are on the 1 instances that came with it, which have 10% of the requests: 60% of theirs"
+    assert any(evidence.startswith(told) for evidence in found.explanations[0].evidence)
 
 
 def test_errors_on_the_old_instances_speak_against_a_deployment() -> None:
