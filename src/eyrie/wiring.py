@@ -217,7 +217,8 @@ class Control:
     def _observe(self) -> Observation:
         stats = self._compute.stats()
         slots = {"warm": stats["pool_waiting"], "starting": stats["pool_starting"], "missed": stats["pool_claims_cold"]}
-        return Observation(self._compute.inventory(), slots, self._loads.count, self._compute.warm_kinds())
+        counts = {"alarms": self._alarms.counts, "deliveries": self._deliveries.counts}
+        return Observation(self._compute.inventory(), slots, self._loads.count, self._compute.warm_kinds(), counts)
 
     def _scrape(self, authorization: bytes | None, now_ms: int) -> bytes:
         return prometheus_text.text(self._exposition.seen_by(authorization, now_ms))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from eyrie.control.context import Context
 from eyrie.decide.rollout import shares
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import Instance, ObservedInstance
+from eyrie.ports import Event
 from eyrie.wire.messages import HttpReply
 
 PREFIX = "/eyrie/"
 STATUS = "/eyrie/status"
 STORY = "/eyrie/story/"
 EVENTS_MAX = 1000
+TOLD = ("Endpoint", "Alarm", "EventRule", "Topic")  # kinds of what has a story
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Observation:
     slots: Mapping[str, int] = field(default_factory=dict)
     models: Callable[[str], int] = lambda socket: 0  # how many an instance of a multi-model endpoint holds
     warm_kinds: Sequence[Mapping[str, int | str]] = ()  # warm slots and claims by kind of framework
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # what parts count of their work, by part
 
 
 def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> dict[str, Any]:
@@ -42,16 +46,29 @@ def status(context: Context, seen: Observation, answered: Mapping[str, int]) -> 
         "slots": dict(seen.slots),
         "warm_kinds": [dict(row) for row in seen.warm_kinds],
         "api": dict(answered),
+        **{part: dict(counts) for part, counts in seen.counts.items()},
     }
 
 
 def story(context: Context, path: str) -> dict[str, Any]:
-    """The events of the endpoint that the path names, in the caller's account and region, oldest first."""
+    """The events of the endpoint (alarm, event rule, topic) that the path names, in the caller's account and region,
+    oldest first.
+    """
     name = unquote(path.removeprefix(STORY))
-    events = context.store.events("Endpoint", context.scope, name, EVENTS_MAX)
+    stories = [context.store.events(kind, context.scope, name, EVENTS_MAX) for kind in TOLD]
+    events = list(heapq.merge(*stories, key=lambda event: event.at_ms))  # each stays in its own order
     return {
-        "events": [{"at_ms": e.at_ms, "kind": e.kind, "name": e.name, "what": e.what, "why": e.why} for e in events]
+        "events": [{"at_ms": e.at_ms, "kind": e.kind, "name": e.name, "what": e.what, "why": why(e)} for e in events]
     }
+
+
+def why(event: Event) -> str:
+    """The reason of an event. That of an alarm's is within the data that its history keeps."""
+    if event.kind != "Alarm":
+        return event.why
+    data = msgspec.json.decode(event.why)
+    state = data.get("newState", {})
+    return str(state.get("stateReason") or data.get("error") or data.get("notificationResource") or "")
 
 
 def reply(found: Mapping[str, Any], request_id: str, status: int = 200) -> HttpReply:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+
+from eyrie.control.context import Context
+from eyrie.control.story import story
+from eyrie.domain.names import Scope
 
 HIGH = {
     "AlarmName": "high",
@@ -270,3 +275,15 @@ def test_every_protocol_of_cloudwatch_makes_and_describes(door: Any, protocol: s
     client.put_composite_alarm(AlarmName="all", AlarmRule='OK("high")')
     assert client.describe_alarms(AlarmTypes=["CompositeAlarm"])["CompositeAlarms"][0]["AlarmRule"] == 'OK("high")'
     client.close()
+
+
+def test_the_story_of_an_alarm_tells_its_reasons(cw: Any, door: Any) -> None:
+    cw.put_metric_alarm(**HIGH)
+    door.clock.at_ms += 1_000
+    cw.set_alarm_state(AlarmName="high", StateValue="ALARM", StateReason="a drill")
+    context = SimpleNamespace(store=door.store, scope=Scope("123456789012", "us-east-1"))
+    told = story(cast(Context, context), "/eyrie/story/high")["events"]
+    assert [(line["what"], line["why"]) for line in told] == [
+        ('ConfigurationUpdate: Alarm "high" created', ""),
+        ("StateUpdate: Alarm updated from INSUFFICIENT_DATA to ALARM", "a drill"),
+    ]

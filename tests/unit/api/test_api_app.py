@@ -72,17 +72,17 @@ def test_an_unknown_operation_is_told_as_such(door: Any) -> None:
 
 
 def test_an_operation_of_another_service_is_told_as_not_here(door: Any, refused: Any) -> None:
-    scaling = door.client("application-autoscaling")
-    code, message = refused(scaling.describe_scalable_targets, ServiceNamespace="sagemaker")
-    scaling.close()
+    trail = door.client("cloudtrail")
+    code, message = refused(trail.lookup_events)
+    trail.close()
     assert code == "UnknownOperationException"
     assert message == (
-        "DescribeScalableTargets of application-autoscaling is not supported by this Eyrie. "
+        "LookupEvents of cloudtrail is not supported by this Eyrie. "
         "What it does is listed in docs/reference/coverage.md."
     )
-    sns = door.client("sns")
-    assert refused(sns.list_topics)[0] == "UnknownOperationException"
-    sns.close()
+    formation = door.client("cloudformation")
+    assert refused(formation.list_stacks)[0] == "UnknownOperationException"
+    formation.close()
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"ModelName": 7}', b"\xff\xfe", b'{"Nothing": 1}', b"[" * 5000])
