@@ -14,7 +14,6 @@ way are never asked for twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from math import ceil, sqrt
 
 from eyrie.decide.wish import Wish
@@ -34,28 +33,31 @@ class Demand:
     second would cost more than the decision.
     """
 
-    __slots__ = ("_panic_s", "_peaks", "_seconds", "_stable_s", "panic", "seconds")
+    __slots__ = ("_panic_s", "_peaks", "_stable_s", "_sums", "panic", "seconds", "windows")
 
     def __init__(self, stable_s: int = 60, panic_s: int = 2) -> None:
         self._stable_s, self._panic_s = stable_s, panic_s
+        doubled = [panic_s << n for n in range(stable_s.bit_length())]
+        self.windows = (*(length for length in doubled if length < stable_s), stable_s)  # seconds, rising
         self.forget()
 
     def forget(self) -> None:
         """A second was not watched: what was known before it is no longer enough."""
         self.seconds = 0  # that are known, in a row
         self.panic = 0.0  # total of the short window
-        self._seconds: deque[tuple[float, float]] = deque(maxlen=self._stable_s)
+        # Of demand and samples, up to the end of each second; the first is from before there was any.
+        self._sums: deque[tuple[float, float]] = deque(((0.0, 0.0),), maxlen=self._stable_s + 1)
         self._peaks: deque[tuple[int, float]] = deque()  # falling totals of the short window, by second
 
     def add(self, demand: float, samples: float) -> None:
         """One more second: its demand, and how many requests say so."""
         self.seconds = now = self.seconds + 1
-        held = self._seconds
-        held.append((demand, samples))
-        panic = 0.0
-        for back in range(1, min(self._panic_s, now) + 1):
-            panic += held[-back][0]
-        self.panic = panic
+        sums = self._sums
+        total, count = sums[-1]
+        total += demand
+        sums.append((total, count + samples))
+        panic_s = self._panic_s
+        self.panic = panic = total - sums[-1 - panic_s][0] if now >= panic_s else total
         peaks = self._peaks
         while peaks and peaks[-1][1] <= panic:
             peaks.pop()
@@ -63,24 +65,27 @@ class Demand:
         if peaks[0][0] <= now - self._stable_s:
             peaks.popleft()
 
-    def backwards(self) -> Iterator[tuple[float, float]]:
-        """Demand and samples of the long window's seconds, the newest first."""
-        return reversed(self._seconds)
+    def over(self, length: int) -> tuple[float, float]:
+        """Totals of demand and samples over the last seconds, so many of which must be known."""
+        total, count = self._sums[-1]
+        before, counted = self._sums[-1 - length]
+        return total - before, count - counted
 
     @property
     def newest(self) -> float:
         """The demand of the newest second."""
-        return self._seconds[-1][0] if self._seconds else 0.0
+        return self.over(1)[0] if self.seconds else 0.0
 
     @property
     def stepped(self) -> bool:
         """Whether the newest second is surely above what was there before the short window: a step began in it."""
-        total = count = 0.0
-        for back, (value, _) in enumerate(self.backwards()):
-            if back >= self._panic_s:
-                total, count = total + value, count + 1
-        newest, samples = self._seconds[-1] if self._seconds else (0.0, 0.0)
-        return 0 < total < newest * count and _surely(newest, samples, total / count, STEP_SIGMAS)
+        known = min(self.seconds, self._stable_s)
+        earlier_s = known - self._panic_s
+        if earlier_s < 1:
+            return False
+        newest, samples = self.over(1)
+        earlier = (self.over(known)[0] - self.panic) / earlier_s
+        return 0 < earlier < newest and _surely(newest, samples, earlier, STEP_SIGMAS)
 
     @property
     def known(self) -> bool:
@@ -105,16 +110,15 @@ def fast_wish(policy: FastTracking, demand: Demand, capacity: int, memory: Scali
     return None
 
 
-def _overload(demand: Demand, room: float, panic_s: int, stable_s: int) -> tuple[float, int]:
+def _overload(demand: Demand, room: float) -> tuple[float, int]:
     """The mean of the shortest window in which the demand is surely above `room`, and its seconds; 0: there is none."""
-    total = samples = 0.0
-    for length, (value, requests) in enumerate(demand.backwards(), 1):
-        total += value
-        samples += requests
-        if length < panic_s or total <= room * length:
-            continue
-        sigmas = STABLE_SIGMAS if length == stable_s else PANIC_SIGMAS
-        if _surely(total, samples, room * length, sigmas):
+    windows, known = demand.windows, demand.seconds
+    for length in windows:
+        if length > known:
+            break
+        total, samples = demand.over(length)
+        sigmas = STABLE_SIGMAS if length == windows[-1] else PANIC_SIGMAS
+        if total > room * length and _surely(total, samples, room * length, sigmas):
             return total / length, length
     return 0.0, 0
 
@@ -132,7 +136,9 @@ def _growth(
 ) -> Wish | None:
     if now_ms - memory.out_ms < policy.out_cooldown_ms:
         return None
-    mean, window_s = _overload(demand, room, policy.panic_s, policy.stable_s)
+    mean, window_s = _overload(demand, room)
+    if not window_s:
+        return None
     if window_s == policy.panic_s and demand.stepped:
         mean, window_s = demand.newest, 1
     wanted = min(ceil(mean / policy.target - 1e-9), capacity * GROWTH_MAX)

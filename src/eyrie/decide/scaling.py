@@ -35,9 +35,9 @@ Signal = Points | Breach | Demand
 NOTHING = ScalingDecision()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observation:
-    """What a decision rests on."""
+    """What a decision rests on; made for it, and never changed."""
 
     capacity: int  # the desired count as it is now
     signals: Mapping[str, Signal]  # by policy: points for a tracked target, a breach for steps, demand for a fast one
@@ -48,7 +48,8 @@ def decide(
     bounds: Bounds, policies: Sequence[Policy], seen: Observation, memory: ScalingMemory, now_ms: int
 ) -> ScalingDecision:
     """What becomes of the capacity now."""
-    if memory.bounds is None or memory.bounds != (bounds.lowest, bounds.highest):
+    enforced = memory.bounds
+    if enforced is None or enforced[0] != bounds.lowest or enforced[1] != bounds.highest:
         return _enforce(bounds, seen, memory)
     capacity, signals = seen.capacity, seen.signals
     growth: Wish | None = None
@@ -56,9 +57,17 @@ def decide(
     refused: tuple[NotScaled, ...] = ()
     content = False  # a policy that tracks a target and is not ready to scale in
     for policy in policies:
-        wish = _wish(policy, signals.get(policy.name), capacity, memory, now_ms)
+        signal, kind = signals.get(policy.name), type(policy)
+        if signal is None:
+            wish = None
+        elif kind is TargetTracking:
+            wish = tracking_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
+        elif kind is FastTracking:
+            wish = fast_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
+        else:
+            wish = step_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
         if wish is None:
-            content = content or (type(policy) is not StepScaling and policy.scale_in)  # type: ignore[union-attr]
+            content = content or (kind is not StepScaling and policy.scale_in)  # type: ignore[union-attr]
         elif wish.capacity > capacity:
             if growth is None or wish.capacity > growth.capacity:
                 growth = wish
@@ -80,17 +89,6 @@ def schedule(bounds: Bounds, action: ScheduledAction) -> Bounds | None:
     lowest = bounds.lowest if action.lowest is None else action.lowest
     highest = bounds.highest if action.highest is None else action.highest
     return replace(bounds, lowest=lowest, highest=highest) if lowest <= highest else None
-
-
-def _wish(policy: Policy, signal: Signal | None, capacity: int, memory: ScalingMemory, now_ms: int) -> Wish | None:
-    if signal is None:
-        return None
-    kind = type(policy)
-    if kind is TargetTracking:
-        return tracking_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
-    if kind is FastTracking:
-        return fast_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
-    return step_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
 
 
 def _enforce(bounds: Bounds, seen: Observation, memory: ScalingMemory) -> ScalingDecision:

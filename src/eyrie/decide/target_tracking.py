@@ -17,43 +17,62 @@ _HAIR = 1e-9  # what a float may be off
 
 
 def breached(policy: TargetTracking, points: Points) -> str:
-    """ "High" or "Low" where so many points in a row are beyond the threshold, else ""."""
+    """ "High" or "Low" where so many points in a row are beyond the threshold, else empty: the state of its alarms."""
     newest = points[-1] if points else None
     if newest is None:
         return ""
     if newest > policy.target:
-        tail = points[-policy.high_points :]
-        high = len(tail) == policy.high_points and all(p is not None and p > policy.target for p in tail)
-        return "High" if high else ""
-    threshold = policy.target * LOW
-    if newest >= threshold:
-        return ""
-    tail = points[-policy.low_points :]
-    low = len(tail) == policy.low_points and all(p is not None and p < threshold for p in tail)
-    return "Low" if low else ""
+        return "High" if _above(policy, points) else ""
+    return "Low" if newest < policy.target * LOW and _below(policy, points) else ""
+
+
+def _above(policy: TargetTracking, points: Points) -> bool:
+    count, target = policy.high_points, policy.target
+    if len(points) < count:
+        return False
+    for point in points[-count:]:  # noqa: SIM110 (a generator costs several times as much)
+        if point is None or point <= target:
+            return False
+    return True
+
+
+def _below(policy: TargetTracking, points: Points) -> bool:
+    count, threshold = policy.low_points, policy.target * LOW
+    if len(points) < count:
+        return False
+    for point in points[-count:]:  # noqa: SIM110
+        if point is None or point >= threshold:
+            return False
+    return True
 
 
 def tracking_wish(
     policy: TargetTracking, points: Points, capacity: int, memory: ScalingMemory, now_ms: int
 ) -> Wish | None:
     """What the policy asks for; None: it is content, or waits."""
-    side = breached(policy, points)
-    if not side:
+    newest = points[-1] if points else None
+    if newest is None:
         return None
     target = policy.target
-    if side == "High":
-        newest = points[-1]
-        assert newest is not None
-        base = capacity if now_ms - memory.out_ms >= policy.out_cooldown_ms else memory.out_base
-        wanted = ceil(base * newest / target - _HAIR)
-        if wanted <= capacity and base != capacity:
-            return None  # in the cool-down, and what was added is enough
-        return Wish(policy.name, wanted, base, side, lambda: _why_out(policy, newest, base, wanted))
-    if not policy.scale_in or now_ms - memory.in_ms < policy.in_cooldown_ms:
+    if newest > target:
+        return _out(policy, points, newest, capacity, memory, now_ms) if _above(policy, points) else None
+    if newest >= target * LOW or not policy.scale_in or now_ms - memory.in_ms < policy.in_cooldown_ms:
+        return None
+    if not _below(policy, points):
         return None
     highest = max(p for p in points[-policy.high_points :] if p is not None)
     wanted = max(ceil(capacity * highest / target - _HAIR), 1)
-    return Wish(policy.name, wanted, capacity, side, lambda: _why_in(policy, highest, capacity, wanted))
+    return Wish(policy.name, wanted, capacity, "Low", lambda: _why_in(policy, highest, capacity, wanted))
+
+
+def _out(
+    policy: TargetTracking, points: Points, newest: float, capacity: int, memory: ScalingMemory, now_ms: int
+) -> Wish | None:
+    base = capacity if now_ms - memory.out_ms >= policy.out_cooldown_ms else memory.out_base
+    wanted = ceil(base * newest / policy.target - _HAIR)
+    if wanted <= capacity and base != capacity:
+        return None  # in the cool-down, and what was added is enough
+    return Wish(policy.name, wanted, base, "High", lambda: _why_out(policy, newest, base, wanted))
 
 
 def _why_out(policy: TargetTracking, newest: float, base: int, wanted: int) -> str:
