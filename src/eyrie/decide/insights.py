@@ -224,7 +224,7 @@ def _spoken(world: World, from_ms: int) -> list[Change]:
     new = _new_patterns(world, from_ms - 2 * world.period_ms, from_ms)
     if changed or not new or not new[0].is_trouble:
         return []
-    return [Change(new[0].first_ms, Kind.LOG, f"the instances began to say: {new[0].example.splitlines()[0]}")]
+    return [Change(new[0].first_ms, Kind.LOG, f"the instances began to say: {new[0].example[:160]}")]
 
 
 def _new_patterns(world: World, since_ms: int, from_ms: int) -> list[LogPattern]:
@@ -282,7 +282,7 @@ def _patterns(world: World, change: Change, from_ms: int) -> tuple[float, str]:
     new = _new_patterns(world, change.at_ms - world.period_ms, from_ms)
     if not new:
         return 1.0, ""
-    shown = "; ".join(f"{pattern.count} times {_line(pattern.example)!r}" for pattern in new[:PATTERNS_TOLD])
+    shown = "; ".join(f"{pattern.count} times {pattern.example[:160]!r}" for pattern in new[:PATTERNS_TOLD])
     told = f"log lines never seen before it: {shown}"
     return (1.5 if new[0].is_trouble else 1.1), told
 
@@ -329,8 +329,3 @@ def _value(value: float) -> str:
 
 def _span(ms: float) -> str:
     return f"{ms / 1000:.0f} s" if ms < 120_000 else f"{ms / 60_000:.0f} min"
-
-
-def _line(text: str) -> str:
-    lines = text.strip().splitlines() or [""]
-    return (lines[-1] if len(lines) > 1 else lines[0])[:160]

@@ -31,7 +31,7 @@ class LogPattern:
     count: int
     first_ms: int
     last_ms: int
-    example: str
+    example: str  # of several lines the last: what it came to
     streams: tuple[str, ...]
 
     @property
@@ -52,6 +52,12 @@ def template_of(text: str) -> str:
     return " ".join(told.split())
 
 
+def brief(text: str) -> str:
+    """One line of an event: of several the last."""
+    lines = text.strip().splitlines() or [""]
+    return lines[-1].strip()[:LINE_CHARS_MAX]
+
+
 def mined(lines: Iterable[tuple[int, str, str]]) -> list[LogPattern]:
     """The patterns of lines, (milliseconds, stream, text), by when each was first seen. Beyond TEMPLATES_MAX patterns
     further ones are not told apart.
@@ -63,7 +69,7 @@ def mined(lines: Iterable[tuple[int, str, str]]) -> list[LogPattern]:
         if known is None:
             if len(found) >= TEMPLATES_MAX:
                 continue
-            found[template] = LogPattern(template, 1, at_ms, at_ms, text[:LINE_CHARS_MAX], (stream,))
+            found[template] = LogPattern(template, 1, at_ms, at_ms, brief(text), (stream,))
             continue
         streams = known.streams if stream in known.streams or len(known.streams) > 20 else (*known.streams, stream)
         first = at_ms < known.first_ms
@@ -72,7 +78,7 @@ def mined(lines: Iterable[tuple[int, str, str]]) -> list[LogPattern]:
             known.count + 1,
             min(at_ms, known.first_ms),
             max(at_ms, known.last_ms),
-            text[:LINE_CHARS_MAX] if first else known.example,
+            brief(text) if first else known.example,
             streams,
         )
     return sorted(found.values(), key=lambda pattern: pattern.first_ms)
