@@ -117,6 +117,7 @@ class Endpoints:
         self, key: EndpointKey, variant: str, before: int, count: int, why: str, also: Sequence[Document] = ()
     ) -> Endpoint:
         """Change a variant's count as `update_weights` does, if it is still `before`; `also` goes into the same commit.
+        A growth on its way may grow further.
 
         Raises a domain Refused.
         """
@@ -127,7 +128,7 @@ class Endpoints:
             if found is not None and found.desired_count != before:
                 raise CapacityChanged(variant, before, found.desired_count)
             changes = [CapacityChange(variant, count=count)]
-            return decide.update_weights_and_capacities(endpoint, changes, now_ms, why)
+            return decide.update_weights_and_capacities(endpoint, changes, now_ms, why, overtake=True)
 
         return self._command(key, make, also)
 

@@ -24,6 +24,7 @@ from eyrie.control.endpoints import Endpoints
 from eyrie.control.scaling_table import POLICY, SCHEDULED, STATE, TARGET, PolicyRecord, Scheduled, State, Target
 from eyrie.control.scaling_watch import DemandSight, PointSight, Watch, due, readable, signals_of
 from eyrie.decide.alarms import Evaluation
+from eyrie.decide.endpoint import growing
 from eyrie.decide.scaling import Observation, decide, schedule
 from eyrie.domain.alarms import Alarm
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
@@ -242,7 +243,12 @@ class Scaler:
         assert made.capacity is not None
         key, wanted = watch.target.key, made.capacity
         activity = scaling_activities.begun(made, watch.records, now_ms, self._identity.token(32))
-        next_state = replace(state, memory=made.memory or state.memory).with_activity(activity)
+        next_state = replace(state, memory=made.memory or state.memory)
+        if _in_progress(state):
+            overtaken = f"The desired instance count was raised to {wanted} meanwhile."
+            was = scaling_activities.ended(state.scaled[0], ActivityStatus.OVERRIDDEN, overtaken, now_ms)
+            next_state = next_state.with_activity(was)
+        next_state = next_state.with_activity(activity)
         why = f"variant {key.variant} scaled from {capacity} to {wanted}: {activity.cause}"
         why += f" ({made.why})" if made.policy else ""
         try:
@@ -387,8 +393,10 @@ def _in_progress(state: State) -> bool:
 
 
 def _held(endpoint: Endpoint, watch: Watch, now_ms: int) -> str | None:
-    """Why the count cannot be changed now."""
-    if endpoint.status is not _S.IN_SERVICE:
+    """Why the count cannot be changed now. A fast policy may let a growth on its way grow further; those that act as
+    AWS's do wait for its end, as there.
+    """
+    if endpoint.status is not _S.IN_SERVICE and not (watch.fast and growing(endpoint)):
         return f"the endpoint is {endpoint.status}"
     if endpoint.fleet.variant(watch.target.key.variant) is None:
         return f"the endpoint has no variant {watch.target.key.variant}"

@@ -110,30 +110,55 @@ def update(
 
 
 def update_weights_and_capacities(
-    endpoint: Endpoint, changes: Sequence[CapacityChange], now_ms: int, why: str = "UpdateEndpointWeightsAndCapacities"
+    endpoint: Endpoint,
+    changes: Sequence[CapacityChange],
+    now_ms: int,
+    why: str = "UpdateEndpointWeightsAndCapacities",
+    overtake: bool = False,
 ) -> Decision:
     """Set weights (live at once) and counts (reached by starting and draining instances) of some variants. `why` is
-    for the story: who asked, and for what reason.
+    for the story: who asked, and for what reason. `overtake`: a growth that is on its way may grow further.
 
     Raises EndpointBusy, EndpointUnusable, VariantMissing, VariantTwice or BadAmount.
     """
-    _check_idle(endpoint)
+    overtaken = endpoint.resize if overtake and _only_grows(endpoint, changes) else None
+    if overtaken is None:
+        _check_idle(endpoint)
     wanted = {c.variant: c for c in changes}
     for change in changes:
         _check_change(endpoint, change, sum(1 for c in changes if c.variant == change.variant))
     variants = tuple(_changed(v, wanted.get(v.name)) for v in endpoint.fleet.variants)
-    before = {v.name: v.desired_count for v in endpoint.fleet.variants}
+    resize = overtaken or Resize(now_ms, {v.name: v.desired_count for v in endpoint.fleet.variants})
+    if overtaken is None:
+        endpoint = replace(
+            endpoint, status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING)
+        )
     changed = replace(
         endpoint,
-        status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING),
         generation=endpoint.generation + 1,
         modified_ms=now_ms,
         fleet=replace(endpoint.fleet, variants=variants),
-        resize=Resize(now_ms, before),
+        resize=resize,
         failure_reason=None,
     )
     told = ", ".join(f"{v.name}: count {v.desired_count}, weight {v.desired_weight:g}" for v in variants)
     return Decision(changed, (Note("endpoint Updating", f"{why}: {told}"),))
+
+
+def growing(endpoint: Endpoint) -> bool:
+    """Whether all that is on its way is more instances: no deployment, no variant that shrinks."""
+    resize = endpoint.resize
+    if endpoint.status is not EndpointStatus.UPDATING or resize is None or endpoint.deployment is not None:
+        return False
+    return all(v.desired_count >= resize.counts_before.get(v.name, v.desired_count) for v in endpoint.fleet.variants)
+
+
+def _only_grows(endpoint: Endpoint, changes: Sequence[CapacityChange]) -> bool:
+    """Whether changes to an endpoint that grows are more instances still."""
+    now = {v.name: v.desired_count for v in endpoint.fleet.variants}
+    return growing(endpoint) and all(
+        c.weight is None and c.count is not None and c.count >= now.get(c.variant, c.count) for c in changes
+    )
 
 
 def delete(endpoint: Endpoint, now_ms: int) -> Decision:

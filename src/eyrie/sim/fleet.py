@@ -99,15 +99,18 @@ class VirtualFleet:
     def want(self, count: int, overtake: bool = False) -> None:
         """Set the desired count, as UpdateEndpointWeightsAndCapacities does. Raises the domain's Refused.
 
-        `overtake`: also while an earlier count is still on its way, as a Deployment of Kubernetes may be scaled.
+        A growth may grow further. `overtake`: also while any other count is still on its way, as a Deployment of
+        Kubernetes may be scaled.
         """
-        if overtake and self.busy_changing:
+        if overtake and self.busy_changing and not self.growing:
             fleet = self.endpoint.fleet
             variants = (replace(fleet.variants[0], desired_count=count),)
             self.endpoint = replace(self.endpoint, fleet=replace(fleet, variants=variants))
         else:
             change = CapacityChange(VARIANT, count=count)
-            self.endpoint = _made(commands.update_weights_and_capacities(self.endpoint, [change], self.now_ms))
+            self.endpoint = _made(
+                commands.update_weights_and_capacities(self.endpoint, [change], self.now_ms, overtake=True)
+            )
         self._look()
 
     def advance(self, to_ms: int) -> None:
@@ -123,6 +126,11 @@ class VirtualFleet:
     def busy_changing(self) -> bool:
         """Updating: it takes no new count."""
         return self.endpoint.status is not EndpointStatus.IN_SERVICE
+
+    @property
+    def growing(self) -> bool:
+        """More instances, and nothing else, are on their way."""
+        return commands.growing(self.endpoint)
 
     @property
     def desired(self) -> int:

@@ -1,7 +1,7 @@
 """Very many endpoints at once: each a load, a count and a start-up time, decided by the same decide/scaling.
 
 A minute of all endpoints is a few operations on arrays (numpy); only endpoints whose metric may ask for something are
-handed to `decide`, one by one. Which those are is found by asking decide/target_tracking itself, not by restating it.
+handed to `decide`, one by one. Which those are is found by asking `decide` itself, not by restating it.
 Fast policies look at every second of every endpoint; there nothing can be left out but the drawing of the load.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from eyrie.decide.fast_scaling import Demand
 from eyrie.decide.scaling import Observation, decide
-from eyrie.decide.target_tracking import breached
 from eyrie.domain.scaling import MINUTE_MS, Bounds, FastTracking, ScalingMemory, TargetTracking
 
 DAY_MINUTES = 1440
 BLOCK_S = 600  # seconds of load drawn at once
 _HELD = "the endpoint is Updating"
+_MANY = 10**6  # instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +165,17 @@ class _Fast:
 
 def quiet_band(policy: TargetTracking) -> tuple[float, float]:
     """Between these two values of the metric the policy never asks for anything, whatever came before: found by asking
-    decide/target_tracking, so that nobody has to know its thresholds.
+    decide/scaling about a very large fleet, so that nobody has to know its thresholds.
     """
     longest = max(policy.high_points, policy.low_points)
+    bounds, memory = Bounds(1, 10**9), ScalingMemory(bounds=(1, 10**9))
 
-    def speaks(value: float, side: str) -> bool:
-        return breached(policy, [value] * longest) == side
+    def asks(value: float) -> int:
+        seen = Observation(_MANY, {policy.name: [value] * longest})
+        return decide(bounds, (policy,), seen, memory, 10**15).capacity or _MANY
 
-    low = _edge(lambda value: not speaks(value, "Low"), 0.0, policy.target)
-    high = _edge(lambda value: speaks(value, "High"), 0.0, 2 * policy.target)
+    low = _edge(lambda value: asks(value) >= _MANY, 0.0, policy.target)
+    high = _edge(lambda value: asks(value) > _MANY, policy.target / 2, 2 * policy.target)
     return low, math.nextafter(high, 0.0)
 
 

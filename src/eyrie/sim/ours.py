@@ -60,7 +60,7 @@ class Ours:
             self._ended(now_ms)
         if not (self._again or senses.due(now_ms)):
             return None
-        held = "the endpoint is Updating" if sight.changing else None
+        held = "the endpoint is Updating" if sight.changing and not (senses.fast and sight.growing) else None
         signals = {p.name: s for p in self.policies if (s := senses.signal(p, now_ms)) is not None}
         made = decide(bounds, self.policies, Observation(sight.desired, signals, held), self.memory, now_ms)
         refused = any(n.code is Code.UNSCALABLE for n in made.not_scaled)
@@ -108,14 +108,14 @@ class _Senses:
         policies = [policy_of(record) for record in setup.records]
         self._tracked = [p for p in policies if isinstance(p, TargetTracking)]
         key = setup.records[0].key if setup.records else KEY
-        self._fast = {p.name: DemandSight(meter, key, p, 1.0) for p in policies if isinstance(p, FastTracking)}
+        self.fast = {p.name: DemandSight(meter, key, p, 1.0) for p in policies if isinstance(p, FastTracking)}
         self._ends = {p.name: 0 for p in self._tracked}
         self._alarms = [_AlarmSight(name, rule, meter) for name, rule in setup.alarms]
         self.breaches: dict[str, Breach] = {}
 
     def look(self, now_ms: int, capacity: int) -> None:
         """Take one more second in."""
-        for sight in self._fast.values():
+        for sight in self.fast.values():
             sight.look(now_ms // 1000, now_ms, self._meter.sees(now_ms), capacity)
         for alarm in self._alarms:
             breach = alarm.look(now_ms)
@@ -125,12 +125,12 @@ class _Senses:
     def due(self, now_ms: int) -> bool:
         """Whether there is anything to decide on."""
         ended = any(self._points.newest_end(p, now_ms) > self._ends[p.name] for p in self._tracked)
-        return bool(self._fast) or bool(self.breaches) or ended
+        return bool(self.fast) or bool(self.breaches) or ended
 
     def signal(self, policy: object, now_ms: int) -> Signal | None:
         """What speaks to a policy now."""
         if isinstance(policy, FastTracking):
-            return self._fast[policy.name].demand
+            return self.fast[policy.name].demand
         if isinstance(policy, TargetTracking):
             return self._newest(policy, now_ms)
         return self.breaches.get(getattr(policy, "name", ""))

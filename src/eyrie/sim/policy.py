@@ -26,6 +26,7 @@ class Sight:
     minimum: int
     maximum: int
     changing: bool  # an earlier change is still on its way
+    growing: bool = False  # and it is a growth
 
 
 class Policy(Protocol):

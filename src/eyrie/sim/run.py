@@ -195,6 +195,7 @@ class Tunnel:
             self.experiment.minimum,
             self.experiment.maximum,
             fleet.busy_changing,
+            fleet.growing,
         )
         wish = self.policy.look(fleet.now_ms, sight)
         if wish is not None and wish.count != fleet.desired:
