@@ -54,6 +54,15 @@ def test_values_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> No
     assert f"--{next(iter(wrong))}" in str(error.value)
 
 
+@pytest.mark.parametrize("compute", ["proces", "", "docker://remote:2375", "docker:///a?b"])
+def test_a_compute_that_there_is_not_is_refused_in_one_line(compute: str) -> None:
+    with pytest.raises(CommandError, match="is none of process, docker:// and") as error:
+        up.check(Settings(compute=compute))
+    assert error.value.code == 2
+    assert str(error.value).startswith(f"EYRIE_COMPUTE={compute}: ")
+    assert "\n" not in str(error.value)
+
+
 def test_the_defaults_and_port_0_are_accepted() -> None:
     up.check(Settings())
     up.check(Settings(port=0, zones=("a", "eu-1b"), gateways=64))

@@ -71,6 +71,23 @@ def check(settings: Settings) -> None:
             raise CommandError(
                 f"--zones: {zone!r} is no zone name (lower-case letters, digits and inner hyphens)", code=2
             )
+    _check_compute(settings)
+
+
+def _check_compute(settings: Settings) -> None:
+    """Raises CommandError for a compute that there is not, or whose library is not installed. An engine that is not up
+    yet may come later.
+    """
+    if settings.compute == Settings().compute:
+        return
+    from eyrie.adapters.compute_docker import EngineUnavailable, engine_of  # with what only an engine needs
+
+    try:
+        engine = engine_of(settings)
+    except EngineUnavailable as error:
+        raise CommandError(f"EYRIE_COMPUTE={settings.compute}: {error}", code=2) from None
+    if not isinstance(engine, str):
+        engine.close()
 
 
 def supervise(
