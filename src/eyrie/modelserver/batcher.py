@@ -215,7 +215,7 @@ def _read(part: Part, shape: RowShape) -> Rows | Exception:
 def _predict_rows(predict: Predict, shape: RowShape, parts: Sequence[Rows]) -> list[Outcome]:
     try:
         whole = stack(parts, shape)
-    except Exception as error:  # rows of different widths, for a model that does not say how wide they are
+    except (ValueError, TypeError) as error:  # rows of different widths: the model does not say how wide they are
         if len(parts) == 1:
             return [error]
         middle = len(parts) // 2

@@ -58,11 +58,12 @@ def ask(door: Any) -> Callable[..., dict[str, Any]]:
             Caller("AKIA", ACCOUNT),
             door.clock.now_ms(),
             door.store,
-            None,  # type: ignore[arg-type]
-            None,  # type: ignore[arg-type]
-            door.endpoints,
-            None,  # type: ignore[arg-type]
-            None,  # type: ignore[arg-type]
+            identity=None,  # type: ignore[arg-type]
+            logs=None,  # type: ignore[arg-type]
+            queries=None,  # type: ignore[arg-type]
+            endpoints=door.endpoints,
+            instance_types=None,  # type: ignore[arg-type]
+            metrics=None,  # type: ignore[arg-type]
         )
         return image_door.answer(context, door.data, method, path, json.dumps(given).encode())
 

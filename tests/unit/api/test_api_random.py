@@ -77,7 +77,7 @@ def context(door: Any) -> Context:
     surroundings = door.app._with
     return Context(
         Scope(), Caller("AKIAEYRIE", "123456789012"), 1_700_000_000_000, door.store, surroundings.identity,
-        surroundings.logs, door.endpoints, surroundings.instance_types, surroundings.metrics
+        surroundings.logs, surroundings.queries, door.endpoints, surroundings.instance_types, surroundings.metrics
     )  # fmt: skip
 
 
