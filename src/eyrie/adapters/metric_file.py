@@ -68,6 +68,14 @@ class _Known:
     told_ms: int  # latest_ms as the file has it
 
 
+class _Grown(Summary):
+    """A summary of our own, which may grow; all others are as they came, and may be another's too."""
+
+
+class _Gathered(Summary):
+    """Likewise one that is made of several for an answer."""
+
+
 class MetricFile:
     """Measurements of all accounts. `record` may be called from anywhere and never waits; the rest from threads."""
 
@@ -81,7 +89,7 @@ class MetricFile:
         self._next = 1 + max((known.number for known in self._series.values()), default=0)
         self._met: list[_Known] = []  # series that the file has not
         self._open: dict[int, dict[int, Chunk]] = {}  # by series and chunk: what may still change
-        self._dirty: set[tuple[int, int]] = set()  # chunks and series of those that the file has not
+        self._dirty: dict[int, set[int]] = {}  # by chunk: the series of which the file has it not
         self._amended: dict[tuple[int, int], Summary] = {}  # minutes and series whose seconds are kept no more
         self._newest = self._db.execute("SELECT max(at) FROM seconds").fetchone()[0] or -1  # chunk in the file
         self._rolled = dict(self._db.execute("SELECT level, until FROM rolled"))  # first step that is not made yet
@@ -121,7 +129,7 @@ class MetricFile:
 
     def _absorb(self) -> None:
         """Merge what came in."""
-        inbox, oldest_ms = self._inbox, self._clock.now_ms() - _AMENDED_MS
+        inbox, opened, oldest_ms = self._inbox, self._open, self._clock.now_ms() - _AMENDED_MS
         while inbox:
             measured = inbox.popleft()
             at_ms = measured.at_ms
@@ -132,15 +140,23 @@ class MetricFile:
                 self._amended.setdefault((at_ms // MINUTE_MS, known.number), Summary()).merge(measured.summary)
                 continue
             place, second = divmod(at_ms // 1000, CHUNK_MS // 1000)
-            chunks = self._open.setdefault(known.number, {})
+            number = known.number
+            chunks = opened.get(number)
+            if chunks is None:
+                chunks = opened[number] = {}
             chunk = chunks.get(place)
             if chunk is None:
-                chunk = chunks[place] = self._stored(place, known.number) if place <= self._newest else {}
-            self._dirty.add((place, known.number))
+                chunk = chunks[place] = self._stored(place, number) if place <= self._newest else {}
+            dirty = self._dirty.get(place)
+            if dirty is None:
+                dirty = self._dirty[place] = set()
+            dirty.add(number)
             summary = chunk.get(second)
             if summary is None:
-                chunk[second] = measured.summary.copy()
+                chunk[second] = measured.summary
             else:
+                if type(summary) is not _Grown:
+                    chunk[second] = summary = _Grown(*summary.parts())
                 summary.merge(measured.summary)
 
     def _meet(self, measured: Measured) -> _Known:
@@ -192,14 +208,16 @@ class MetricFile:
                 del self._open[series]
 
     def _write_dirty(self) -> None:
-        rows = [(place, series, packed_seconds(self._open[series][place])) for place, series in self._dirty]
+        opened = self._open
+        rows = [(p, number, packed_seconds(opened[number][p])) for p, dirty in self._dirty.items() for number in dirty]
         replace(self._db, SECONDS, rows)
         self._newest = max([self._newest, *(place for place, _, _ in rows)])
         for (minute, series), summary in self._amended.items():
             amend(self._db, minute, series, summary)
         for level, source in ROLLED:  # what comes late is made again at each level that is made already
             until_ms = self._rolled.get(level.table, 0) * level.step_ms
-            times = {(place * CHUNK_MS, series) for place, series in self._dirty}
+            late = {place: dirty for place, dirty in self._dirty.items() if place * CHUNK_MS < until_ms}
+            times = {(place * CHUNK_MS, number) for place, dirty in late.items() for number in dirty}
             if source is not SECONDS:
                 times |= {(minute * MINUTE_MS, series) for minute, series in self._amended}
             for step, series in {(at_ms // level.step_ms, series) for at_ms, series in times if at_ms < until_ms}:
@@ -258,15 +276,19 @@ class MetricFile:
                 self._write_all(self._clock.now_ms())
             for at_ms, summary in self._parts(known.number, start_ms, end_ms, period_ms):
                 at_ms -= (at_ms - start_ms) % period_ms
-                if at_ms not in found:
-                    found[at_ms] = Summary()
-                found[at_ms].merge(summary)
+                whole = found.get(at_ms)
+                if whole is None:
+                    found[at_ms] = summary
+                else:
+                    if type(whole) is not _Gathered:
+                        found[at_ms] = whole = _Gathered(*whole.parts())
+                    whole.merge(summary)
         return dict(sorted(found.items()))
 
     def _late(self, series: int) -> bool:
         """Whether coarser rows do not have yet what came late."""
         made = self._rolled.get(MINUTES.table, 0) * (MINUTE_MS // CHUNK_MS)
-        if any((place, series) in self._dirty for place in self._open.get(series, ()) if place < made):
+        if any(series in dirty for place, dirty in self._dirty.items() if place < made):
             return True
         return any(number == series for _, number in self._amended)
 
@@ -282,7 +304,7 @@ class MetricFile:
             for second, summary in chunk.items():
                 at_ms = place * CHUNK_MS + second * 1000
                 if start_ms <= at_ms < end_ms:
-                    yield at_ms, summary
+                    yield at_ms, Summary(*summary.parts()) if type(summary) is _Grown else summary
 
     def _chunks(self, series: int, first: int, last: int) -> Iterator[tuple[int, Chunk]]:
         in_memory = self._open.get(series, {})

@@ -61,7 +61,8 @@ def summary_of(data: bytes) -> Summary:
 
 def packed_seconds(chunk: Chunk) -> bytes:
     """A chunk of seconds as it is stored."""
-    return msgspec.msgpack.encode({second: _plain(summary) for second, summary in chunk.items()})
+    rows = {second: (s.count, s.total, s.lowest, s.highest, s.buckets) for second, s in chunk.items()}
+    return msgspec.msgpack.encode(rows)
 
 
 def seconds_of(data: bytes) -> Chunk:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 
 from eyrie.domain.metrics import Summary, middle_of
 
@@ -68,12 +67,19 @@ def _quantile(percent: float) -> Statistic:
     def of(summary: Summary) -> float | None:
         if not summary.spread_known:
             return None
-        rank = percent / 100 * summary.count
-        buckets = sorted(summary.buckets.items())
-        passed = accumulate(times for _, times in buckets)
-        for (bucket, _), reached in zip(buckets, passed, strict=True):
-            if reached >= rank - 1e-9:
-                return min(max(middle_of(bucket), summary.lowest), summary.highest)
+        buckets = summary.buckets
+        if percent > 50:  # from above, since what is asked for is mostly near the top
+            above, beyond = 0.0, (1 - percent / 100) * summary.count + 1e-9
+            for bucket in sorted(buckets, reverse=True):
+                above += buckets[bucket]
+                if above > beyond:
+                    return _clamped(summary, bucket)
+            return summary.lowest
+        passed, rank = 0.0, percent / 100 * summary.count - 1e-9
+        for bucket in sorted(buckets):
+            passed += buckets[bucket]
+            if passed >= rank:
+                return _clamped(summary, bucket)
         return summary.highest
 
     return of

@@ -29,6 +29,13 @@ class Metric:
     namespace: str
     name: str
     dimensions: Dimensions = ()
+    _hash: int = field(init=False, repr=False, compare=False, default=0)  # each measurement is looked up by its metric
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.scope, self.namespace, self.name, self.dimensions)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def bucket_of(value: float) -> int:
@@ -81,9 +88,13 @@ class Summary:
         for bucket, times in other.buckets.items():
             buckets[bucket] = buckets.get(bucket, 0.0) + times
 
+    def parts(self) -> tuple[float, float, float, float, dict[int, float]]:
+        """What another one is made of that knows the same and grows apart."""
+        return self.count, self.total, self.lowest, self.highest, self.buckets.copy()
+
     def copy(self) -> Summary:
         """The same, to grow apart."""
-        return Summary(self.count, self.total, self.lowest, self.highest, self.buckets.copy())
+        return Summary(*self.parts())
 
     @property
     def spread_known(self) -> bool:

@@ -10,11 +10,13 @@ import struct
 from datetime import datetime
 from typing import Any
 
-from eyrie.wire.values import Malformed, epoch_seconds, timestamp_of
+from eyrie.wire.values import Malformed, Moment, epoch_seconds, timestamp_of
 
 DEPTH_MAX = 64
 _INDEFINITE = 31
 _BREAK = 0xFF
+_double = struct.Struct(">d").pack
+_seconds = struct.Struct(">HI").pack  # a tag, and an integer of four bytes
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
 _FLOATS = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}
 _SIMPLE = {20: False, 21: True, 22: None, 23: None}
@@ -141,6 +143,28 @@ def _head(out: bytearray, major: int, value: int) -> None:
 
 
 def _write(out: bytearray, value: Any) -> None:
+    kind = type(value)
+    if kind is float and value == value:
+        out += b"\xfb" + _double(value)
+    elif kind is Moment:
+        _write_moment(out, value)
+    elif kind is list and value and all(type(item) is float and item == item for item in value):
+        _head(out, 4, len(value))
+        out += b"\xfb" + b"\xfb".join(map(_double, value))
+    else:
+        _write_any(out, value)
+
+
+def _write_moment(out: bytearray, value: Moment) -> None:
+    whole = int(value) if math.isfinite(value) else 0
+    if whole == float(value) and 1 << 16 <= whole < 1 << 32:  # any time of our days
+        out += _seconds(0xC11A, whole)
+    else:
+        out.append(0xC1)
+        _write_any(out, whole if whole == float(value) else float(value))
+
+
+def _write_any(out: bytearray, value: Any) -> None:
     if value is None or isinstance(value, bool):
         out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
     elif isinstance(value, int):

@@ -12,6 +12,7 @@ from typing import Any
 from eyrie.wire.model import Shape
 from eyrie.wire.values import (
     Malformed,
+    Moment,
     blob_text,
     epoch_seconds,
     float_of,
@@ -136,6 +137,8 @@ def write(shape: Shape, value: Any, binary: bool = False) -> Any:
         return write_structure(shape, value, binary)
     if kind == "list":
         assert shape.element is not None
+        if binary and shape.element.kind in ("float", "double"):
+            return list(map(float, value))  # thousands of them, in metrics
         return [write(shape.element, item, binary) for item in value]
     if kind == "map":
         assert shape.value is not None
@@ -166,7 +169,7 @@ def write_structure(shape: Shape, value: Mapping[str, Any], binary: bool = False
 def _write_timestamp(shape: Shape, value: Any, binary: bool) -> Any:
     if shape.timestamp_format in (None, "unixtimestamp"):
         if binary:
-            return timestamp_of(value, "unixtimestamp")
+            return Moment(value) if type(value) is float else timestamp_of(value, "unixtimestamp")
         seconds = epoch_seconds(value)
         return seconds if math.isfinite(seconds) else 0
     return timestamp_of(value, "unixtimestamp") if binary else show_timestamp(value, shape.timestamp_format or "")

@@ -169,6 +169,12 @@ def _from_epoch(seconds: float) -> datetime:
         raise Malformed("Timestamp out of range") from None
 
 
+class Moment(float):
+    """Seconds since the epoch, known to be a timestamp: what a reply's numbers become for CBOR, without a datetime."""
+
+    __slots__ = ()
+
+
 def epoch_seconds(value: datetime | float) -> float:
     """A timestamp as seconds since the epoch; an int where it has no fraction."""
     if not isinstance(value, datetime):
