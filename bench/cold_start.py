@@ -1,6 +1,6 @@
 """How soon a model answers after the decision to start it.
 
-    python bench/cold_start.py [--rounds 20] [--report]
+    python bench/cold_start.py [--rounds 5] [--report]
 
 An endpoint of one instance; the instance is killed, and a client asks at once: the gateway holds the request until the
 replacement serves. Measured is from the moment at which control decided to start the replacement (the event in the
@@ -145,7 +145,7 @@ def measure(models: list[Model], row: str, count: int, warm: bool) -> dict[str, 
 
 
 def main() -> int:
-    options = frame.arguments(__doc__, rounds=20)
+    options = frame.arguments(__doc__, rounds=5)
     chosen = options.parse_args()
     print(frame.machine(), frame.versions("xgboost-cpu", "scikit-learn"), sep="\n")
     with tempfile.TemporaryDirectory() as folder:

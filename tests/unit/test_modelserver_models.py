@@ -491,3 +491,18 @@ def test_a_pickle_of_a_module_that_is_not_here_names_it(source: Source) -> None:
     (source.model_dir / "model.pkl").write_bytes(b"\x80\x04\x8c\x0blandthatsnt\x8c\x05Model\x93)\x81.")
     with pytest.raises(LoadError, match="needs the module 'landthatsnt'"):
         load(source)
+
+
+def test_arrays_of_a_large_pickle_are_mapped_and_those_of_a_packed_one_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAPPED_BYTES_MIN", 10_000)
+    array = np.arange(5_000, dtype=np.float64)
+    for name, compress, mapped in (("a.joblib", 0, True), ("b.joblib", 3, False)):
+        joblib.dump({"array": array}, tmp_path / name, compress=compress)
+        found = files.read_pickle(tmp_path / name)["array"]
+        assert isinstance(found, np.memmap) is mapped
+        found[0] = 7  # of this process alone
+        assert files.read_pickle(tmp_path / name)["array"][0] == 0
+    joblib.dump({"array": array[:10]}, tmp_path / "small.joblib")
+    assert not isinstance(files.read_pickle(tmp_path / "small.joblib")["array"], np.memmap)

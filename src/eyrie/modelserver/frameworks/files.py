@@ -30,6 +30,7 @@ NOT_MODELS = (
     ".pdf",
     ".png",
 )
+MAPPED_BYTES_MIN = 33_554_432  # a mapped array costs microseconds more a call: not worth it for small ones
 PACKED = (
     b"\x1f\x8b",
     b"BZh",
@@ -94,12 +95,22 @@ def _is_skops(path: Path) -> bool:
 
 
 def read_pickle(path: Path) -> Any:
-    """Through joblib, which reads plain pickles and its own, compressed ones; warnings about versions go to the log."""
+    """Through joblib, which reads plain pickles and its own, compressed ones; warnings about versions go to the log.
+
+    Arrays of a large file that joblib wrote uncompressed are mapped, not read: instances of a host that serve the same
+    file hold them once. Whoever writes to one has the pages that it writes for itself.
+    """
     try:
         import joblib
     except ImportError:
         raise LoadError(missing("joblib", "sklearn")) from None
-    return joblib.load(path)
+    large = path.stat().st_size >= MAPPED_BYTES_MIN and not _is_packed(path)
+    return joblib.load(path, mmap_mode="c" if large else None)
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(PACKED)
 
 
 def read_skops(path: Path, source: Source) -> Any:
