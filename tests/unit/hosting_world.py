@@ -33,9 +33,13 @@ class Recorder:
         self.replies: list[tuple[int, bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.finished = self.aborted = False
+        self.shape = None
 
     def collect(self, limit: int) -> None:
         self.limit = limit
+
+    def remember(self) -> None:
+        """It knows no shapes."""
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         assert not self.replies

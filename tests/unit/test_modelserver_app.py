@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from eyrie.http1.server import Connection
+from eyrie.http1.server import Connection, listen
+from eyrie.http1.unix import listen_unix
 from eyrie.modelserver import opening
 from eyrie.modelserver.app import ModelServer, Phase
 from eyrie.modelserver.servable import INLINE_BYTES_MAX
@@ -34,11 +35,15 @@ class Recorder:
         self.data = body
         self.alive = True
         self.context: Any = None
+        self.shape = None
         self.limit = 0
         self.replies: list[tuple[int, bytes, bytes]] = []
 
     def collect(self, limit: int) -> None:
         self.limit = limit
+
+    def remember(self) -> None:
+        """It knows no shapes."""
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         self.replies.append((status, lines, body))
@@ -183,5 +188,39 @@ def test_pings_and_state_follow_the_phase(tmp_path: Path, unchanged: None) -> No
         again, refused = Recorder(b"", path="/ping", method="GET"), Recorder(b"1")
         await send(server, again, refused)
         assert [again.replies[0][0], refused.replies[0][0]] == [503, 503]
+
+    asyncio.run(run())
+
+
+def test_heads_that_repeat_are_recognised_and_those_that_differ_still_count(tmp_path: Path, unchanged: None) -> None:
+    async def run() -> None:
+        server = await started(tmp_path)
+        path = tmp_path / "s"
+        http = await listen(server, listen_unix(str(path)))
+        reader, writer = await asyncio.open_unix_connection(str(path))
+
+        async def ask(body: bytes, kind: bytes = b"text/csv", accept: bytes = b"application/json") -> bytes:
+            head = b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-type: %b\r\naccept: %b\r\n" % (kind, accept)
+            writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            reply = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in reply.split(b"\r\n") if line.startswith(b"content-length"))
+            return reply[9:12] + b" " + await reader.readexactly(int(length.partition(b":")[2]))
+
+        for _ in range(5):
+            assert await ask(b"21") == b"200 [42.0]"
+            assert await ask(b"1\n20\n") == b"200 [2.0, 40.0]"  # two rows, longer: of the same shape
+        assert len(http.shapes) == 1
+        assert await ask(b"21", accept=b"text/csv") == b"200 42.0\n"
+        assert await ask(b"[[4]]", kind=b"application/json") == b"200 [8.0]"
+        assert (await ask(b"[[4]]", kind=b"image/png")).startswith(b"415 ")
+        assert await ask(b"x") == b'200 ["xx"]'
+        assert (await ask(b"1,2")).startswith(b"400 ")
+        assert (await ask(b"")).startswith(b"400 ")
+        assert await ask(b"21") == b"200 [42.0]"
+        writer.write(b"GET /ping HTTP/1.1\r\nhost: m\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+        await http.close(0)
 
     asyncio.run(run())

@@ -28,8 +28,8 @@ from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.metadata import describe
 from eyrie.modelserver.pace import Pace, PaceError, read_pace
-from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, speaking
-from eyrie.modelserver.servable import Servable
+from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, Fields, speaking
+from eyrie.modelserver.servable import RowServable, Servable
 from eyrie.modelserver.shelf import Shelf
 from eyrie.modelserver.threads import Pools, Workers
 
@@ -85,6 +85,7 @@ class ModelServer:
         self._body_max = environment.BODY_BYTES_DEFAULT
         self._hosted: Hosted | None = None
         self._servable: Servable | None = None
+        self._of_rows = False  # it looks at no header but those of types
         self._compiling: Any = None  # a model's compilation beside the server, where it was asked for
         self._shelf: Shelf | None = None  # of a multi-model container
         self._pace: Pace | None = None  # where control throttles it and no control group does
@@ -154,7 +155,7 @@ class ModelServer:
         """A whole body: an invocation, or a claim."""
         servable = self._servable
         if servable is not None and self._pace is None and connection.target == b"/invocations":
-            servable.invoke(connection, data, connection.fields)
+            servable.invoke(connection, data, self._fields(connection))
         elif self._pace is not None and connection.target.endswith(_INVOCATIONS):
             if not self._pace.take(connection, data):
                 connection.reply(503, TEXT_LINES, b"too many requests wait for CPU time: the instance is throttled")
@@ -167,7 +168,7 @@ class ModelServer:
         """A body whose turn it is."""
         servable = self._servable
         if servable is not None and connection.target == b"/invocations":
-            servable.invoke(connection, data, connection.fields)
+            servable.invoke(connection, data, self._fields(connection))
         elif self._shelf is not None and connection.target.startswith(b"/models"):
             self._shelf.body(connection, data)
         elif connection.target == b"/ping":
@@ -186,6 +187,19 @@ class ModelServer:
             self._pace = Pace(self._loop, self._serve)
         self._pace.set(vcpu_milli)
         connection.reply(200, b"", b"")
+
+    def _fields(self, connection: Connection) -> Fields:
+        """The headers of an invocation. The gateway's are the same every time but for the length, which rows have no
+        use for: a head of theirs is recognised by its shape, and its fields are made once.
+        """
+        shape = connection.shape
+        if shape is None:
+            shape = connection.remember()
+            if shape is not None and shape.derived is None:
+                shape.derived = {name: value for name, value in connection.fields.items() if name != b"content-length"}
+            return connection.fields
+        known: Fields = shape.derived
+        return known if self._of_rows else connection.fields
 
     def too_large(self, connection: Connection) -> None:
         """The body passed its limit."""
@@ -306,6 +320,7 @@ class ModelServer:
         self._hosted = hosted
         self._body_max = opening.body_bytes_max(hosted.claim)
         self._servable = opening.open_containers(hosted, self._loop)
+        self._of_rows = isinstance(self._servable, RowServable)
         self._shelf = self._servable if isinstance(self._servable, Shelf) else None
         self._loaded_ms = loaded_ms
         gc.collect()
