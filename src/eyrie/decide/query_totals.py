@@ -93,10 +93,12 @@ class Numbers:
             return
         self._count += 1
         self._total += known
-        if self._lowest is None or known < number(self._lowest):  # type: ignore[operator]
+        if self._lowest is None or known < self._lowest:
             self._lowest = value if isinstance(value, int) else known
-        if self._highest is None or known > number(self._highest):  # type: ignore[operator]
+        if self._highest is None or known > self._highest:
             self._highest = value if isinstance(value, int) else known
+        if self._what != "stddev":
+            return
         step = known - self._mean
         self._mean += step / self._count
         self._squares += step * (known - self._mean)

@@ -15,6 +15,7 @@ from typing import Any
 DAY_MS = 86_400_000
 JSON_CHARS_MAX = 1_048_576
 _DECODER = json.JSONDecoder()
+_BEGINS_NUMBER = frozenset("0123456789+-. ")
 
 
 class Moment(int):
@@ -42,9 +43,15 @@ class Record:
         """A field, made or discovered; None where there is none."""
         if name in self.found:
             return self.found[name]
-        if name.startswith("@"):
+        if name[:1] == "@":
             return self._system(name)
-        return _plain(_at(self.discovered(), name))
+        document = self.shown_json
+        if document is None:
+            document = self.discovered()
+        value = document.get(name)
+        if value is None and "." in name:
+            value = _at(document, name)
+        return _plain(value) if type(value) in (dict, list) else value
 
     def _system(self, name: str) -> Any:
         match name:
@@ -139,7 +146,12 @@ def moment_text(at_ms: int) -> str:
 
 def number(value: Any) -> float | None:
     """A value as a number, None where it is none."""
+    kind = type(value)
+    if kind is int or kind is float:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, str):
+        if value[:1] not in _BEGINS_NUMBER:
+            return None
         try:
             read = float(value)
         except ValueError:
