@@ -54,6 +54,7 @@ BENCHMARKS = (
     Benchmark("scaling_decisions.py", 60, "scaling decisions a second a core", 1),
     Benchmark("metrics_ingest.py", 60, "metric ingestion against 100,000 points/s", 1),
     Benchmark("metric_queries.py", 60, "GetMetricData of 100 series over a day against 200 ms", 1, at_most=True),
+    Benchmark("log_queries.py", 60, "log events put against 50,000 a second", 1),
     Benchmark("cold_start.py", 180, "cold start", 100, at_most=True),
 )
 
