@@ -80,7 +80,7 @@ def main() -> int:
         rates,
         [WANTED] * len(rates),
         GOAL,
-        detail=f"{statistics.median(rates):,.0f} points/s into the file, {SERIES:,} series, {cpu_us:.1f} us of CPU a point",
+        detail=f"{statistics.median(rates):,.0f} points/s into the file, {SERIES:,} series, {cpu_us:.1f} us of CPU",
     )
     return frame.finish([ratio], chosen.report)
 

@@ -23,6 +23,7 @@ OLDEST_MS = 14 * 24 * HOUR_MS  # of a measurement that is taken in
 FUTURE_MS = 2 * HOUR_MS
 DATA_MAX = 1_000  # metrics a PutMetricData
 VALUES_MAX = 150
+VALUE_MAX = 2.0**360
 STATISTICS_POINTS_MAX = 1_440  # in one reply of GetMetricStatistics
 POINTS_MAX = 100_800  # in one reply of GetMetricData
 LIST_MAX = 500
@@ -72,6 +73,7 @@ def put_metric_data(context: Context, params: Params) -> dict[str, Any]:
 
 
 def _measured(context: Context, namespace: str, place: str, datum: Params) -> Measured:
+    _check_dimensions(place, datum.get("Dimensions", ()))
     pairs = sorted((d["Name"], d["Value"]) for d in datum.get("Dimensions", ()))
     if len({name for name, _ in pairs}) < len(pairs):
         raise invalid(f"No two dimensions of {place} may have the same name.")
@@ -85,6 +87,23 @@ def _measured(context: Context, namespace: str, place: str, datum: Params) -> Me
     return Measured(metric, at_ms, _summary(place, datum), datum.get("Unit", "None"))
 
 
+def _check_dimensions(place: str, dimensions: Sequence[Params]) -> None:
+    """What the service's model does not say: ASCII, something besides blanks, and no colon at a name's beginning."""
+    for number, dimension in enumerate(dimensions, 1):
+        for part in ("Name", "Value"):
+            text = dimension[part]
+            if not text.isascii() or not text.strip() or (part == "Name" and text.startswith(":")):
+                where = f"{place}.Dimensions.member.{number}.{part}"
+                rule = "ASCII, not blank, and a name must not begin with a colon"
+                raise invalid(f"The value {text[:64]!r} for parameter {where} is invalid: it must be {rule}.")
+
+
+def _check_values(place: str, values: Sequence[float]) -> None:
+    for value in values:
+        if not abs(value) <= VALUE_MAX:  # NaN too
+            raise invalid(f"The value {value} for parameter {place} is invalid: it must be from -2^360 to 2^360.")
+
+
 def _summary(place: str, datum: Params) -> Summary:
     given = [name for name in ("Value", "Values", "StatisticValues") if name in datum]
     if len(given) != 1:
@@ -92,6 +111,8 @@ def _summary(place: str, datum: Params) -> Summary:
     try:
         if "StatisticValues" in datum:
             four = datum["StatisticValues"]
+            for name in ("SampleCount", "Sum", "Minimum", "Maximum"):
+                _check_values(f"{place}.StatisticValues.{name}", [four[name]])
             return told(four["SampleCount"], four["Sum"], four["Minimum"], four["Maximum"])
         return _of_values(place, datum)
     except ValueError as error:
@@ -105,6 +126,10 @@ def _of_values(place: str, datum: Params) -> Summary:
         raise invalid(f"{place}.Values must have 1 to {VALUES_MAX} members.")
     if len(counts) != len(values):
         raise combination(f"{place}.Counts must have as many members as {place}.Values.")
+    _check_values(f"{place}.Values" if "Values" in datum else f"{place}.Value", values)
+    for count in counts:
+        if not 0 < count <= VALUE_MAX:
+            raise invalid(f"The value {count} for parameter {place}.Counts is invalid: it must be positive.")
     summary = Summary()
     for value, count in zip(values, counts, strict=True):
         summary.add(value, count)

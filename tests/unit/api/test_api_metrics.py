@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
@@ -67,6 +71,38 @@ def test_every_protocol_of_cloudwatch_puts_and_gets(door: Any, cw: Any, protocol
     found = client.get_metric_statistics(Namespace="Shop", MetricName="m", **SPAN, Period=3600, Statistics=["Sum"])
     assert [point["Sum"] for point in found["Datapoints"]] == [3]
     client.close()
+
+
+@pytest.mark.parametrize("protocol", ["query", "json", "smithy-rpc-v2-cbor"])
+def test_large_puts_come_compressed(door: Any, cw: Any, protocol: str) -> None:
+    client = door.client("cloudwatch")
+    client.meta.service_model.metadata["protocol"] = protocol
+    sent: list[Any] = []
+    client.meta.events.register("before-send.cloudwatch", lambda request, **_: sent.append(request.headers))
+    pairs = [{"Name": f"dimension{n}", "Value": "v" * 100} for n in range(30)]
+    data = [{"MetricName": f"m{n}", "Value": float(n), "Timestamp": NOW, "Dimensions": pairs} for n in range(100)]
+    client.put_metric_data(Namespace="Large", MetricData=data)
+    assert sent[0]["Content-Encoding"] in ("gzip", b"gzip")
+    assert len(cw.list_metrics(Namespace="Large")["Metrics"]) == 100
+    client.close()
+
+
+def test_a_form_as_curl_and_old_clients_write_it(door: Any, cw: Any) -> None:
+    form = (
+        "Action=PutMetricData&Version=2010-08-01&Namespace=Shop&MetricData.member.1.MetricName=sold"
+        "&MetricData.member.1.Value=3&MetricData.member.1.Unit=Count&MetricData.member.1.Timestamp=2023-11-14T22%3A13%3A20Z"
+        "&MetricData.member.1.Dimensions.member.1.Name=Shop&MetricData.member.1.Dimensions.member.1.Value=north"
+    )
+    session = botocore.session.get_session()
+    session.set_credentials(door.keys[0].access_key_id, door.keys[0].secret_access_key)
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    request = AWSRequest("POST", door.url, headers, form)
+    SigV4Auth(session.get_credentials(), "monitoring", "us-east-1").add_auth(request)
+    asked = urllib.request.Request(door.url, form.encode(), dict(request.headers))
+    with urllib.request.urlopen(asked, timeout=10) as reply:
+        assert b"<PutMetricDataResponse" in reply.read()
+    (metric,) = cw.list_metrics(Namespace="Shop")["Metrics"]
+    assert metric == {"Namespace": "Shop", "MetricName": "sold", "Dimensions": [{"Name": "Shop", "Value": "north"}]}
 
 
 def test_statistic_sets_merge(cw: Any) -> None:
@@ -186,6 +222,7 @@ def datum(**more: Any) -> dict[str, Any]:
 
 NAMED = {"Namespace": "N", "MetricName": "m"}
 ASKED = {**NAMED, "StartTime": NOW - HOUR, "EndTime": NOW, "Period": 60, "Statistics": ["Sum"]}
+FOUR = {"SampleCount": 1.0, "Sum": 1.0, "Minimum": 1.0, "Maximum": 1.0}
 TWICE = [{"Name": "a", "Value": "b"}] * 2
 VALUE, COMBINATION, MISSING = "InvalidParameterValue", "InvalidParameterCombination", "MissingParameter"
 
@@ -202,7 +239,16 @@ PUTS: list[tuple[dict[str, Any], str, str]] = [
     (datum(Value=1.0, Timestamp=NOW - 400 * HOUR), VALUE, "Timestamp"),
     (datum(Value=1.0, Timestamp=NOW + 3 * HOUR), VALUE, "Timestamp"),
     (datum(Value=1.0, StorageResolution=5), VALUE, "StorageResolution"),
-    (datum(Value=math.nan), VALUE, "nan"),
+    (datum(Value=math.nan), VALUE, "MetricData.member.1.Value"),
+    (datum(Value=-1e200), VALUE, "-2^360"),
+    (datum(Values=[1.0, math.inf]), VALUE, "MetricData.member.1.Values"),
+    (datum(Values=[1.0], Counts=[-1.0]), VALUE, "MetricData.member.1.Counts"),
+    (datum(StatisticValues=FOUR | {"Sum": math.nan}), VALUE, "StatisticValues.Sum"),
+    (datum(StatisticValues=FOUR | {"Minimum": 9.0}), VALUE, "Minimum"),
+    (datum(Value=1.0, Dimensions=[{"Name": ":a", "Value": "b"}]), VALUE, "Dimensions.member.1.Name"),
+    (datum(Value=1.0, Dimensions=[{"Name": "a", "Value": "ä"}]), VALUE, "Dimensions.member.1.Value"),
+    (datum(Value=1.0, Dimensions=[{"Name": "a", "Value": " "}]), VALUE, "Dimensions.member.1.Value"),
+    ({"Namespace": "N", "MetricData": [{"MetricName": "m", "Value": 1.0}] * 1001}, VALUE, "1000"),
     (datum(Value=1.0, Dimensions=TWICE), VALUE, "same"),
     ({"Namespace": "N"}, MISSING, "MetricData"),
     ({**datum(Value=1.0), "Namespace": "AWS/SageMaker"}, VALUE, "AWS/"),
