@@ -39,6 +39,11 @@ COMPOSITE_STEP_MS = 10_000
 AlarmKey = tuple[Scope, str]
 
 
+def _worth_a_line(count: int) -> bool:
+    """Whether to log what happened for the n-th time: of a flood, the first and then few."""
+    return count % 1_000 == 0 or count in (1, 10, 100)
+
+
 @dataclass(slots=True)
 class _Known:
     """An alarm as the last look saw it, or the last evaluation left it."""
@@ -48,6 +53,9 @@ class _Known:
     due_ms: int
     children: frozenset[str] = frozenset()  # names of the alarms that a composite one speaks of
     changed_by: tuple[AlarmKey, ...] = ()  # the alarms whose changes it is to be evaluated for
+
+
+_Work = Callable[[_Known, int, float], Document | None]  # an alarm, the decisions' time, real time in seconds
 
 
 class Alarms:
@@ -77,6 +85,7 @@ class Alarms:
         self._looked_s = 0.0
         self._look_again = True
         self._table: dict[AlarmKey, _Known] = {}
+        self._composites: set[AlarmKey] = set()  # those of the table that may be due when another one changes
         self._evaluating: set[AlarmKey] = set()
         self.counts: Counter[str] = Counter()
 
@@ -131,6 +140,7 @@ class Alarms:
         found = {(document.scope, document.name): document for document in documents}
         for key in [key for key in self._table if key not in found]:
             del self._table[key]
+            self._composites.discard(key)
         for key, document in found.items():
             known = self._table.get(key)
             if known is not None and known.document.created_ms != document.created_ms:
@@ -146,6 +156,7 @@ class Alarms:
             LOG.error("the alarm %s cannot be read: %s", document.name, error)
             return
         self._table[key] = fresh
+        (self._composites.add if alarm.composite else self._composites.discard)(key)
         if known is not None and known.alarm.configured_ms == alarm.configured_ms:
             fresh.due_ms = known.due_ms  # its state was set: that holds until it is evaluated next
         if known is None or known.alarm.state is not alarm.state:
@@ -158,7 +169,10 @@ class Alarms:
                 continue
             if key in self._evaluating:
                 self.counts["late"] += 1
-                LOG.warning("alarm %s: its evaluation is late, one is still under way", known.alarm.name)
+                if _worth_a_line(self.counts["late"]):
+                    LOG.warning(
+                        "alarm %s: late (%d so far), its evaluation waits or is under way", key[1], self.counts["late"]
+                    )
                 known.due_ms = _next_due(known.alarm, now_ms)
                 continue
             self._begin(key, known, now_ms)
@@ -167,8 +181,7 @@ class Alarms:
         known.due_ms = _next_due(known.alarm, now_ms)
         self._evaluating.add(key)
         work = self._evaluate_metric if known.alarm.metric else self._evaluate_composite
-        begun_s = time.monotonic()
-        job = asyncio.get_running_loop().run_in_executor(self._evaluators, self._guarded, work, known, now_ms, begun_s)
+        job = asyncio.get_running_loop().run_in_executor(self._evaluators, self._guarded, work, known)
         job.add_done_callback(partial(self._over, key, known.alarm.state))
 
     def _over(self, key: AlarmKey, before: AlarmState, job: asyncio.Future[Document | None]) -> None:
@@ -185,7 +198,8 @@ class Alarms:
     def _tell_parents(self, changed_key: AlarmKey) -> None:
         """Composite alarms that speak of an alarm are due when it changes."""
         scope, name = changed_key
-        for key, known in self._table.items():
+        for key in self._composites:
+            known = self._table[key]
             rule = known.alarm.composite
             suppressed_by = rule is not None and alarm_table.name_of(rule.suppressor) == name
             if key[0] == scope and (name in known.children or suppressed_by):
@@ -193,13 +207,13 @@ class Alarms:
         self._stirred.set()
 
     # ----------------------------------------------------------------------------------------- on an evaluator's thread
-    def _guarded(
-        self, work: Callable[[_Known, int, float], Document | None], known: _Known, now_ms: int, begun_s: float
-    ) -> Document | None:
-        """One evaluation; the alarm's document where it was changed."""
+    def _guarded(self, work: _Work, known: _Known) -> Document | None:
+        """One evaluation; the alarm's document where it was changed. Its time is when it begins, not when it was due:
+        many that are due at once wait for each other.
+        """
         self.counts["evaluated"] += 1
         try:
-            return work(known, now_ms, begun_s)
+            return work(known, self._clock.now_ms(), time.monotonic())
         except Conflict:
             self.wake()  # the API changed it meanwhile: it is looked at again
         except Exception:  # the boundary of an evaluation: the alarm is due again in a while
@@ -213,7 +227,8 @@ class Alarms:
         if took_s <= self._deadline_s:
             return False
         self.counts["overdue"] += 1
-        LOG.warning("alarm %s: an evaluation took %.1f s and is thrown away", alarm.name, took_s)
+        if _worth_a_line(self.counts["overdue"]):
+            LOG.warning("alarm %s: an evaluation took %.1f s and is thrown away", alarm.name, took_s)
         return True
 
     def _evaluate_metric(self, known: _Known, now_ms: int, begun_s: float) -> Document | None:
@@ -263,7 +278,8 @@ class Alarms:
         """The alarm whose change is to be named as the reason: one in ALARM, where the composite one goes there."""
         changed_ones = [one.alarm for key in known.changed_by if (one := self._table.get(key)) is not None]
         alike = [alarm for alarm in changed_ones if alarm.state is state]
-        return (alike or changed_ones or [None])[-1]
+        found = alike or changed_ones
+        return found[-1] if found else None
 
     def _held_back(self, after: Alarm, before: Alarm, rule: CompositeRule, now_ms: int) -> Alarm:
         """The alarm with its suppression of now, and what it still owes."""

@@ -17,6 +17,7 @@ from eyrie.control.anomaly_table import detector_document
 from eyrie.control.context import Context, Operation, Params
 from eyrie.control.records import TAGS_KIND, Tag, merge, tags_document
 from eyrie.decide.alarm_rule import RuleError, children_of, in_cycle, parse_rule
+from eyrie.decide.alarms import Evaluation
 from eyrie.domain.alarms import Alarm, AlarmState, CompositeRule, MetricRule
 from eyrie.ports import Commit, Document
 from eyrie.wire.errors import ApiError
@@ -173,6 +174,7 @@ def set_alarm_state(context: Context, params: Params) -> dict[str, Any]:
         return {}
     transitions = Transitions(context.store, context.identity, context.alarm_actions)
     transitions.commit(document, before, after, context.now_ms, act=after.suppression is None)
+    transitions.dispatch(after, Evaluation(state, after.reason, reason_data), changed=True)
     context.wake_alarms()
     context.wake_events()
     return {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +33,9 @@ SENDERS = 12
 SENDING_MAX = 3  # to one address at once
 BACKOFF_FIRST_MS = 1_000
 BACKOFF_MAX_MS = 60_000
-LOOK_PERIOD_S = 1.0
-TICK_S = 0.05
+LOOK_PERIOD_S = 5.0  # for what is new without a wake-up
+TICK_S = 0.2  # while anything is owed
+REST = 10  # times as long as a look took, until the next one: many that wait do not keep the thread busy
 _NAMES = {  # origin: namespace, dimension, metrics of success and failure
     "EventRule": ("AWS/Events", "RuleName", "Invocations", "FailedInvocations"),
     "Topic": ("AWS/SNS", "TopicName", "NumberOfNotificationsDelivered", "NumberOfNotificationsFailed"),
@@ -73,13 +75,18 @@ class Deliveries:
         self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="delivery")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stirred = asyncio.Event()
-        self._known: dict[Key, Document] = {}
+        self._fresh = True  # something is owed that the last look did not see
+        self._look_from_s = 0.0  # no look before
+        self._looked_s = 0.0
+        self._known: dict[Key, Document] = {}  # as the last look saw them, or the last try left them
+        self._ended: set[Key] = set()  # since the look that is under way began
         self._sending: set[Key] = set()
         self._addresses: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()  # done, failed, given_up
 
     def wake(self) -> None:
         """Something new is owed. From any thread."""
+        self._fresh = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stirred.set)
 
@@ -89,23 +96,35 @@ class Deliveries:
         try:
             while True:
                 self._stirred.clear()
-                await self._look()
+                now_s = time.monotonic()
+                if (self._fresh or now_s - self._looked_s >= LOOK_PERIOD_S) and now_s >= self._look_from_s:
+                    await self._look()
                 self._begin()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_PERIOD_S if not self._known else TICK_S * 4):
+                    async with asyncio.timeout(TICK_S if self._known or self._fresh else LOOK_PERIOD_S):
                         await self._stirred.wait()
-                await asyncio.sleep(TICK_S)  # a flood of wake-ups is one look
         finally:
             self._looks.shutdown(wait=False, cancel_futures=True)
             self._senders.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self) -> None:
+        """See what is owed; what came to its end meanwhile is not taken from what an older look saw."""
+        self._fresh, begun_s = False, time.monotonic()
+        self._ended.clear()
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._looks, self._store.scan, KIND)
         except Exception:  # the boundary of a look: the next one may go better
             LOG.exception("a look at the deliveries failed")
-            return
-        self._known = {(document.scope, document.name): document for document in found}
+            found = list(self._known.values())
+        self._looked_s = time.monotonic()
+        self._look_from_s = self._looked_s + REST * (self._looked_s - begun_s)
+        before, self._known = self._known, {}
+        for document in found:
+            key = (document.scope, document.name)
+            known = before.get(key)
+            newer = known is not None and known.version > document.version
+            if key not in self._ended:
+                self._known[key] = known if known is not None and newer else document
 
     def _begin(self) -> None:
         """Send what is due, oldest first."""
@@ -122,50 +141,59 @@ class Deliveries:
             future = asyncio.get_running_loop().run_in_executor(self._senders, self._deliver, document)
             future.add_done_callback(partial(self._over, key, address))
 
-    def _over(self, key: Key, address: str, _: asyncio.Future[None]) -> None:
+    def _over(self, key: Key, address: str, sent: asyncio.Future[Document | None]) -> None:
         self._sending.discard(key)
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
-        self._known.pop(key, None)
+        later = None if sent.cancelled() else sent.result()
+        if later is not None:
+            self._known[key] = later
+        else:
+            self._ended.add(key)
+            self._known.pop(key, None)
         self._stirred.set()
 
     # ------------------------------------------------------------------------------------------ on a sender's thread
-    def _deliver(self, document: Document) -> None:
+    def _deliver(self, document: Document) -> Document | None:
+        """One try; the delivery as it is owed still, or None: it came to its end."""
         try:
-            self._try(document)
+            return self._try(document)
         except Conflict:
             LOG.info("delivery %s was changed meanwhile", document.name)
+            self._fresh = True
         except Exception:  # the boundary of a delivery: it is owed still
             LOG.exception("delivery %s failed", document.name)
+            self._fresh = True
+        return None
 
-    def _try(self, document: Document) -> None:
+    def _try(self, document: Document) -> Document | None:
         owed = msgspec.convert(document.body, Delivery)
         try:
             self._send(owed)
         except Failed as error:
-            self._missed(document, owed, error)
-            return
+            return self._missed(document, owed, error)
         self._store.commit(Commit(deletes=[document]))
         self.counts["done"] += 1
         self._count(owed, 2)
+        return None
 
-    def _missed(self, document: Document, owed: Delivery, error: Failed) -> None:
+    def _missed(self, document: Document, owed: Delivery, error: Failed) -> Document | None:
         now_ms, attempts = self._clock.now_ms(), owed.attempts + 1
         self.counts["failed"] += 1
         next_ms = now_ms + backoff_ms(attempts)
-        over = error.final or attempts >= owed.attempts_max or next_ms > owed.created_ms + owed.age_max_ms
-        if not over:
+        if not (error.final or attempts >= owed.attempts_max or next_ms > owed.created_ms + owed.age_max_ms):
             later = replace(owed, attempts=attempts, next_ms=next_ms)
-            body = msgspec.to_builtins(later)
-            self._store.commit(Commit(puts=[replace(document, body=body, modified_ms=now_ms)]))
-            return
+            put = replace(document, body=msgspec.to_builtins(later), modified_ms=now_ms)
+            self._store.commit(Commit(puts=[put]))
+            return replace(put, version=put.version + 1)
         self.counts["given_up"] += 1
         why = f"{owed.what} to {owed.to}: {error}, after {attempts} tries"
         LOG.warning("%s %s: delivery given up: %s", owed.origin, owed.name, why)
         told = Event(owed.origin, owed.scope, owed.name, now_ms, "delivery given up", why)
         self._store.commit(Commit(deletes=[document], events=[told]))
         self._count(owed, 3)
+        return None
 
     def _count(self, owed: Delivery, outcome: int) -> None:
         """A metric of the rule's or the topic's: `outcome` is its place among _NAMES."""
