@@ -22,7 +22,7 @@ test: setup ## The core tests (under 15 minutes, set-up included)
 	@$(MAKE) --no-print-directory test-unit test-process
 
 test-unit: setup
-	$(PYTEST) -m "not heavy" -n $(WORKERS) tests/unit tests/wire tests/contract tests/test_house.py
+	$(PYTEST) -m "not heavy" -n $(WORKERS) tests/unit tests/wire tests/contract tests/sim tests/test_house.py
 
 test-process: setup
 	$(PYTEST) -m "not heavy" tests/chaos tests/e2e

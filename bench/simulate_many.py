@@ -1,9 +1,9 @@
 """A simulated day of a hundred thousand endpoints under one-minute policies, and of a thousand under one-second ones.
 
-    python bench/simulate_many.py [--endpoints 100000] [--fast 1000] [--part 1.0]
+    python bench/simulate_many.py [--endpoints 100000] [--fast 1000] [--part 0.25]
 
 Every decision is decide/scaling's, as in production. The crowd is split over this machine's cores; time and memory are
-those of the whole. `--part` simulates a part of the day and tells the whole day's time in proportion.
+those of the whole. `--part` is how much of the day is simulated: the time of the whole is told in proportion.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
     options = frame.arguments(__doc__)
     options.add_argument("--endpoints", type=int, default=100_000)
     options.add_argument("--fast", type=int, default=1_000)
-    options.add_argument("--part", type=float, default=1.0, help="of the day that is simulated")
+    options.add_argument("--part", type=float, default=0.25, help="of the day that is simulated; 1 is the whole")
     chosen = options.parse_args()
     part = min(max(chosen.part, 0.01), 1.0)
     ratios = []

@@ -55,6 +55,8 @@ BENCHMARKS = (
     Benchmark("metrics_ingest.py", 60, "metric ingestion against 100,000 points/s", 1),
     Benchmark("metric_queries.py", 60, "GetMetricData of 100 series over a day against 200 ms", 1, at_most=True),
     Benchmark("log_queries.py", 60, "log events put against 50,000 a second", 1),
+    Benchmark("scaling_policies.py", 240, "eyrie:Fast on the frontier of cost and quality", 1),
+    Benchmark("simulate_many.py", 400, "a simulated day of very many endpoints", 15, at_most=True),
     Benchmark("cold_start.py", 180, "cold start", 100, at_most=True),
 )
 
