@@ -7,14 +7,18 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.log_file import LogFile, LogsUnusable, Missing
 from eyrie.control.access_log import events
-from eyrie.domain.logs import LogGroup, Place
+from eyrie.control.log_book import LogBook
+from eyrie.control.log_follower import LogFollower
+from eyrie.domain.logs import LogGroup, MetricFilter, Place
+from eyrie.domain.metrics import Measured
 from eyrie.domain.names import Scope
 from eyrie.gateway.meter import Meter
 
@@ -29,6 +33,23 @@ class Clock:
 
     def now_ms(self) -> int:
         return self.at_ms
+
+
+class NoDocuments:
+    """A store without any endpoint."""
+
+    def get(self, kind: str, scope: Scope, name: str) -> None:
+        return None
+
+
+class Recorder:
+    """Metrics that are only heard."""
+
+    def __init__(self, heard: list[Measured]) -> None:
+        self._heard = heard
+
+    def record(self, measured: Sequence[Measured]) -> None:
+        self._heard.extend(measured)
 
 
 @pytest.fixture
@@ -83,6 +104,7 @@ def test_what_was_deleted_leaves_the_disk(file: LogFile, tmp_path: Path) -> None
 
 _WRITES = """
 import sys, os
+from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.log_file import LogFile
 from eyrie.domain.logs import LogGroup
 from eyrie.domain.names import Scope
@@ -153,3 +175,47 @@ def test_no_requests_are_told_where_none_are_wanted() -> None:
     assert told is not None
     found = list(events(told["endpoints"]["1.r.e"], "gateway-0", 9_000, 9_000))
     assert [stream for stream, _ in found] == ["none/none"]
+
+
+def test_of_what_is_gone_nothing_stays(file: LogFile) -> None:
+    group = LogGroup(SCOPE, "/own/e", 1, retention_days=1)
+    file.append_all(SCOPE, group, {"v/old": [(1, "a")], "v/new": [(500_000 * HOUR - 5, "b")]}, 500_000 * HOUR)
+    file.sweep()
+    file.remove_empty("/own/", 500_000 * HOUR)
+    assert list(file.streams(SCOPE, "/own/e")) == ["v/new", "v/old"]  # something came of late
+    file.remove_empty("/own/", 500_001 * HOUR)
+    assert file.stream_names(SCOPE, "/own/e") == ["v/new"]
+    file.delete_stream(SCOPE, "/own/e", "v/new")
+    file.remove_empty("/own/", 500_001 * HOUR)
+    assert file.group(SCOPE, "/own/e") is None
+    assert file.group(SCOPE, "/g") is not None
+
+
+def test_printed_lines_are_counted_once(tmp_path: Path) -> None:
+    """The follower of metric filters, over a log that an instance goes on writing."""
+    recorded: list[Measured] = []
+    clock, now = Clock(), [1_700_000_000_000]
+    slot = tmp_path / "slots" / "i-1"
+    (slot / "box").mkdir(parents=True)
+    endpoint = {"account": SCOPE.account, "region": SCOPE.region, "name": "e"}
+    (slot / "spec.json").write_text(json.dumps({"instance_id": "i-1", "endpoint": endpoint, "variant": "v"}))
+    made = LogFile(tmp_path / "logs.db", clock, 10_000)
+    book = LogBook(made, InstanceLogs(tmp_path), NoDocuments(), Recorder(recorded))  # type: ignore[arg-type]
+    group = LogGroup(SCOPE, "/aws/sagemaker/Endpoints/e", 1)
+    made.put_group(group)
+    transformation = {"metricName": "M", "metricNamespace": "N", "metricValue": "1"}
+    made.put_filter(SCOPE, MetricFilter(group.name, "f", "ERROR", (transformation,), 1))
+    follower = LogFollower(book, clock, lambda: now[0])
+    with open(slot / "box" / "log", "a") as log:
+        for n in range(12):
+            log.write(f"2023-11-14T22:13:{20 + n:02d}.500Z ERROR {n}\n2023-11-14T22:13:{20 + n:02d}.500Z fine\n")
+            log.flush()
+            os.utime(slot / "box" / "log", ns=(now[0] * 1_000_000, now[0] * 1_000_000))
+            follower.look()
+            now[0] += 1_000
+    now[0] += 5_000
+    os.utime(slot / "box" / "log", ns=(now[0] * 1_000_000, now[0] * 1_000_000))
+    follower.look()
+    follower.look()
+    made.close()
+    assert sum(measured.summary.count for measured in recorded) == 12

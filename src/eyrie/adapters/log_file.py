@@ -94,6 +94,19 @@ class LogFile:
             found = rows.find_group(db, scope, name)
             return rows.streams(db, found[0]) if found else {}
 
+    def stream_names(self, scope: Scope, name: str) -> list[str]:
+        """The names of a group's streams, and nothing else of them."""
+        with self._reading() as db:
+            found = rows.find_group(db, scope, name)
+            return rows.stream_names(db, found[0]) if found else []
+
+    def remove_empty(self, prefix: str, before_ms: int) -> None:
+        """Remove streams of groups whose names begin so, where all they had has expired and nothing came since; and
+        those groups themselves, once they have neither streams nor filters.
+        """
+        with self._writing() as db:
+            rows.remove_empty(db, prefix, before_ms)
+
     def create_stream(self, scope: Scope, group: str, name: str, now_ms: int) -> bool:
         """Make a stream; False where it is there already. Raises Missing."""
         with self._writing() as db:

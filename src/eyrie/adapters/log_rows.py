@@ -117,6 +117,26 @@ def streams(db: sqlite3.Connection, group: int) -> dict[str, LogStream]:
     return {row[0]: LogStream(row[0], row[1], row[2], row[3], row[4], int(row[5])) for row in rows}
 
 
+def stream_names(db: sqlite3.Connection, group: int) -> list[str]:
+    """The names of a group's streams."""
+    return [name for (name,) in db.execute("SELECT name FROM streams WHERE group_id = ?", (group,))]
+
+
+def remove_empty(db: sqlite3.Connection, prefix: str, before_ms: int) -> None:
+    """Remove streams without events that nothing was put into since, and groups of which nothing is left."""
+    ours = "SELECT id FROM groups WHERE substr(name, 1, ?) = ?"
+    db.execute(
+        f"DELETE FROM streams WHERE group_id IN ({ours}) AND ingested_ms < ? AND created_ms < ? "
+        "AND id NOT IN (SELECT stream FROM hours)",
+        (len(prefix), prefix, before_ms, before_ms),
+    )
+    db.execute(
+        f"DELETE FROM groups WHERE id IN ({ours}) AND created_ms < ? "
+        "AND id NOT IN (SELECT group_id FROM streams) AND id NOT IN (SELECT group_id FROM filters)",
+        (len(prefix), prefix, before_ms),
+    )
+
+
 def append(
     db: sqlite3.Connection, stream: int, events: Sequence[tuple[int, str]], now_ms: int, sizes: dict[int, int]
 ) -> None:

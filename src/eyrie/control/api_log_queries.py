@@ -180,6 +180,8 @@ def get_log_record(context: Context, params: Params) -> dict[str, Any]:
     if not isinstance(read, list) or [type(part) for part in read] != [str, str, int, int]:
         raise invalid("The specified logRecordPointer is invalid.")
     group_text, stream, at_ms, ordinal = read
+    if not (0 <= at_ms < 1 << 62 and 0 <= ordinal < 1 << 62):
+        raise invalid("The specified logRecordPointer is invalid.")
     group = group_called(context, group_text)
     entries = context.logs.read(group, stream, context.now_ms, (at_ms, at_ms + 1), Place(at_ms, ordinal - 1), page=1)
     entry = next((e for e in entries if e.ordinal == ordinal), None)

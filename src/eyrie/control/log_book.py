@@ -82,7 +82,7 @@ class LogBook:
 
     def names(self, group: LogGroup) -> list[str]:
         """The names of its streams, and nothing else of them."""
-        return sorted({*self.file.streams(group.scope, group.name), *(s.name for s in self._printed(group))})
+        return sorted({*self.file.stream_names(group.scope, group.name), *self.printed_names(group)})
 
     def printed_names(self, group: LogGroup) -> list[str]:
         """The streams that instances write."""
@@ -105,7 +105,7 @@ class LogBook:
         """The events of a stream with times from `span[0]` to before `span[1]`, beyond a place; oldest first, or newest
         first. What is past its retention is not among them, even where a file has it still.
         """
-        span = (max(span[0], group.shown_from_ms(now_ms)), span[1])
+        span = (min(max(span[0], group.shown_from_ms(now_ms)), ALWAYS[1]), min(span[1], ALWAYS[1]))
         printed = next((s for s in self._printed(group) if s.name == stream), None)
         if printed is None:
             return self.file.read(group.scope, group.name, stream, span, after, forward, page)

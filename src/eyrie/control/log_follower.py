@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from eyrie.control.access_log import PREFIX as ACCESS
 from eyrie.control.log_book import LogBook, endpoint_of
 from eyrie.domain.logs import LogGroup, MetricFilter
 from eyrie.domain.names import Scope
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
 _EXPIRE_EVERY_MS = 60_000
+_EMPTY_FOR_MS = 3_600_000
 _LATE_MS = 1_000  # lines of the last moment are left for the next look: their file may not have them all yet
 Known = tuple[Scope, str, str]  # a stream of a group
 
@@ -71,7 +73,10 @@ class LogFollower:
         return seen
 
     def _expire(self, now_ms: int) -> None:
-        """Remove the files of gone instances that are past the retention of their group."""
+        """Remove the files of gone instances that are past the retention of their group; and of the access records of
+        what is gone, the empty streams and groups.
+        """
+        self._book.file.remove_empty(ACCESS, now_ms - _EMPTY_FOR_MS)
         for key in self._book.instances.endpoints():
             group = self._book.file.group(key.scope, f"/aws/sagemaker/Endpoints/{key.name}")
             if group is not None and group.shown_from_ms(now_ms):

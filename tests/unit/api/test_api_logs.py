@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from eyrie.decide.log_pattern import UnreadablePattern, parse_pattern
+from eyrie.domain.names import Scope
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 BASE_MS = 1_700_000_000_000
@@ -285,3 +286,51 @@ def test_brackets_mean_nothing_where_there_is_one_container(logs: Any, door: Any
     live(door.data, "i-1", SAID)
     read = logs.get_log_events(logGroupName=GROUP, logStreamName="AllTraffic/i-1")
     assert "[score] warm" in texts(read)
+
+
+def test_an_endpoints_group_has_retention_and_can_be_emptied(logs: Any, door: Any, deployed: Any) -> None:
+    deployed("e")
+    live(door.data, "i-1", lines((-2 * 86_400_000, "old"), (0, "new")))
+    gone(door.data, "i-0", lines((-86_400_000, "gone")))
+
+    def found() -> list[str]:
+        return texts(logs.filter_log_events(logGroupName=GROUP))
+
+    assert found() == ["old", "gone", "new"]
+    logs.put_retention_policy(logGroupName=GROUP, retentionInDays=1)
+    assert found() == ["gone", "new"]
+    logs.delete_retention_policy(logGroupName=GROUP)
+    logs.delete_log_group(logGroupName=GROUP)
+    assert found() == ["new"]  # of this very millisecond; what was before is hidden, or removed
+    door.clock.at_ms += 1
+    logs.delete_log_group(logGroupName=GROUP)
+    assert found() == []
+    assert not (door.data / "logs" / "endpoints" / "123456789012.us-east-1.e").exists()
+    assert logs.describe_log_groups(logGroupNamePrefix=GROUP)["logGroups"][0]["logGroupName"] == GROUP
+    door.app._with.logs.file.delete_group(Scope(), GROUP)
+
+
+def test_users_may_add_streams_to_an_endpoints_group_but_not_write_in_an_instances(
+    logs: Any, door: Any, refused: Any
+) -> None:
+    live(door.data, "i-1", lines((0, "printed")))
+    logs.create_log_stream(logGroupName=GROUP, logStreamName="mine")
+    event = {"timestamp": BASE_MS, "message": "put"}
+    logs.put_log_events(logGroupName=GROUP, logStreamName="mine", logEvents=[event])
+    assert texts(logs.filter_log_events(logGroupName=GROUP)) == ["printed", "put"]
+    own = {"logGroupName": GROUP, "logStreamName": "AllTraffic/i-1"}
+    assert "instance's own" in refused(logs.put_log_events, **own, logEvents=[event])[1]
+    assert "instance's own" in refused(logs.delete_log_stream, **own)[1]
+    assert refused(logs.create_log_stream, **own)[0] == "ResourceAlreadyExistsException"
+    logs.delete_log_stream(logGroupName=GROUP, logStreamName="mine")
+    door.app._with.logs.file.delete_group(Scope(), GROUP)
+
+
+def test_numbers_beyond_any_time_are_no_defect(logs: Any, door: Any) -> None:
+    live(door.data, "i-1", lines((0, "x")))
+    far = 2**62 + 1
+    assert texts(logs.filter_log_events(logGroupName=GROUP, startTime=0, endTime=2**63 - 1)) == ["x"]
+    assert logs.filter_log_events(logGroupName=GROUP, startTime=far)["events"] == []
+    stream = {"logGroupName": GROUP, "logStreamName": "AllTraffic/i-1"}
+    assert logs.get_log_events(**stream, startTime=far, endTime=far)["events"] == []
+    assert logs.get_log_events(**stream, nextToken=f"f/{2**63 - 1}:0")["events"] == []
