@@ -211,12 +211,12 @@ class ProcessCompute:
     # --- bringing up ------------------------------------------------------------------------------------------------
 
     def _bring_up(self, spec: InstanceSpec) -> None:
-        image = self._containers.image_of(spec)
+        image, guests = self._containers.image_of(spec), self._containers.guests_of(spec)
         parts = self._parts(spec)
         need = warmth.need_of(kinds_seen.contents_of(spec, parts.get), self._installed)
-        claimed = None if image else self._pool.take(need)
+        claimed = None if image or guests else self._pool.take(need)
         try:
-            slot, warm = claimed or (self._maker.make(PLAIN if image else need.kind), False)
+            slot, warm = claimed or (self._maker.make(PLAIN if image or guests else need.kind), False)
         except LaunchFailed as fault:
             raise StartRefused(str(fault)) from fault
         try:
@@ -225,6 +225,8 @@ class ProcessCompute:
             known = self._occupy(slot, spec, parts, need.kind)
             if image is not None:
                 self._containers.start(slot, spec, image)
+            elif guests:
+                self._containers.start_beside(slot, spec, guests)
             elif claimed is None:
                 self._pool.claims(slot, need.kind, How.MISSED)
                 self._maker.start(slot)

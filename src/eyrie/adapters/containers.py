@@ -6,16 +6,20 @@ engine (`compute_docker`). Either way a slot's lock is held by a process of ours
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
+from eyrie.adapters import launch_guests
 from eyrie.adapters.image_store import ENGINE, ImageStore, StoredImage
 from eyrie.adapters.launch import LaunchFailed
 from eyrie.adapters.launch_container import ContainerLauncher
+from eyrie.adapters.launch_guests import Guest
+from eyrie.adapters.placing import container_folders
 from eyrie.adapters.slots import Slot, SlotRecord
-from eyrie.domain.fleet import InstanceSpec
+from eyrie.domain.fleet import ContainerSpec, InstanceSpec
 from eyrie.ports import StartRefused
 
 
@@ -43,21 +47,37 @@ class Containers:
     why_no_engine: str  # for people
 
     def image_of(self, spec: InstanceSpec) -> StoredImage | None:
-        """The image of a specification; None: it runs our model server. Raises StartRefused."""
-        if not spec.foreign:
+        """The image of a specification that is one container of the user's own; None: our model server runs in it.
+        Raises StartRefused.
+        """
+        if not spec.contained:
             return None
-        if len(spec.containers) > 1:
-            raise StartRefused("a container of your own cannot be part of a pipeline or be invoked directly yet")
-        digest = str(spec.containers[0].image_digest)
-        image = self.images.find(digest)
+        image = self._find(spec.containers[0])
+        if image.kind == ENGINE and self.engine is None:
+            raise _cannot(spec.containers[0], f"it needs a container engine, and there is none: {self.why_no_engine}")
+        return image
+
+    def guests_of(self, spec: InstanceSpec) -> tuple[Guest, ...]:
+        """The containers of the user's own among several of a specification. Raises StartRefused."""
+        if spec.contained:
+            return ()
+        given = zip(spec.containers, container_folders(spec), strict=True)
+        guests = tuple(Guest(one, self._find(one), folder) for one, folder in given if one.foreign)
+        for guest in guests:
+            if guest.image.kind == ENGINE:
+                raise _cannot(guest.container, "an image of a container engine runs alone in its instances")
+        return guests
+
+    def _find(self, container: ContainerSpec) -> StoredImage:
+        """A container's image, which can run here unless it is an engine's. Raises StartRefused."""
+        image = self.images.find(str(container.image_digest))
         if image is None:
-            raise StartRefused(f"the image sha256:{digest} ({spec.containers[0].image}) is not on this host any more")
-        if image.kind == ENGINE:
-            refused = None if self.engine else f"it needs a container engine, and there is none: {self.why_no_engine}"
-        else:
-            refused = self.launcher.refusal(image)
+            raise StartRefused(
+                f"the image sha256:{container.image_digest} ({container.image}) is not on this host any more"
+            )
+        refused = None if image.kind == ENGINE else self.launcher.refusal(image)
         if refused:
-            raise StartRefused(f"the image {spec.containers[0].image} cannot run here: {refused}")
+            raise _cannot(container, refused)
         return image
 
     @property
@@ -75,6 +95,15 @@ class Containers:
             self.engine.start(slot, record, spec, image)
         else:
             self.launcher.start(slot, record, spec, image)
+
+    def start_beside(self, slot: Slot, spec: InstanceSpec, guests: Sequence[Guest]) -> None:
+        """Start our model server with these containers beside it, in a slot that was made for them. Raises
+        LaunchFailed, OSError.
+        """
+        record = slot.record()
+        if record is None:
+            raise LaunchFailed(f"slot {slot.slot_id} has no record")
+        launch_guests.start(self.launcher, slot, record, spec, guests)
 
     def mark(self, slot: Slot, image: StoredImage) -> None:
         """Note in a slot that is not started yet what will keep its container apart. Raises LaunchFailed, OSError."""
@@ -94,3 +123,7 @@ class Containers:
         """Remove containers of an engine's whose slots are no more."""
         if self.engine is not None:
             self.engine.sweep()
+
+
+def _cannot(container: ContainerSpec, why: str) -> StartRefused:
+    return StartRefused(f"the image {container.image} cannot run here: {why}")

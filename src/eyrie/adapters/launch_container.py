@@ -64,7 +64,7 @@ class ContainerLauncher:
         """Why this image cannot run on this host, or None."""
         if image.kind == ROOTFS and self.isolation.kind != sandbox.BUBBLEWRAP:
             return f"a root file system needs the sandbox of bubblewrap, which is not had: {self.isolation.detail}"
-        if image.kind == FOLDER and self._sandboxed and sandbox.hidden_paths(self.server.runtime, self.data):
+        if image.kind == FOLDER and self.sandboxed and sandbox.hidden_paths(self.server.runtime, self.data):
             return f"the data directory {self.data} lies below what instances see: images in it are out of their reach"
         return None
 
@@ -72,33 +72,37 @@ class ContainerLauncher:
         """Start it; returns in milliseconds, long before it can answer. Raises LaunchFailed, OSError."""
         furnish(slot, record)
         root = self.images.path(image.digest) / "root"
-        ml = sandbox.INNER_ML if self._sandboxed else str(slot.path / "ml")
+        ml = sandbox.INNER_ML if self.sandboxed else str(slot.path / "ml")
         told = {
-            "port": PORT if self._sandboxed else 0,
+            "port": PORT if self.sandboxed else 0,
             "command": [placed(word, root) for word in image.command],
             "environment": environment_of(spec, image, root, ml),
             "workdir": placed(image.workdir, root),
         }
-        words = self._words(sandbox.INNER_BOX if self._sandboxed else str(slot.path / "box"))
+        words = self._words(sandbox.INNER_BOX if self.sandboxed else str(slot.path / "box"))
         if image.kind == ROOTFS:
             told |= {"root": INNER_ROOT, "uid": record.uid}
-        if self._sandboxed:
-            words = self._enclosed(slot, record, image, root, words)
+        if self.sandboxed:
+            enclose = self._sandbox_of_root if image.kind == ROOTFS else self._sandbox_of_folder
+            words = self.enclosed(slot, record, enclose(slot, record, root), words)
+        self.leave(slot, record, told, words)
+
+    def leave(self, slot: Slot, record: SlotRecord, told: Mapping[str, object], words: list[str]) -> None:
+        """Leave a process behind that reads what it is told on descriptor 5. Raises LaunchFailed."""
         write_told(slot, told)
-        launch(slot, record, _IN_SANDBOX if self._sandboxed else _PLAIN, words)
+        launch(slot, record, _IN_SANDBOX if self.sandboxed else _PLAIN, words)
 
     @property
-    def _sandboxed(self) -> bool:
+    def sandboxed(self) -> bool:
+        """Whether containers run in a sandbox, rather than as plain processes."""
         return self.isolation.kind == sandbox.BUBBLEWRAP
 
     def _words(self, box: str) -> list[str]:
         given = ("--box", box, "--lock-fd", str(LOCK_FD), "--told-fd", str(TOLD_FD))
         return [*CONTAINED, *given, "--log-bytes-max", str(self.log_bytes_max)]
 
-    def _enclosed(self, slot: Slot, record: SlotRecord, image: StoredImage, root: Path, words: list[str]) -> list[str]:
+    def enclosed(self, slot: Slot, record: SlotRecord, box: Sandbox, words: list[str]) -> list[str]:
         """The words inside bubblewrap, whose arguments and filter go into the slot."""
-        enclose = self._sandbox_of_root if image.kind == ROOTFS else self._sandbox_of_folder
-        box = enclose(slot, record, root)
         filtered = self.isolation.seccomp
         if filtered is not None and box.steps_into_root:
             filtered = seccomp.program(allowed=frozenset({"chroot"}))
@@ -112,41 +116,46 @@ class ContainerLauncher:
 
     def _sandbox_of_folder(self, slot: Slot, record: SlotRecord, root: Path) -> Sandbox:
         shown = sandbox.outermost([*self.server.runtime, *shown_to_the_folder(root), root])
-        seen = {str(path): str(path) for path in shown} | self._etc(slot, record, "")
+        seen = {str(path): str(path) for path in shown} | etc_of(slot, record)
         seen[sandbox.INNER_ML] = str(slot.path / "ml")
         return Sandbox(seen, {sandbox.INNER_BOX: str(slot.path / "box")}, uid=record.uid)
 
     def _sandbox_of_root(self, slot: Slot, record: SlotRecord, root: Path) -> Sandbox:
         runtime = self.server.runtime
-        seen = {str(path): str(path) for path in runtime} | self._etc(slot, record, "")
+        seen = {str(path): str(path) for path in runtime} | etc_of(slot, record)
         seen |= {INNER_ROOT: str(root), f"{INNER_ROOT}{sandbox.INNER_ML}": str(slot.path / "ml")}
-        seen |= self._etc(slot, record, INNER_ROOT, root)
+        seen |= etc_of_root(slot, record, INNER_ROOT, root)
         return Sandbox(
             seen,
             {sandbox.INNER_BOX: str(slot.path / "box")},
             sandbox.hidden_paths(runtime, self.data),
             record.uid,
-            mounts=_system_of(root),
+            mounts=system_of(root),
             steps_into_root=True,
         )
 
-    def _etc(self, slot: Slot, record: SlotRecord, above: str, root: Path | None = None) -> dict[str, str]:
-        """Small files of the system with the instance's user in them; in a root file system, beside its own users."""
-        if root is None:
-            return {f"{above}/etc/{name}": str(slot.path / "etc" / name) for name in etc_files(record.uid)}
-        found = {}
-        ours = etc_files(record.uid)
-        for name in mounted_files(root):
-            file = slot.path / "etc" / f"root-{Path(name).name}"
-            theirs = "" if name == "etc/hosts" else read_bounded(root / name).decode(errors="replace")
-            file.write_text(merged(theirs, ours[Path(name).name]))
-            file.chmod(0o644)
-            found[f"{above}/{name}"] = str(file)
-        return found
+
+def etc_of(slot: Slot, record: SlotRecord) -> dict[str, str]:
+    """Small files of the system with the instance's user in them: where they are seen, and where they are."""
+    return {f"/etc/{name}": str(slot.path / "etc" / name) for name in etc_files(record.uid)}
 
 
-def environment_of(spec: InstanceSpec, image: StoredImage, root: Path, ml: str) -> dict[str, str]:
-    """What a container finds in its environment: the image's own, the contract's, and over both what its model says.
+def etc_of_root(slot: Slot, record: SlotRecord, at: str, root: Path) -> dict[str, str]:
+    """The same in a root file system that is seen at `at`: beside its own users."""
+    found = {}
+    ours = etc_files(record.uid)
+    for name in mounted_files(root):
+        file = slot.path / "etc" / f"{at.strip('/').replace('/', '-')}-{Path(name).name}"
+        theirs = "" if name == "etc/hosts" else read_bounded(root / name).decode(errors="replace")
+        file.write_text(merged(theirs, ours[Path(name).name]))
+        file.chmod(0o644)
+        found[f"{at}/{name}"] = str(file)
+    return found
+
+
+def environment_of(spec: InstanceSpec, image: StoredImage, root: Path, ml: str, place: int = 0) -> dict[str, str]:
+    """What the container at `place` finds in its environment: the image's own, the contract's, and over both what its
+    model says.
 
     `ml` is where it sees its /opt/ml, which is elsewhere without a sandbox.
     """
@@ -154,12 +163,12 @@ def environment_of(spec: InstanceSpec, image: StoredImage, root: Path, ml: str) 
     base = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8"}
     if image.kind == FOLDER and (root / "pyvenv.cfg").exists():
         base["VIRTUAL_ENV"] = str(root)
-    return {**base, **image.environment, **contract_of(spec, ml)}
+    return {**base, **image.environment, **contract_of(spec, ml, place)}
 
 
-def contract_of(spec: InstanceSpec, ml: str = sandbox.INNER_ML) -> dict[str, str]:
-    """The variables that a container of a single-container instance is promised, and those of its model."""
-    container, region = spec.containers[0], spec.endpoint.region
+def contract_of(spec: InstanceSpec, ml: str = sandbox.INNER_ML, place: int = 0) -> dict[str, str]:
+    """The variables that a container of an instance is promised, and those of its model."""
+    container, region = spec.containers[place], spec.endpoint.region
     promised = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region, "SM_MODEL_DIR": f"{ml}/model"}
     promised["SAGEMAKER_BASE_DIR"] = ml
     if container.multi_model:
@@ -198,9 +207,9 @@ def merged(theirs: str, ours: str) -> str:
     return "\n".join([*added, *theirs.splitlines()]) + "\n"
 
 
-def _system_of(root: Path) -> tuple[str, ...]:
+def system_of(root: Path, seen_at: str = INNER_ROOT) -> tuple[str, ...]:
     """What a root file system gets from the kernel, and its private memory."""
-    at = f"{INNER_ROOT}/{{}}".format
+    at = f"{seen_at}/{{}}".format
     mounts = ["--proc", at("proc"), "--dev", at("dev")]
     sizes = {"dev/shm": SHM_BYTES_MAX, **dict.fromkeys(writable_places(root), SMALL_TMP_BYTES_MAX)}
     if "tmp" in sizes:

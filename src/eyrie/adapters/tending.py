@@ -85,7 +85,7 @@ class Tending:
 
     def claim(self, slot: Slot, spec: InstanceSpec, now: bool) -> None:
         """Give a slot its instance: at once where it can answer, else as soon as it does; then watch it."""
-        watched = _Watched(slot, spec, claimed=spec.foreign)  # a container of the user's own is told at its start
+        watched = _Watched(slot, spec, claimed=spec.contained)  # a container of the user's own is told at its start
         if now:
             self._try_claim(watched)
         with self._lock:

@@ -12,7 +12,7 @@ from eyrie.control import image_table, images
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
-from eyrie.control.unsupported import CONTAINER, MODEL, OWN_IMAGE_ALONE, refuse_unsupported, unsupported
+from eyrie.control.unsupported import CONTAINER, MODEL, refuse_unsupported, unsupported
 from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
 
@@ -65,8 +65,6 @@ def create_model(context: Context, params: Params) -> dict[str, Any]:
     for container in containers:
         _check_container(context, container)
     _check_together(containers, params.get("InferenceExecutionConfig"))
-    if len(containers) > 1:
-        _check_ours(context, containers)
     return {"ModelArn": put_new(context, "model", NOUN, context.new(KIND, name, without(params, "Tags")), params)}
 
 
@@ -132,13 +130,6 @@ def _check_together(containers: Sequence[Mapping[str, Any]], execution: Mapping[
         raise validation(
             "InferenceExecutionConfig.Mode Direct needs a ContainerHostname for every one of the Containers."
         )
-
-
-def _check_ours(context: Context, containers: Sequence[Mapping[str, Any]]) -> None:
-    """Several containers are one process of our model server's."""
-    for image in (container["Image"] for container in containers):
-        if image_table.resolve(context, image) is not None:
-            raise unsupported(f"The image {image} in one of several Containers", OWN_IMAGE_ALONE)
 
 
 def _check_container(context: Context, container: Mapping[str, Any]) -> None:

@@ -52,11 +52,8 @@ VALUES = {
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
     "InstanceType with accelerators": "this host offers none",
     "ServerlessUpdateConfig": "there are no serverless endpoints yet",
-    "Containers, several, with an image of your own": "a container of your own runs alone in its instances",
+    "Containers, several, with an image of a container engine": "it runs alone in its instances",
 }  # said where these are checked; here for the coverage page
-
-
-OWN_IMAGE_ALONE = "a container of your own runs alone in its instances"
 
 
 def refuse_unsupported(given: Mapping[str, Any], table: Mapping[str, str], where: str = "") -> None:

@@ -90,6 +90,11 @@ class InstanceSpec:
         """It runs an image of the user's own."""
         return any(container.foreign for container in self.containers)
 
+    @property
+    def contained(self) -> bool:
+        """It is one container of the user's own, alone: nothing of ours answers in it, and it takes no claim."""
+        return self.foreign and len(self.containers) == 1
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyrie.http1.server import Connection
 from eyrie.modelserver import environment, hosting, opening
@@ -32,6 +32,9 @@ from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, Fields, speaking
 from eyrie.modelserver.servable import RowServable, Servable
 from eyrie.modelserver.shelf import Shelf
 from eyrie.modelserver.threads import Pools, Workers
+
+if TYPE_CHECKING:
+    from eyrie.modelserver.guests import Guests
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -67,10 +70,11 @@ class ModelServer:
         several: Callable[[Claim], None] | None = None,
         board: Board | None = None,
         number: int = 0,
+        guests: Guests | None = None,
     ) -> None:
         """`exit_with` ends the process: a model that does not load takes its instance with it, as a container would.
         `several` hears a claim for more than one worker in place of loading it; `board` is that of a process of such an
-        instance, `number` the worker's.
+        instance, `number` the worker's; `guests` are containers of the user's own in it.
         """
         self._ml = ml
         self._loop = loop
@@ -79,6 +83,7 @@ class ModelServer:
         self._several = several
         self._board = board
         self._number = number
+        self._guests = guests
         self.phase = Phase.WAITING
         self.claim: Claim | None = None
         self._loaded_ms: int | None = None
@@ -149,6 +154,7 @@ class ModelServer:
         """Whether /ping answers 200: worker 0 answers for the whole instance, every other one for itself."""
         board = self._board
         whole = board is None or self._number > 0 or (board.open and board.all_serving)
+        whole = whole and (self._guests is None or self._guests.well)
         return whole and self.phase is Phase.READY
 
     def body(self, connection: Connection, data: bytes) -> None:
@@ -296,7 +302,7 @@ class ModelServer:
         began = time.monotonic()
 
         def load() -> Hosted:
-            return hosting.load(claim, self._ml, self._pools)
+            return hosting.load(claim, self._ml, self._pools, self._guests.names if self._guests else frozenset())
 
         def loaded(outcome: Any) -> None:
             if isinstance(outcome, BaseException):
@@ -319,7 +325,7 @@ class ModelServer:
             hosting.size_pools(hosted.claim, self._pools, hosted.claim.workers)
         self._hosted = hosted
         self._body_max = opening.body_bytes_max(hosted.claim)
-        self._servable = opening.open_containers(hosted, self._loop)
+        self._servable = opening.open_containers(hosted, self._loop, self._guests.members if self._guests else ())
         self._of_rows = isinstance(self._servable, RowServable)
         self._shelf = self._servable if isinstance(self._servable, Shelf) else None
         self._loaded_ms = loaded_ms
@@ -332,7 +338,8 @@ class ModelServer:
 
     def _compile(self, hosted: Hosted) -> None:
         """Compile the model of an instance that has one, where its container asks for it."""
-        if self._servable is not None and len(hosted.containers) == 1 and environment.COMPILE in hosted.sources[0].env:
+        alone = len(hosted.claim.containers) == len(hosted.containers) == 1
+        if self._servable is not None and alone and environment.COMPILE in hosted.sources[0].env:
             from eyrie.modelserver.compile import at_load  # its libraries are for those who ask
 
             model = hosted.containers[0][1].model

@@ -54,7 +54,7 @@ class Told:
             given = json.loads(file.read(TOLD_BYTES_MAX))
         given["command"] = tuple(given.get("command", ()))
         if given["port"] == 0:
-            given["port"] = _free_port()
+            given["port"] = free_port()
             given["environment"] = {**given["environment"], BIND_TO_PORT: str(given["port"])}
         return Told(**given)
 
@@ -75,8 +75,10 @@ class Running(Protocol):
 class Lines:
     """Turns a stream of bytes into stamped lines of the log."""
 
-    def __init__(self, file: LogFile) -> None:
+    def __init__(self, file: LogFile, mark: str = "") -> None:
+        """`mark` stands before each line: whose it is, where others write too."""
         self._file = file
+        self._mark = mark.encode()
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -88,7 +90,12 @@ class Lines:
         if whole:
             at = stamp(time.time()).encode()
             for line in whole:
-                self._file.write(b"%b %b\n" % (at, line.rstrip(b"\r")))
+                self._file.write(b"%b %b%b\n" % (at, self._mark, line.rstrip(b"\r")))
+
+    def say(self, text: str) -> None:
+        """Write a line of ours beside its own."""
+        self.finish()
+        self._file.write(b"%b %b%b\n" % (stamp(time.time()).encode(), self._mark, text.encode()))
 
     def finish(self) -> None:
         """Write the line that did not end."""
@@ -113,7 +120,11 @@ class Program:
 
     def terminate(self) -> None:
         """SIGTERM."""
-        os.kill(self._pid, signal.SIGTERM)  # not reaped yet, or `ended` would be set: the number is its own
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Any signal, before it has ended: while it is not reaped, the number is its own."""
+        os.kill(self._pid, number)
 
     async def last_words(self) -> None:
         """Until its output has ended."""
@@ -143,7 +154,8 @@ class Program:
             ended.set_result(code if code >= 0 else 128 - code)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback where nobody listens now."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -195,7 +207,7 @@ def _follow(followed: engine.Followed, port: int, status_fd: int | None) -> tupl
     followed.tell(status_fd)
     entered = not followed.network_pid or engine.enter_network(followed.network_pid)
     program.drop_rights()
-    return followed, port if entered else _free_port()  # one where nobody listens: this host's 8080 is another's
+    return followed, port if entered else free_port()  # one where nobody listens: this host's 8080 is another's
 
 
 def _loop(box: Path, port: int, file: LogFile, running: Running) -> int:

@@ -44,7 +44,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """An instance's containers, loaded, in their order."""
+    """An instance's containers, loaded, in their order; without its guests."""
 
     claim: Claim
     containers: tuple[tuple[Container, Loaded], ...]  # none of a multi-model container, whose models come later
@@ -56,38 +56,41 @@ class Hosted:
         return threads_for(self.claim.vcpu_milli, self.claim.workers)
 
 
-def load(claim: Claim, ml: Path, pools: Pools) -> Hosted:
-    """Load every container of a claim. Raises LoadError, or what a framework or user code raises.
+def load(claim: Claim, ml: Path, pools: Pools, guests: frozenset[str] = frozenset()) -> Hosted:
+    """Load every container of a claim but the guests, which are programs of the user's own. Raises LoadError, or what a
+    framework or user code raises.
 
     For several workers nothing here may start a thread: they are forked from the process that has loaded.
     """
-    sets = [environment.variables(claim, container, ml) for container in claim.containers]
-    environment.apply(environment.in_common(sets))
+    containers = [container for container in claim.containers if container.hostname not in guests]
+    sets = [environment.variables(claim, container, ml) for container in containers]
+    if sets:
+        environment.apply(environment.in_common(sets))
     if claim.workers > 1:
         sets = [{**own, **ONE_WORKER} for own in sets]
     else:
         size_pools(claim, pools, 1)
     sources = [
         Source(container.ml(ml), {**os.environ, **own}, container.image)
-        for container, own in zip(claim.containers, sets, strict=True)
+        for container, own in zip(containers, sets, strict=True)
     ]
     if claim.multi_model:
         loader.warm_up(sources[0])
         return Hosted(claim, (), tuple(sources))
-    if len(sources) == 1:
+    if len(claim.containers) == 1:
         environment.extend_path(loader.code_paths(sources[0], loader.script_path(sources[0])))
         return Hosted(claim, ((claim.containers[0], load_model(sources[0])),), tuple(sources))
     requirements.check(
         [
             (container.hostname, source.ml / loader.DEPS)
-            for container, source in zip(claim.containers, sources, strict=True)
+            for container, source in zip(containers, sources, strict=True)
         ]
     )
     loaded = [
         _load_one_of_several(number, container.hostname, source, own)
-        for number, (container, source, own) in enumerate(zip(claim.containers, sources, sets, strict=True))
+        for number, (container, source, own) in enumerate(zip(containers, sources, sets, strict=True))
     ]
-    return Hosted(claim, tuple(zip(claim.containers, loaded, strict=True)), tuple(sources))
+    return Hosted(claim, tuple(zip(containers, loaded, strict=True)), tuple(sources))
 
 
 class Unloadable(Exception):

@@ -13,10 +13,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
@@ -27,6 +27,9 @@ from eyrie.modelserver.environment import Claim
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.log import LogFile
 from eyrie.modelserver.threads import Pools
+
+if TYPE_CHECKING:
+    from eyrie.modelserver.guests import Guest, Guests
 
 log = logging.getLogger("eyrie.modelserver")
 
@@ -43,6 +46,7 @@ class Ground:
     ml: Path
     file: LogFile
     pools: Pools
+    guests: Sequence[Guest] = ()  # containers of the user's own that were started beside
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -69,7 +73,8 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
             ended.set_result(outcome)
 
     _on_signals(lambda: end(0))
-    application = ModelServer(ground.ml, loop, ground.pools, end, several=end)
+    guests = _guests(ground, end)
+    application = ModelServer(ground.ml, loop, ground.pools, end, several=end, guests=guests)
     server = await listen(application, listener.dup(), Limits(idle_ms=600_000))
     log.info("waiting for a model")
     async with _watching(ground.file):
@@ -78,10 +83,25 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
             listener.close()  # while it is open, connections are accepted that nobody will answer
         if outcome == 0:
             await _drain(server)
+            if guests is not None:
+                await guests.stop()
         elif isinstance(outcome, Claim):
             application.let_go()
             await server.close(HAND_OVER_MS)
+    if guests is not None:
+        guests.kill()
     return outcome
+
+
+def _guests(ground: Ground, end: Callable[[int | Claim], None]) -> Guests | None:
+    """The containers of the user's own in this instance, listened to; one that ends, ends it."""
+    if not ground.guests:
+        return None
+    from eyrie.modelserver.guests import Guests  # with what only those need
+
+    guests = Guests(ground.guests, ground.file, end)
+    guests.start()
+    return guests
 
 
 async def hold_off(ground: Ground, claim: Claim, board: Board, listener: socket.socket, wait: Wait) -> News:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from eyrie.modelserver import environment, shelf
 from eyrie.modelserver.environment import Claim
@@ -17,26 +18,33 @@ from eyrie.modelserver.servable import QUEUE_MAX, Ground, Servable
 from eyrie.modelserver.shelf import LOADS_WAITING_MAX, Shelf
 from eyrie.modelserver.threads import Workers
 
+if TYPE_CHECKING:
+    from eyrie.modelserver.guests import Guest
+
 SHELF_THREADS_MIN = 8  # for the user code of many models, each of which runs one request at a time
 
 
-def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Servable:
-    """What answers /invocations, on this loop."""
+def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop, guests: Sequence[Guest] = ()) -> Servable:
+    """What answers /invocations, on this loop; `guests` are containers of the user's own that share the instance."""
     if hosted.claim.multi_model:
         return _open_shelf(hosted, loop)
     models = [loaded.model for _, loaded in hosted.containers]
     ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
-    several = len(models) > 1
-    members = [
-        (container, open_model(loaded, ground, hosted.threads, container.hostname if several else ""))
+    several = len(hosted.claim.containers) > 1
+    opened: dict[str, Servable] = {
+        container.hostname: open_model(loaded, ground, hosted.threads, container.hostname if several else "")
         for container, loaded in hosted.containers
-    ]
-    if len(members) == 1:
-        return members[0][1]
-    limits = {container.hostname: environment.body_bytes_max(container.environment) for container, _ in members}
+    }
+    if not several:
+        return next(iter(opened.values()))
+    if guests:
+        from eyrie.modelserver.loopback import LoopbackServable
+
+        opened |= {guest.hostname: LoopbackServable(guest.hostname, guest.port, loop) for guest in guests}
+    limits = {one.hostname: environment.body_bytes_max(one.environment) for one in hosted.claim.containers}
     if hosted.claim.direct:
-        return Choice({container.hostname: (served, limits[container.hostname]) for container, served in members})
-    return Pipeline([(container.hostname, served) for container, served in members], max(limits.values()))
+        return Choice({name: (opened[name], limit) for name, limit in limits.items()})
+    return Pipeline([(name, opened[name]) for name in limits], max(limits.values()))
 
 
 def _open_shelf(hosted: Hosted, loop: asyncio.AbstractEventLoop) -> Shelf:

@@ -32,6 +32,7 @@ from eyrie.modelserver.threads import Pools, start_single
 
 if TYPE_CHECKING:
     from eyrie.modelserver.environment import Claim
+    from eyrie.modelserver.guests import Guest
     from eyrie.modelserver.hosting import Hosted
     from eyrie.modelserver.loops import Ground
 
@@ -61,6 +62,7 @@ class Options:
     lock_fd: int | None
     imports: tuple[str, ...]
     log_bytes_max: int
+    guests_fd: int | None = None
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -77,9 +79,13 @@ def parse(arguments: Sequence[str]) -> Options:
         "--imports", default=",".join(IMPORTS), help="frameworks to import before waiting, comma-separated"
     )
     parser.add_argument("--log-bytes-max", type=int, default=16_777_216, help="bound of the two log files together")
+    parser.add_argument(
+        "--guests-fd", type=int, help="inherited descriptor with programs of the user's own to start beside, as JSON"
+    )
     given = parser.parse_args(arguments)
     imports = tuple(name.strip() for name in given.imports.split(",") if name.strip())
-    return Options(given.box.absolute(), given.ml.absolute(), given.lock_fd, imports, given.log_bytes_max)
+    box, ml = given.box.absolute(), given.ml.absolute()
+    return Options(box, ml, given.lock_fd, imports, given.log_bytes_max, given.guests_fd)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _leave)  # until the event loop has its own handler
     start_single()
+    try:
+        guests, fault = begin_guests(options.guests_fd), ""
+    except OSError as error:
+        guests, fault = (), str(error)
     file = open_log(options.box, options.log_bytes_max)
+    if fault:
+        log.error("%s", fault)
+        return 1
     if options.lock_fd is not None and not hold_lock(options.lock_fd):
         log.error("the lock of this slot is held by another process")
         return 1
@@ -98,11 +111,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.collect()
     gc.freeze()
     listener = bind(options.box)
-    code = serve(options, listener, file, pools)
+    code = serve(options, listener, file, pools, guests)
     for stream in {sys.stdout, sys.stderr}:
         if isinstance(stream, StampedStream):
             stream.finish()
     return code
+
+
+def begin_guests(fd: int | None) -> tuple[Guest, ...]:
+    """Start the containers of the user's own that share the instance, and become its user. Raises OSError."""
+    if fd is None:
+        return ()
+    from eyrie.modelserver.guests import begin
+
+    return begin(fd)
 
 
 def _leave(signum: int, frame: object) -> None:
@@ -150,11 +172,13 @@ def bind(box: Path, name: str = SOCKET) -> socket.socket:
     return listener
 
 
-def serve(options: Options, listener: socket.socket, file: LogFile, pools: Pools) -> int:
+def serve(
+    options: Options, listener: socket.socket, file: LogFile, pools: Pools, guests: Sequence[Guest] = ()
+) -> int:
     """Wait for a claim and serve, alone or with others; the exit code."""
     from eyrie.modelserver import loops
 
-    ground = loops.Ground(options.ml, file, pools)
+    ground = loops.Ground(options.ml, file, pools, guests)
     outcome = loops.run_loop(loops.serve_slot(ground, listener))
     if isinstance(outcome, int):
         return outcome
