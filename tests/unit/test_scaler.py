@@ -347,3 +347,36 @@ def test_points_are_decided_on_once_whatever_the_cool_down(stage: Stage) -> None
     stage.policy("fast", {**FAST, "TargetValue": 1000.0})
     stage.seconds(200, rate=5.0)
     assert stage.count == 3
+
+
+def test_requests_in_flight_are_the_time_that_they_take(stage: Stage) -> None:
+    in_flight = {**FAST["CustomizedMetricSpecification"], "MetricName": "ConcurrentRequests"}
+    stage.scaled()
+    stage.policy("fast", {"TargetValue": 4.0, "CustomizedMetricSpecification": in_flight})
+
+    def told(name: str, value: float, times: int) -> None:
+        summary = Summary()
+        summary.add(value, times)
+        stage.metrics.record([Measured(Metric(KEY.scope, "AWS/SageMaker", name, DIMENSIONS), stage.clock.ms, summary)])
+
+    def seconds(count: int, requests: int, took_ms: float, busy: int = 0) -> None:
+        for _ in range(count):
+            stage.clock.ms += 1000
+            stage.second += 1
+            stage.requests(requests)
+            if requests:
+                told("ModelLatency", took_ms * 1000, requests)
+            if busy:
+                told("ConcurrentRequestsPerModel", busy, 3)
+            stage.scaler.look(stage.second)
+            stage.rig.ping()
+            stage.rig.settle()
+
+    seconds(70, requests=100, took_ms=30)  # three at once
+    assert stage.count == 1
+    seconds(3, requests=200, took_ms=50)  # ten
+    assert stage.count == 3
+    seconds(5, requests=200, took_ms=50)
+    assert stage.count == 3
+    seconds(70, requests=0, took_ms=0, busy=8)  # long ones that have not ended: 8 in each of three instances
+    assert stage.count == 6

@@ -90,7 +90,7 @@ class DemandSight:
         if not found:
             return busy_s / passed
         newest: Summary = found[max(found)]
-        return max(busy_s / passed, newest.total / newest.count * capacity)
+        return max(busy_s / passed, newest.total / newest.count * min(newest.count, capacity))
 
 
 _MEASURED = ("Invocations", "ModelLatency", "ConcurrentRequestsPerModel")
