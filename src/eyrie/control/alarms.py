@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
+
 from eyrie.control import alarm_table
 from eyrie.control.alarm_actions import Transitions, changed
 from eyrie.control.alarm_data import Bands, TrainingOf, read_range, step_ms
@@ -53,6 +55,7 @@ class _Known:
     due_ms: int
     children: frozenset[str] = frozenset()  # names of the alarms that a composite one speaks of
     changed_by: tuple[AlarmKey, ...] = ()  # the alarms whose changes it is to be evaluated for
+    causes: tuple[AlarmKey, ...] = ()  # likewise, of the evaluation that is under way
 
 
 _Work = Callable[[_Known, int, float], Document | None]  # an alarm, the decisions' time, real time in seconds
@@ -152,7 +155,7 @@ class Alarms:
         try:
             alarm = alarm_table.decode(document)
             fresh = _Known(document, alarm, now_ms, _children(alarm))
-        except (ValueError, RuleError) as error:
+        except (msgspec.ValidationError, RuleError) as error:
             LOG.error("the alarm %s cannot be read: %s", document.name, error)
             return
         self._table[key] = fresh
@@ -168,6 +171,8 @@ class Alarms:
             if known.due_ms > now_ms:
                 continue
             if key in self._evaluating:
+                if known.alarm.composite:
+                    continue  # it may have seen states from before the change: once more, as soon as it is over
                 self.counts["late"] += 1
                 if _worth_a_line(self.counts["late"]):
                     LOG.warning(
@@ -179,6 +184,7 @@ class Alarms:
 
     def _begin(self, key: AlarmKey, known: _Known, now_ms: int) -> None:
         known.due_ms = _next_due(known.alarm, now_ms)
+        known.causes, known.changed_by = known.changed_by, ()
         self._evaluating.add(key)
         work = self._evaluate_metric if known.alarm.metric else self._evaluate_composite
         job = asyncio.get_running_loop().run_in_executor(self._evaluators, self._guarded, work, known)
@@ -265,7 +271,6 @@ class Alarms:
             reason, data = composite_reason(cause) if cause else (f"The rule is {str(true).upper()}", "")
             after = changed(alarm, state, reason, data, now_ms)
         after = self._held_back(after, alarm, rule, now_ms)
-        known.changed_by = ()
         if after == alarm or self._too_late(begun_s, alarm):
             return None
         if state is alarm.state:
@@ -276,7 +281,7 @@ class Alarms:
 
     def _cause(self, known: _Known, state: AlarmState) -> Alarm | None:
         """The alarm whose change is to be named as the reason: one in ALARM, where the composite one goes there."""
-        changed_ones = [one.alarm for key in known.changed_by if (one := self._table.get(key)) is not None]
+        changed_ones = [one.alarm for key in known.causes if (one := self._table.get(key)) is not None]
         alike = [alarm for alarm in changed_ones if alarm.state is state]
         found = alike or changed_ones
         return found[-1] if found else None

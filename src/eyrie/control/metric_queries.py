@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eyrie.control.alarm_data import HISTORY_POINTS_MAX, band_of
 from eyrie.control.metric_search import search
+from eyrie.decide.alarm_bands import HISTORY_MS, train
 from eyrie.decide.metric_grammar import MathError, parse
 from eyrie.decide.metric_math import TimeSeries, Value, evaluate
 from eyrie.decide.statistics import statistic
@@ -87,7 +89,29 @@ class Queries:
             if "Unit" in stat and not self._has_unit(metric, stat["Unit"]):
                 return TimeSeries(metric.name, {}, stat["Period"] * 1000)
             return series_of(self._metrics, metric, stat["Stat"], stat["Period"], self._span)
-        return evaluate(parse(query["Expression"]), self)
+        return self._band(query["Expression"]) or evaluate(parse(query["Expression"]), self)
+
+    def _band(self, expression: str) -> list[TimeSeries] | None:
+        """The bounds of ANOMALY_DETECTION_BAND by the model that alarms have, learnt from what came before the span;
+        None where it is something else, or too little came before.
+        """
+        asked = band_of(expression)
+        query = self._queries.get(asked[0], {}) if asked is not None else {}
+        if asked is None or "MetricStat" not in query:
+            return None
+        series, stat = self.named(asked[0]), query["MetricStat"]
+        if not isinstance(series, TimeSeries):
+            return None
+        period_ms = series.period_ms
+        start_ms = self._span.start_ms - self._span.start_ms % period_ms
+        before = Span(start_ms - min(HISTORY_MS, HISTORY_POINTS_MAX * period_ms), start_ms)
+        metric = metric_of(self._scope, stat["Metric"])
+        band = train(series_of(self._metrics, metric, stat["Stat"], stat["Period"], before).points)
+        if band is None:
+            return None
+        bounds = {at_ms: band.at(at_ms, asked[1]) for at_ms in series.points}
+        upper = TimeSeries("upper", {at_ms: high for at_ms, (_, high) in bounds.items()}, period_ms)
+        return [upper, TimeSeries("lower", {at_ms: low for at_ms, (low, _) in bounds.items()}, period_ms)]
 
     def _has_unit(self, metric: Metric, unit: str) -> bool:
         known = self._metrics.series(self._scope, metric.namespace, metric.name)

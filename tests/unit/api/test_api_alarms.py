@@ -11,6 +11,7 @@ import pytest
 
 from eyrie.control.context import Context
 from eyrie.control.story import story
+from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
 
 HIGH = {
@@ -287,3 +288,31 @@ def test_the_story_of_an_alarm_tells_its_reasons(cw: Any, door: Any) -> None:
         ('ConfigurationUpdate: Alarm "high" created', ""),
         ("StateUpdate: Alarm updated from INSUFFICIENT_DATA to ALARM", "a drill"),
     ]
+
+
+def test_a_band_is_shown_as_alarms_see_it(cw: Any, door: Any) -> None:
+    now_ms, half_hour_ms = door.clock.at_ms, 1_800_000
+    start_ms = now_ms - now_ms % half_hour_ms
+
+    def value(at_ms: int) -> float:
+        return (100.0 if at_ms // 43_200_000 % 2 else 10.0) + at_ms // 300_000 % 3  # a level for each half of a day
+
+    measured = []
+    for at_ms in range(start_ms - 5 * 86_400_000, start_ms + half_hour_ms, 300_000):
+        summary = Summary()
+        summary.add(value(at_ms))
+        measured.append(Measured(Metric(Scope("123456789012", "us-east-1"), "Shop", "Wave"), at_ms, summary))
+    door.app._with.metrics.record(measured)
+    stat = {"Metric": {"Namespace": "Shop", "MetricName": "Wave"}, "Period": 300, "Stat": "Average"}
+    found = cw.get_metric_data(
+        MetricDataQueries=[
+            {"Id": "m1", "MetricStat": stat},
+            {"Id": "band", "Expression": "ANOMALY_DETECTION_BAND(m1, 3)"},
+        ],
+        StartTime=start_ms / 1000,
+        EndTime=start_ms / 1000 + 1_800,
+    )["MetricDataResults"]
+    values, upper, lower = (series["Values"] for series in found)
+    assert len(values) == 6
+    assert all(low < seen < high < low + 30 for low, seen, high in zip(lower, values, upper, strict=True))
+    assert value(start_ms + 43_200_000) > max(upper) or value(start_ms + 43_200_000) < min(lower)
