@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ParamValidationError
 
 from eyrie.control import scaling_table
 from eyrie.domain.scaling import Activity, ActivityStatus, TargetKey
@@ -29,6 +31,7 @@ STEPS = {
         {"MetricIntervalLowerBound": 10.0, "ScalingAdjustment": 2},
     ],
 }
+TRACKED = {"PolicyName": "t", "PolicyType": "TargetTrackingScaling"}
 FAST = {"Namespace": "eyrie:Fast", "MetricName": "RequestRate", "Statistic": "Average"}
 
 
@@ -397,3 +400,72 @@ def test_activities_are_listed_newest_first(door: Any, scaling: Any) -> None:
     assert [activity["ActivityId"] for activity in found] == ["a2", "a1", "a0"]
     found = scaling.describe_scaling_activities(ServiceNamespace="sagemaker", IncludeNotScaledActivities=True)
     assert found["ScalingActivities"][0]["NotScaledReasons"] == [reason]
+
+
+def test_no_configuration_breaks_it(door: Any, scaling: Any) -> None:
+    """Wild values at every place: an answer, or a refusal that says what is wrong."""
+    rng = random.Random(5)
+    client = door.client("application-autoscaling", parameter_validation=False)
+    numbers = (0, -1, 1, 0.5, 10**9, 1e300, 2**31 - 1)
+    words = (
+        "",
+        "x",
+        "eyrie:Fast",
+        "RequestRate",
+        "StableWindowSeconds",
+        "60",
+        "²",
+        "m1",
+        "Sum",
+        "p99.9",
+        "\u0000",
+        "é" * 300,
+    )
+
+    def wild(given: Any) -> Any:
+        if isinstance(given, dict):
+            return {k: wild(v) if rng.random() < 0.4 else v for k, v in given.items() if rng.random() < 0.95}
+        if isinstance(given, list):
+            return [wild(v) for v in given] * rng.choice((0, 1, 1, 2))
+        return rng.choice(numbers if isinstance(given, int | float) else words)
+
+    fast = {**FAST, "Dimensions": [{"Name": "StableWindowSeconds", "Value": "30"}]}
+    tracked = ({"CustomizedMetricSpecification": c} for c in (fast, CUSTOM, {"Metrics": [M1]}))
+    shapes: list[tuple[str, dict[str, Any]]] = [
+        (
+            "put_scaling_policy",
+            {"PolicyName": "p", "PolicyType": "StepScaling", "StepScalingPolicyConfiguration": STEPS},
+        ),
+        *(
+            ("put_scaling_policy", {**TRACKED, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 9.0, **one}})
+            for one in tracked
+        ),
+        ("register_scalable_target", {"MinCapacity": 1, "MaxCapacity": 2, "Tags": {"a": "b"}}),
+        (
+            "put_scheduled_action",
+            {
+                "ScheduledActionName": "s",
+                "Schedule": "cron(0 8 * * ? *)",
+                "Timezone": "UTC",
+                "StartTime": 1_800_000_000,
+                "ScalableTargetAction": {"MinCapacity": 1},
+            },
+        ),
+        ("describe_scaling_policies", {"PolicyNames": ["p"], "MaxResults": 3, "NextToken": "WyIiLCAxXQ=="}),
+    ]
+    answered, broken = 0, list[Any]()
+    for n in range(100):
+        name, shape = shapes[n % len(shapes)]
+        given = {**PLACE, **wild(shape)}
+        if name.startswith("describe"):
+            given = {"ServiceNamespace": "sagemaker", **wild(shape)}
+        try:
+            getattr(client, name)(**given)
+            answered += 1
+        except ClientError as error:
+            broken += [(name, given)] if error.response["ResponseMetadata"]["HTTPStatusCode"] != 400 else []
+        except (ParamValidationError, ValueError, TypeError, AttributeError, RuntimeError):
+            continue  # the client itself cannot write it
+    assert broken == []
+    assert answered > 8
+    client.close()
