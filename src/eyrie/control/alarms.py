@@ -54,8 +54,6 @@ class _Known:
     alarm: Alarm
     due_ms: int
     children: frozenset[str] = frozenset()  # names of the alarms that a composite one speaks of
-    changed_by: tuple[AlarmKey, ...] = ()  # the alarms whose changes it is to be evaluated for
-    causes: tuple[AlarmKey, ...] = ()  # likewise, of the evaluation that is under way
 
 
 _Work = Callable[[_Known, int, float], Document | None]  # an alarm, the decisions' time, real time in seconds
@@ -184,7 +182,6 @@ class Alarms:
 
     def _begin(self, key: AlarmKey, known: _Known, now_ms: int) -> None:
         known.due_ms = _next_due(known.alarm, now_ms)
-        known.causes, known.changed_by = known.changed_by, ()
         self._evaluating.add(key)
         work = self._evaluate_metric if known.alarm.metric else self._evaluate_composite
         job = asyncio.get_running_loop().run_in_executor(self._evaluators, self._guarded, work, known)
@@ -209,7 +206,7 @@ class Alarms:
             rule = known.alarm.composite
             suppressed_by = rule is not None and alarm_table.name_of(rule.suppressor) == name
             if key[0] == scope and (name in known.children or suppressed_by):
-                known.due_ms, known.changed_by = 0, (*known.changed_by, changed_key)
+                known.due_ms = 0
         self._stirred.set()
 
     # ----------------------------------------------------------------------------------------- on an evaluator's thread
@@ -280,11 +277,12 @@ class Alarms:
         return self._transitions.commit(known.document, alarm, after, now_ms, act=after.suppression is None)
 
     def _cause(self, known: _Known, state: AlarmState) -> Alarm | None:
-        """The alarm whose change is to be named as the reason: one in ALARM, where the composite one goes there."""
-        changed_ones = [one.alarm for key in known.causes if (one := self._table.get(key)) is not None]
-        alike = [alarm for alarm in changed_ones if alarm.state is state]
-        found = alike or changed_ones
-        return found[-1] if found else None
+        """The alarm to be named as the reason: that which changed last, of those in ALARM where the composite one goes
+        there.
+        """
+        children = [alarm for name in known.children if (alarm := self._find(known.alarm.scope, name)) is not None]
+        alike = [alarm for alarm in children if alarm.state is state] or children
+        return max(alike, key=lambda alarm: (alarm.transitioned_ms, alarm.name), default=None)
 
     def _held_back(self, after: Alarm, before: Alarm, rule: CompositeRule, now_ms: int) -> Alarm:
         """The alarm with its suppression of now, and what it still owes."""
