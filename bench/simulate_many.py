@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
@@ -27,38 +28,48 @@ RATE = 40.0
 SHARE = 0.7
 
 
-def by_minute(crowd: Crowd, steps: int) -> tuple[Outcome, int]:
-    return minutes(crowd, TargetTracking("aws", SHARE * RATE * 60), steps), peak_kib()
+def by_minute(crowd: Crowd, steps: int) -> tuple[Outcome, int, float]:
+    return minutes(crowd, TargetTracking("aws", SHARE * RATE * 60), steps), peak_kib(), time.process_time()
 
 
-def by_second(crowd: Crowd, steps: int) -> tuple[Outcome, int]:
-    return seconds(crowd, FastTracking("fast", SHARE * RATE), steps), peak_kib()
+def by_second(crowd: Crowd, steps: int) -> tuple[Outcome, int, float]:
+    return seconds(crowd, FastTracking("fast", SHARE * RATE), steps), peak_kib(), time.process_time()
 
 
 def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def crowded(
-    work: Callable[[Crowd, int], tuple[Outcome, int]], endpoints: int, steps: int
-) -> tuple[Outcome, float, int]:
-    """The outcome, the wall time in seconds and the memory of all processes in KiB."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All processes together."""
+
+    outcome: Outcome
+    wall_s: float
+    cpu_s: float
+    kib: int
+
+
+def crowded(work: Callable[[Crowd, int], tuple[Outcome, int, float]], endpoints: int, steps: int) -> Whole:
     cores = len(os.sched_getaffinity(0))
     sizes = [endpoints // cores + (n < endpoints % cores) for n in range(cores)]
+    crowds = [Crowd(size, rate=RATE, seed=n) for n, size in enumerate(sizes) if size]
     began = time.perf_counter()
     with ProcessPoolExecutor(cores) as pool:
-        crowds = [Crowd(size, rate=RATE, seed=n) for n, size in enumerate(sizes) if size]
         found = list(pool.map(work, crowds, [steps] * len(crowds)))
-    return reduce(add, (o for o, _ in found)), time.perf_counter() - began, sum(kib for _, kib in found)
+    wall_s = time.perf_counter() - began
+    return Whole(
+        reduce(add, (o for o, _, _ in found)), wall_s, sum(s for _, _, s in found), sum(k for _, k, _ in found)
+    )
 
 
-def told(name: str, outcome: Outcome, wall_s: float, kib: int) -> str:
-    rate = outcome.decided / wall_s
+def told(name: str, whole: Whole) -> str:
+    outcome = whole.outcome
     return (
         f"{name}: {outcome.endpoints:,} endpoints, {outcome.steps:,} steps, {outcome.endpoints * outcome.steps:,} "
-        f"endpoint-steps, {outcome.decided:,} decisions ({rate:,.0f}/s), {outcome.actions:,} actions, "
+        f"endpoint-steps, {outcome.decided:,} decisions, {outcome.actions:,} actions, "
         f"{outcome.instance_hours:,.0f} instance-hours, {outcome.overloaded_hours:,.1f} overloaded endpoint-hours; "
-        f"{wall_s:.1f} s, {kib / 1024:.0f} MiB"
+        f"{whole.wall_s:.1f} s, {whole.cpu_s:.1f} s of CPU, {whole.kib / 1024:.0f} MiB"
     )
 
 
@@ -74,13 +85,12 @@ def main() -> int:
         ("one-minute policies", by_minute, chosen.endpoints, DAY_MINUTES, GOAL_MINUTES),
         ("one-second policies", by_second, chosen.fast, DAY_MINUTES * 60, GOAL_FAST_MINUTES),
     ):
-        outcome, wall_s, kib = crowded(work, count, round(steps * part))
-        print(told(name, outcome, wall_s, kib), flush=True)
-        whole = wall_s / part / 60
-        estimate = "" if part == 1.0 else f", in proportion from {part:.0%} of it"
-        detail = f"{kib / 1024:.0f} MiB, {outcome.decided / wall_s:,.0f} decisions/s{estimate}"
+        whole = crowded(work, count, round(steps * part))
+        print(told(name, whole), flush=True)
+        estimate = "" if part == 1.0 else f", in proportion from {part:.0%} of the day"
+        cpu = f"{whole.cpu_s / part / 60:.1f} minutes of CPU, {whole.kib / 1024:.0f} MiB"
         title = f"minutes to simulate a day of {count:,} endpoints under {name}"
-        ratios.append(frame.Ratio(title, whole, goal, at_most=True, detail=detail))
+        ratios.append(frame.Ratio(title, whole.wall_s / part / 60, goal, at_most=True, detail=cpu + estimate))
     return frame.finish(ratios, chosen.report)
 
 
