@@ -295,7 +295,7 @@ def put_scheduled_action(context: Context, params: Params) -> dict[str, Any]:
     known = scaling_table.decode(document, Scheduled) if document is not None else None
     if document is None and len(scaling_table.owned(context.store, SCHEDULED, key)) >= SCHEDULED_MAX:
         raise limit_exceeded(f"{key.resource_id} has {SCHEDULED_MAX} scheduled actions, as many as there may be.")
-    action = _scheduled_action(params, known.action if known is not None else None)
+    action = _scheduled_action(params, known.action if known is not None else None, context.now_ms)
     scheduled = Scheduled(key, known.action_id if known is not None else _id(context), action)
     put = scaling_table.put(document, SCHEDULED, key, name, scheduled, context.now_ms)
     if document is not None:  # what it should have done until now was done by its former schedule
@@ -305,7 +305,7 @@ def put_scheduled_action(context: Context, params: Params) -> dict[str, Any]:
     return {}
 
 
-def _scheduled_action(params: Params, known: ScheduledAction | None) -> ScheduledAction:
+def _scheduled_action(params: Params, known: ScheduledAction | None, now_ms: int) -> ScheduledAction:
     was = known.schedule if known is not None else None
     expression = params.get("Schedule", was.expression if was is not None else None)
     if expression is None:
@@ -318,8 +318,11 @@ def _scheduled_action(params: Params, known: ScheduledAction | None) -> Schedule
     )
     try:
         schedules.check(schedule)
+        again_ms = schedules.following(schedule, now_ms, now_ms)
     except schedules.BadSchedule as error:
         raise validation(f"Schedule {expression[:128]!r}, Timezone {schedule.timezone[:64]!r}: {error}.") from None
+    if again_ms is None:
+        raise validation(f"Schedule {expression[:128]!r} with its EndTime lies in the past: it would never be done.")
     given = params.get("ScalableTargetAction")
     if given is None and known is not None:
         return ScheduledAction(known.name, schedule, known.lowest, known.highest)

@@ -359,6 +359,7 @@ def test_scheduled_actions(scaling: Any, refused: Refusal) -> None:
         ({"Schedule": "cron(0 8 * * *)"}, ["cron(0 8 * * *)", "six fields"]),
         ({"Schedule": "rate(5 minute)"}, ["rate(5 minute)", "plural"]),
         ({"Schedule": "tomorrow"}, ["tomorrow"]),
+        ({"Schedule": "at(2020-01-01T00:00:00)"}, ["at(2020-01-01T00:00:00)", "past"]),
         ({"Schedule": None}, ["Schedule"]),
         ({"Timezone": "Mars/Olympus"}, ["Mars/Olympus", "Timezone"]),
         ({"ScalableTargetAction": {}}, ["MinCapacity"]),
