@@ -128,6 +128,8 @@ def test_a_compiled_pipeline_is_deployed_and_answers_like_the_original(eyrie: Re
     done = ended("pipeline")
     assert done["CompilationJobStatus"] == "COMPLETED", done["FailureReason"]
     assert done["ModelArtifacts"]["S3ModelArtifacts"] == "s3://compile/out/model-ml_c5.tar.gz"
+    said = boto3.client("logs").get_log_events(logGroupName="/aws/sagemaker/CompilationJobs", logStreamName="pipeline")
+    assert any(event["message"].endswith("compiling for ml_c5") for event in said["events"]), said["events"]
     assert done["CompilationStartTime"] <= done["CompilationEndTime"]
     made = boto3.client("s3").get_object(Bucket=bucket, Key="out/model-ml_c5.tar.gz")["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eyrie.adapters.slots import read_bounded
-from eyrie.domain.names import EndpointKey
+from eyrie.domain.names import EndpointKey, Scope
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ?(.*)")
 READ_BYTES_MAX = 67_108_864  # of one file; the writer's own bound is lower
@@ -37,7 +37,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """The log of one instance, over its files, oldest file first; of an instance with several containers, the lines of
-    one of them. What the instance itself says is in the first one's.
+    one of them. What the instance itself says is in the first one's. Of a job: without a variant, under the job's name.
     """
 
     variant: str
@@ -50,6 +50,8 @@ class Stream:
     @property
     def name(self) -> str:
         """The stream's name in the logs API, as SageMaker names it."""
+        if not self.variant:
+            return self.instance_id
         return f"{self.variant}/{self.instance_id}" + (f"/{self.container}" if self.container else "")
 
     def own(self, line: Line) -> Line | None:
@@ -77,6 +79,7 @@ class InstanceLogs:
     def __init__(self, data: Path) -> None:
         self._slots = data / "slots"
         self._gone = data / "logs" / "endpoints"
+        self._jobs, self._jobs_gone = data / "jobs", data / "logs" / "jobs"
 
     def endpoints(self) -> set[EndpointKey]:
         """Every endpoint that has a log."""
@@ -89,6 +92,23 @@ class InstanceLogs:
         found = {stream.name: stream for stream in self._archived(key)}
         found.update({stream.name: stream for at, stream in self._living() if at == key})
         return [found[name] for name in sorted(found)]
+
+    def jobs(self, kind: str, scope: Scope) -> list[Stream]:
+        """The logs of jobs of a kind by name: of those under way, and the newest of each name that are over."""
+        start = f"{scope.account}.{scope.region}."
+        gone = (self._jobs_gone / kind).glob(f"{start}*.log")
+        named = {path.stem.removeprefix(start): path for path in gone}
+        found = {name: Stream("", name, (path,), alive=False) for name, path in named.items()}
+        for folder in _folders(self._jobs):
+            if (name := _job(folder / "job.json", kind, scope)) is not None:
+                files = (folder / "start.log", folder / "box" / "log.1", folder / "box" / "log")
+                found[name] = Stream("", name, files, alive=True)
+        return [found[name] for name in sorted(found)]
+
+    def remove_jobs(self, kind: str, scope: Scope) -> None:
+        """Remove the logs of jobs of a kind that are over. For control, whose files they are."""
+        for path in (self._jobs_gone / kind).glob(f"{scope.account}.{scope.region}.*.log"):
+            path.unlink(missing_ok=True)
 
     def lines(self, stream: Stream) -> list[Line]:
         """All lines of a stream, oldest first."""
@@ -186,6 +206,16 @@ def _spec(path: Path) -> _Owner | None:
         containers = tuple(str(container["hostname"]) for container in spec.get("containers", ()))
         return _Owner(key, str(spec["variant"]), str(spec["instance_id"]), containers)
     except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _job(path: Path, kind: str, scope: Scope) -> str | None:
+    """The name of a job, where it is of that kind and scope."""
+    try:
+        told: Any = json.loads(read_bounded(path, SPEC_BYTES_MAX))
+        ours = (told["kind"], told["scope"]) == (kind, [scope.account, scope.region])
+        return str(told["name"]) if ours else None
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -2,7 +2,8 @@
 print (their own files), as groups of streams of events.
 
 The group of an endpoint, `/aws/sagemaker/Endpoints/NAME`, is there as long as the endpoint is or anything that it
-printed. Its settings (retention, filters, tags) and the streams that users add to it are in logs.db, like any group's.
+printed; that of compilation jobs, `/aws/sagemaker/CompilationJobs`, has a stream a job. A group's settings (retention,
+filters, tags) and the streams that users add to it are in logs.db, like any group's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from eyrie.ports import Metrics, MetricsFull, Store
 log = logging.getLogger(__name__)
 
 ENDPOINTS = "/aws/sagemaker/Endpoints/"
+JOBS = {"/aws/sagemaker/CompilationJobs": "CompilationJob"}  # groups with a stream a job, and the kind of job
 ALWAYS = (0, 1 << 62)
 
 
@@ -41,6 +43,7 @@ class LogBook:
             if key.scope == scope:
                 created.setdefault(key.name, 0)
         found = {ENDPOINTS + name: LogGroup(scope, ENDPOINTS + name, ms) for name, ms in created.items()}
+        found |= {name: LogGroup(scope, name, 0) for name, kind in JOBS.items() if self.instances.jobs(kind, scope)}
         return found | self.file.groups(scope)
 
     def group(self, scope: Scope, name: str) -> LogGroup | None:
@@ -48,6 +51,8 @@ class LogBook:
         known = self.file.group(scope, name)
         if known is not None:
             return known
+        if name in JOBS:
+            return LogGroup(scope, name, 0) if self.instances.jobs(JOBS[name], scope) else None
         key = endpoint_of(scope, name)
         if key is None:
             return None
@@ -66,8 +71,10 @@ class LogBook:
         self.file.delete_group(group.scope, group.name)
         if key is not None:
             self.instances.remove_gone(key)
-            if self.instances.streams(key):
-                self.file.put_group(LogGroup(group.scope, group.name, now_ms, hidden_before_ms=now_ms))
+        if group.name in JOBS:
+            self.instances.remove_jobs(JOBS[group.name], group.scope)
+        if self._printed(group):
+            self.file.put_group(LogGroup(group.scope, group.name, now_ms, hidden_before_ms=now_ms))
 
     def streams(self, group: LogGroup, now_ms: int) -> dict[str, LogStream]:
         """The streams of a group, by name."""
@@ -126,6 +133,8 @@ class LogBook:
             log.warning("metrics of log filters are dropped: %s", error)
 
     def _printed(self, group: LogGroup) -> list[Stream]:
+        if group.name in JOBS:
+            return self.instances.jobs(JOBS[group.name], group.scope)
         key = endpoint_of(group.scope, group.name)
         return self.instances.streams(key) if key is not None else []
 
