@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -86,3 +87,57 @@ def test_what_instances_and_the_host_use_is_measured(deployed: Deployed) -> None
 
     assert {"cpu_usage_active", "mem_used_percent", "disk_used_percent", "net_bytes_sent"} <= until(of_host)
     assert "GPUUtilization" not in {m["MetricName"] for m in boto3.client("cloudwatch").list_metrics()["Metrics"]}
+
+
+def test_what_an_endpoint_does_with_many_models_is_measured(deployed: Deployed) -> None:
+    sagemaker, role = boto3.client("sagemaker"), "arn:aws:iam::123456789012:role/test"
+    container = {"Image": "eyrie/sklearn", "Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
+    sagemaker.create_model(ModelName="shelf", PrimaryContainer=container, ExecutionRoleArn=role)
+    deployed.create("shelf", instances=1, models=("shelf",))
+    for _ in range(4):
+        deployed.ask("shelf", TargetModel="sklearn.tar.gz")
+    variant = (("EndpointName", "shelf"), ("VariantName", "shelf"))
+    (hits,) = until(lambda: [p for p in statistics("ModelCacheHit", *variant) if p["SampleCount"] == 4])
+    assert hits["Sum"] == 3
+    for name in ("ModelLoadingWaitTime", "ModelDownloadingTime", "ModelLoadingTime"):
+        (point,) = statistics(name, *variant)
+        assert point["Average"] > 100, name
+    more = {"Namespace": "/aws/sagemaker/Endpoints", "Statistics": ["Maximum"]}
+    assert until(lambda: statistics("LoadedModelCount", *variant, **more))[0]["Maximum"] == 1
+    deployed.delete("shelf")
+
+
+def test_variants_are_compared_by_what_is_measured_and_what_users_tell(deployed: Deployed) -> None:
+    deployed.create("versus", instances=1, models=("sklearn", "xgboost"))
+    for row in deployed.rows[:40]:
+        deployed.ask("versus", row)
+    cloudwatch = boto3.client("cloudwatch")
+    for variant, right in (("sklearn", 700), ("xgboost", 950)):
+        cloudwatch.put_metric_data(
+            Namespace="MyTeam",
+            MetricData=[
+                {
+                    "MetricName": "Accuracy",
+                    "Dimensions": [
+                        {"Name": "EndpointName", "Value": "versus"},
+                        {"Name": "VariantName", "Value": variant},
+                    ],
+                    "Values": [0.0, 1.0],
+                    "Counts": [1000.0 - right, float(right)],
+                }
+            ],
+        )
+
+    def rows() -> dict[str, dict[str, Any]]:
+        told = json.loads(deployed.eyrie.run("compare", "versus", "--json").stdout)
+        return {row["metric"]: row for row in told["metrics"]}
+
+    both = ("count", "baseline_count")
+    until(lambda: sum(rows()["ModelLatency"][name] for name in both) == 40, 60.0)
+    found = rows()
+    assert (found["ModelLatency"]["verdict"], found["ModelLatency"]["low"]) == ("undecided", None)
+    assert found["Accuracy"]["verdict"] == "better"
+    assert found["Accuracy"]["difference"] == pytest.approx(0.25)
+    assert "Accuracy" in deployed.eyrie.run("compare", "versus", "--baseline", "xgboost").stdout
+    assert "no variant 'nobody'" in deployed.eyrie.run("compare", "versus", "--baseline", "nobody").stderr
+    deployed.delete("versus")

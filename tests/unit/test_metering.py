@@ -110,6 +110,25 @@ def test_what_a_multi_model_endpoint_did_with_its_models() -> None:
         assert found[name].total == pytest.approx(total, rel=0.01)
 
 
+def test_streams_are_measured_by_their_first_pieces() -> None:
+    meter = Meter()
+    rollup = meter.rollup(KEY.slug, "v", "i-1")
+    for took_us, broken in ((1_000, False), (3_000, True)):
+        rollup.add(200, took_us, 10, 1)
+        rollup.of_streams().add(took_us, 500, broken)
+    second = meter.take(1_700_000_000)
+    assert second is not None
+    found = by_dimensions(list(measurements(KEY, second["endpoints"][KEY.slug], 0, lambda key, variant: 1)))[ONE, TWO]
+    assert (found["MidStreamErrors"].count, found["MidStreamErrors"].total) == (2, 1)
+    for name, total in (
+        ("FirstChunkLatency", 5_000),
+        ("FirstChunkModelLatency", 4_000),
+        ("FirstChunkOverheadLatency", 1_000),
+    ):
+        assert found[name].count == 2
+        assert found[name].total == pytest.approx(total, rel=0.01)
+
+
 class Kept:
     """A Metrics port that remembers, or has no room."""
 

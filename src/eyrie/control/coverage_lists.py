@@ -267,6 +267,7 @@ KEPT = {
     "InferenceAmiVersion": "instances do not boot an AMI",
     "ModelDataDownloadTimeoutInSeconds": "archives come from this Eyrie's own S3",
     "DataCaptureConfig with EnableCapture false": "it asks for nothing",
+    "MetricsConfig": "every metric is told by instance too, each second, in any case",
     "WaitIntervalInSeconds of ALL_AT_ONCE": "there is one step, and nothing to wait between",
 }
 

@@ -32,6 +32,14 @@ UNITS = {
     "ModelDownloadingTime": "Microseconds",
     "ModelLoadingTime": "Microseconds",
     "ModelUnloadingTime": "Microseconds",
+    "FirstChunkLatency": "Microseconds",
+    "FirstChunkModelLatency": "Microseconds",
+    "FirstChunkOverheadLatency": "Microseconds",
+}
+STREAM_TIMES = {
+    "whole": "FirstChunkLatency",
+    "model": "FirstChunkModelLatency",
+    "overhead": "FirstChunkOverheadLatency",
 }
 MODEL_TIMES = {  # of a multi-model endpoint, by what a rollup calls them
     "wait": "ModelLoadingWaitTime",
@@ -166,9 +174,10 @@ def measurements(
 def summaries(rollup: Told, instances: int) -> Found:
     """One instance's second, by metric name. `instances`: among how many the variant's requests are shared."""
     n = int(rollup["n"])
-    models = rollup.get("models")
+    models, streams = rollup.get("models"), rollup.get("streams")
     return {
         **(of_models(models) if models else {}),
+        **(of_streams(streams) if streams else {}),
         "Invocations": _times(1, n),
         "InvocationsPerInstance": _times(1 / instances, n),
         "Invocation4XXErrors": _share(n, int(rollup["e4"])),
@@ -184,6 +193,12 @@ def of_models(told: Told) -> Found:
     hits, misses = int(told["hits"]), int(told["misses"])
     times = {name: _spread(told[key]) for key, name in MODEL_TIMES.items()}
     return {"ModelCacheHit": _share(hits + misses, hits), **times}
+
+
+def of_streams(told: Told) -> Found:
+    """Streams of an instance that ended in a second: their first pieces, and whether they broke off."""
+    times = {name: _spread(told[key]) for key, name in STREAM_TIMES.items()}
+    return {"MidStreamErrors": _share(int(told["streams"]), int(told["broken"])), **times}
 
 
 def _together(parts: list[Found]) -> Found:

@@ -28,7 +28,6 @@ CONFIG = {
     "ExplainerConfig": "explanations are not computed yet",
     "ShadowProductionVariants": "shadow variants are not run yet",
     "EnableNetworkIsolation": "the sandbox of an instance cannot promise it yet",
-    "MetricsConfig": "there are no CloudWatch metrics yet",
     "CrossRegionTrafficConfig": "an Eyrie serves one place",
     "KmsKeyId": "volumes are not encrypted, and there are no keys",
 }

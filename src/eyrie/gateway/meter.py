@@ -4,7 +4,8 @@ A rollup goes to control over the feed once a second, what changed only:
 `{"meter": {"at_s": 1763712000, "endpoints": {SLUG: {VARIANT: {INSTANCE: ROLLUP}}}, "counters": {NAME: N}}}` with ROLLUP
 `{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "em": model errors, "peak": most at once, "model": {BUCKET: N},
 "model_us": their sum, "overhead": {BUCKET: N}, "overhead_us"}`, and of a multi-model endpoint
-`"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too.
+`"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too; of
+streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three.
 Buckets are those of `domain.metrics`.
 """
 
@@ -68,6 +69,31 @@ class ModelCounts:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class StreamCounts:
+    """Streams of one instance that ended in a second. Durations are microseconds, of their first bytes."""
+
+    __slots__ = ("broken", "model", "overhead", "streams", "whole")
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.broken = 0  # in the middle: MidStreamErrors is broken of all
+        self.model: Histogram = {}  # FirstChunkModelLatency
+        self.overhead: Histogram = {}  # FirstChunkOverheadLatency
+        self.whole: Histogram = {}  # FirstChunkLatency
+
+    def add(self, model_us: int, overhead_us: int, broken: bool) -> None:
+        """A stream that had begun."""
+        self.streams += 1
+        self.broken += broken
+        _add(self.model, model_us)
+        _add(self.overhead, overhead_us)
+        _add(self.whole, model_us + overhead_us)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it travels."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class Rollup:
     """One instance's second."""
 
@@ -84,6 +110,7 @@ class Rollup:
         "records",
         "requests",
         "server_errors",
+        "streams",
         "taken",
     )
 
@@ -101,6 +128,7 @@ class Rollup:
         self.model: Histogram = {}
         self.models: ModelCounts | None = None  # of a multi-model endpoint
         self.overhead: Histogram = {}
+        self.streams: StreamCounts | None = None  # where there were any
 
     def add(self, status: int, model_us: int, overhead_us: int, outstanding: int, origin: int = 0) -> None:
         """An answered request: what the client's wire saw, and how long the model and the gateway took. `origin`: the
@@ -137,12 +165,20 @@ class Rollup:
             self.models = ModelCounts()
         return self.models
 
+    def of_streams(self) -> StreamCounts:
+        """The counts of streams, from now on among these."""
+        if self.streams is None:
+            self.streams = StreamCounts()
+        return self.streams
+
     def as_json(self) -> dict[str, Any]:
         """As it travels."""
+        streams = {"streams": self.streams.as_json()} if self.streams is not None else {}
         models = {"models": self.models.as_json()} if self.models is not None else {}
         records = {"records": self.records} if self.records else {}
         return {
             **models,
+            **streams,
             **records,
             "n": self.requests,
             "e4": self.client_errors,

@@ -52,6 +52,7 @@ class StreamInvocation(Invocation):
         if head.status >= 300:
             super().reply_whole(head, body)
         else:
+            self._first_s = perf_counter() - self._sent_at
             self._reply_apart(head, body)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -86,3 +87,6 @@ class StreamInvocation(Invocation):
         super()._account(status, instance)
         if instance is not None:
             instance.variant.slowest_s = max(slowest_s, self._first_s)
+            if self._first_s:
+                waited_us = int((self._sent_at - self._began_at) * 1e6)
+                instance.rollup.of_streams().add(int(self._first_s * 1e6), waited_us, status >= 300)

@@ -75,7 +75,6 @@ CONFIGS = [
     ({"ShadowProductionVariants": [{**VARIANT, "VariantName": "s"}]}, "shadow variants are not run yet"),
     ({"KmsKeyId": "k"}, "KmsKeyId is not supported by this Eyrie: volumes are not encrypted"),
     ({"EnableNetworkIsolation": True}, "EnableNetworkIsolation is not supported"),
-    ({"MetricsConfig": {"EnableEnhancedMetrics": True}}, "MetricsConfig is not supported"),
     (
         {"DataCaptureConfig": {"EnableCapture": True, "InitialSamplingPercentage": 1, "DestinationS3Uri": "s3://b/",
                                "CaptureOptions": [{"CaptureMode": "Input"}]}},
@@ -101,10 +100,10 @@ def test_a_config_that_asks_for_more_is_refused_with_the_reason(
 def test_what_is_switched_off_is_kept(sm: Any, model: None) -> None:
     off = {"EnableCapture": False, "InitialSamplingPercentage": 1, "DestinationS3Uri": "s3://b/",
            "CaptureOptions": [{"CaptureMode": "Input"}]}  # fmt: skip
-    create(sm, DataCaptureConfig=off, MetricsConfig={"EnableEnhancedMetrics": False}, EnableNetworkIsolation=False)
+    create(sm, DataCaptureConfig=off, MetricsConfig={"EnableEnhancedMetrics": True}, EnableNetworkIsolation=False)
     found = sm.describe_endpoint_config(EndpointConfigName="c")
     assert found["DataCaptureConfig"] == off
-    assert found["MetricsConfig"] == {"EnableEnhancedMetrics": False}
+    assert found["MetricsConfig"] == {"EnableEnhancedMetrics": True}
 
 
 def test_variant_names_are_unique(sm: Any, model: None, refused: Any) -> None:
