@@ -31,7 +31,7 @@ import world
 CORES = len(os.sched_getaffinity(0))
 PEERS = Path(__file__).with_name("peers")
 LATENCY_GOAL = 0.85
-START_LIMIT_S = 60.0
+START_LIMIT_S = 90.0
 TOLERANCE = 1e-5
 ENDPOINT = "bench"
 
@@ -248,6 +248,7 @@ def main() -> int:
     options = frame.arguments(__doc__)
     options.add_argument("--connections", type=int, default=32)
     options.add_argument("--gateways", type=int, default=1)
+    options.add_argument("--workers", type=int, default=0, help="of our instance; 0: as Eyrie decides")
     options.add_argument("--peers", nargs="+", default=[], help="only these, by the name of their lock")
     chosen = options.parse_args()
     peers = [peer for peer in ALL if not chosen.peers or peer.environment in chosen.peers]
@@ -256,7 +257,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="eyrie-bench-") as name, world.eyrie(gateways=chosen.gateways) as eyrie:
         folder = Path(name)
         model = rival.train(folder)
-        ours = endpoint(eyrie, model, folder)
+        ours = endpoint(eyrie, model, folder, chosen.workers)
         for peer in peers:
             try:
                 with running(peer, model) as port:
@@ -272,11 +273,12 @@ def main() -> int:
     return frame.finish([*ratios, latency(duels)], chosen.report)
 
 
-def endpoint(eyrie: world.Eyrie, model: rival.Rival, folder: Path) -> Side:
+def endpoint(eyrie: world.Eyrie, model: rival.Rival, folder: Path, workers: int) -> Side:
     """Deploy the model, compare what the endpoint answers with the model, and sign the requests."""
     archive = world.pack(folder / "model.tar.gz", {model.file.name: model.file})
     address = eyrie.upload(archive, "model.tar.gz")
-    eyrie.deploy(ENDPOINT, [{"Image": "eyrie/xgboost", "ModelDataUrl": address}])
+    environment = {"MODEL_SERVER_WORKERS": str(workers)} if workers else {}
+    eyrie.deploy(ENDPOINT, [{"Image": "eyrie/xgboost", "ModelDataUrl": address, "Environment": environment}])
     runtime = eyrie.client("sagemaker-runtime")
     for row, answer in zip(model.rows[:100], model.answers, strict=False):
         reply = runtime.invoke_endpoint(EndpointName=ENDPOINT, ContentType="text/csv", Body=row)

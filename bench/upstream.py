@@ -30,10 +30,11 @@ class Upstream(asyncio.Protocol):
 
 async def main(paths: list[str]) -> None:
     loop = asyncio.get_running_loop()
+    servers = []  # one that nobody holds is collected, and its socket refuses
     for path in paths:
         if os.path.exists(path):
             os.unlink(path)
-        await loop.create_unix_server(Upstream, path, backlog=4096)
+        servers.append(await loop.create_unix_server(Upstream, path, backlog=4096))
     await asyncio.Event().wait()
 
 

@@ -147,7 +147,11 @@ class Variant:
         routed = self.routed
         if len(routed) == 2 and avoid is None and self.route.strategy is _LEAST:  # the usual case, without making lists
             first, second = len(routed[0].invocations), len(routed[1].invocations)
-            return routed[first > second] if first != second else routed[random.random() < 0.5]
+            if first != second:
+                return routed[first > second]
+            if routed[0].instance_id == routed[1].instance_id:  # two workers: one of them stays warm under light load
+                return routed[0]
+            return routed[random.random() < 0.5]
         if avoid is not None:
             elsewhere = [instance for instance in routed if instance.instance_id != avoid.instance_id]
             routed = elsewhere or [instance for instance in routed if instance is not avoid]
