@@ -38,6 +38,7 @@ DOCUMENT = '{"a": 1, "b": {"c": ["x", {"d": "deep"}]}, "t": true, "n": null, "s"
         ("{ $.n NOT EXISTS }", False),
         ("{ $.none = 1 || ($.a = 1 && $.t IS TRUE) }", True),
         ("{ $.none != 1 }", False),
+        ("{ $.n != 1 }", False),
         ("{ $.s > 3 }", False),
     ],
 )

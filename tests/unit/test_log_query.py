@@ -280,3 +280,11 @@ def test_a_sort_with_a_limit_holds_no_more_than_it_needs(monkeypatch: pytest.Mon
 )
 def test_moments_are_shown_as_dates(at_ms: int, text: str) -> None:
     assert moment_text(at_ms) == text
+
+
+def test_events_of_one_moment_keep_their_order() -> None:
+    """Streams are read one after the other; of one moment the last stream's last event is the newest."""
+    query = Query("fields @message")
+    for stream, ordinal, text in (("b", 0, "3"), ("b", 1, "4"), ("a", 0, "1"), ("a", 1, "2")):
+        query.feed(Record(BASE_MS, text, stream, "1:/g", BASE_MS, ordinal))
+    assert [dict(row.fields)["@message"] for row in query.rows()] == ["4", "3", "2", "1"]
