@@ -221,14 +221,14 @@ def test_a_page_holds_everything_it_shows(flash: Experiment) -> None:
 
 
 def test_tuning_finds_the_cheapest_that_keeps_the_objective() -> None:
-    experiment = Experiment(traffic.poisson(100, 200), PROFILE, Objective(99, 250), maximum=9, initial=5)
-    found = tune.tune(experiment, trials=6, plain=True)
+    experiment = Experiment(traffic.poisson(100, 90), PROFILE, Objective(99, 250), maximum=9, initial=5)
+    found = tune.tune(experiment, trials=5, plain=True)
     assert found.kept
     assert found.searched_by == "a grid"
     assert found.best.result.instance_hours == min(
         t.result.instance_hours for t in found.trials if t.result.outside_minutes <= 0
     )
-    assert tune.tune(experiment, trials=6, plain=True).best.policy == found.best.policy
+    assert tune.tune(experiment, trials=5, plain=True).best.policy == found.best.policy
     assert read(found.best.policy).records
     hopeless = tune.tune(Experiment(traffic.poisson(500, 60), PROFILE, maximum=2), trials=2, plain=True)
     assert not hopeless.kept
@@ -254,8 +254,8 @@ def test_what_is_left_out_would_have_changed_nothing() -> None:
     low, high = many.quiet_band(policy)
     assert 0 < low < high
     assert high == pytest.approx(policy.target)
-    crowd = many.Crowd(40, bounds=Bounds(1, 12))
-    some, every = many.minutes(crowd, policy, 300), many_without_a_band(crowd, policy)
+    crowd = many.Crowd(25, bounds=Bounds(1, 12))
+    some, every = many.minutes(crowd, policy, 200), many_without_a_band(crowd, policy)
     assert (some.actions, some.instance_hours) == (every.actions, every.instance_hours)
     assert some.actions > 10
     assert some.decided < every.decided
@@ -264,7 +264,7 @@ def test_what_is_left_out_would_have_changed_nothing() -> None:
 def many_without_a_band(crowd: many.Crowd, policy: TargetTracking) -> many.Outcome:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(many, "quiet_band", lambda _policy: (float("inf"), float("-inf")))
-        return many.minutes(crowd, policy, 300)
+        return many.minutes(crowd, policy, 200)
 
 
 def test_a_second_of_many_is_decided_each() -> None:

@@ -20,8 +20,8 @@ from eyrie.sim.policy import Policy, Sight, Wish
 from eyrie.sim.run import Experiment, ScalingAction, run
 from eyrie.sim.traffic import Traffic
 
-SEEDS = int(os.environ.get("EYRIE_SIM_SEEDS", "8"))
-SECONDS = 600
+SEEDS = int(os.environ.get("EYRIE_SIM_SEEDS", "6"))
+SECONDS = 400
 
 
 def drawn_traffic(chance: random.Random) -> Traffic:
