@@ -44,6 +44,11 @@ class ControlClient:
         """What is unusual of an endpoint (or that of an alarm), and what may explain it; "": of every endpoint."""
         return list(self._get(f"/eyrie/insights/{quote(name, safe='')}").get("insights", []))
 
+    def compare(self, endpoint: str, baseline: str) -> dict[str, Any]:
+        """The variants of an endpoint against one of them; "": against the first."""
+        query = f"?baseline={quote(baseline, safe='')}" if baseline else ""
+        return self._get(f"/eyrie/compare/{quote(endpoint, safe='')}{query}")
+
     def images(self) -> list[dict[str, Any]]:
         """The images of the user's own, a row a name."""
         return list(self._get("/eyrie/images").get("images", []))

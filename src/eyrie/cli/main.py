@@ -125,6 +125,19 @@ def insights(
 
 
 @app.command()
+def compare(
+    endpoint: str,
+    baseline: Annotated[str | None, typer.Option(metavar="VARIANT", help="[the config's first variant]")] = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Compare an endpoint's variants by what is measured of them: differences, intervals, what is decided."""
+    from eyrie.cli import compare as command
+
+    command.run(_settings(data).data, endpoint, baseline, as_json)
+
+
+@app.command()
 def doctor(data: Data = None) -> None:
     """Say what isolation, limits and extras this machine offers."""
     from eyrie.cli import doctor as command

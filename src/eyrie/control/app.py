@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
-from eyrie.control import exposition, image_door, insights, story
+from eyrie.control import comparison, exposition, image_door, insights, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -226,6 +226,8 @@ class ControlApp:
         if head.path == story.STATUS:
             counts = {f"{group}xx": count for group, count in sorted(self._answered.items())}
             found = await self._run(lambda: story.status(context, self._with.observe(), counts))
+        elif head.path.startswith(comparison.PATH):
+            found = await self._run(lambda: comparison.compare(context, head.path, head.query))
         elif head.path.startswith(insights.PATH):
             found = await self._run(lambda: insights.insights(context, head.path))
         elif head.path.startswith(story.STORY):
