@@ -27,6 +27,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import frame
 import measure
 import world
 from eyrie.modelserver.compile import serving
@@ -107,11 +108,8 @@ def through_the_endpoint(
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=4.0)
+    options = frame.arguments(__doc__, seconds=4.0)
     options.add_argument("--connections", type=int, default=32)
-    options.add_argument("--report", action="store_true")
     chosen = options.parse_args()
     model, rows = trained()
     bodies = [",".join(map(repr, row)).encode() for row in rows[:1_000].tolist()]
@@ -126,9 +124,11 @@ def main() -> int:
         key = made.removeprefix(f"s3://{world.BUCKET}/")
         in_process(model, rows, place.client("s3").get_object(Bucket=world.BUCKET, Key=key)["Body"].read(), folder)
         rates = through_the_endpoint(place, bodies, folder, chosen)
-    ratio = statistics.median(rates["compiled"]) / statistics.median(rates["original"])
-    print(f"ratio {ratio:.2f} (goal {GOAL:g})")
-    return 0 if ratio >= GOAL or chosen.report else 1
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    detail = f"{medians['compiled']:,.0f} against {medians['original']:,.0f} requests/s"
+    title = f"a scikit-learn pipeline, compiled against not compiled, c = {chosen.connections}"
+    ratio = frame.Ratio.of(title, rates["compiled"], rates["original"], GOAL, detail=detail)
+    return frame.finish([ratio], chosen.report)
 
 
 if __name__ == "__main__":

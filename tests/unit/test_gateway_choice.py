@@ -1,0 +1,30 @@
+"""Which target of a variant a request goes to, where two are equally busy."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from eyrie.domain.routing import RoutingStrategy, VariantRoute
+from eyrie.gateway.routes import Variant
+
+
+def of_two(first: str, second: str) -> tuple[Variant, list[Any]]:
+    route = VariantRoute("v", 1.0, RoutingStrategy.LEAST_OUTSTANDING_REQUESTS, "primary", ())
+    variant = Variant(cast(Any, None), route)
+    targets = [SimpleNamespace(instance_id=name, invocations=set()) for name in (first, second)]
+    variant.routed = cast(Any, targets)
+    return variant, targets
+
+
+def test_of_two_idle_workers_of_an_instance_the_first_stays_warm() -> None:
+    variant, (first, second) = of_two("i-1", "i-1")
+    assert all(variant.choose(None) is first for _ in range(50))
+    first.invocations.add(1)
+    assert variant.choose(None) is second
+
+
+def test_of_two_idle_instances_each_gets_its_share() -> None:
+    variant, targets = of_two("i-1", "i-2")
+    chosen = [variant.choose(None) for _ in range(200)]
+    assert all(50 < chosen.count(target) < 150 for target in targets)
