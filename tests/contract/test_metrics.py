@@ -192,3 +192,15 @@ def test_a_file_of_a_newer_version_is_told_from_a_broken_one(path: Path, clock: 
     db.close()
     with pytest.raises(MetricsUnusable, match="newer"):
         MetricFile(path, clock)
+
+
+def test_what_was_handed_over_and_what_was_answered_stay_as_they_were(metrics: MetricFile) -> None:
+    first, second = measured(1), measured(2)
+    metrics.record([first])
+    (answered,) = metrics.summaries(METRIC, NOW_MS, NOW_MS + MINUTE, MINUTE).values()
+    metrics.record([second])
+    (both,) = metrics.summaries(METRIC, NOW_MS, NOW_MS + MINUTE, MINUTE).values()
+    metrics.record([measured(4)])
+    metrics.write()
+    assert (first.summary.total, second.summary.total, answered.total, both.total) == (1, 2, 1, 3)
+    assert totals(metrics, NOW_MS, NOW_MS + MINUTE, MINUTE) == {0: 7}
