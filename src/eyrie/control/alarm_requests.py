@@ -47,13 +47,19 @@ def metric_rule(params: Params) -> MetricRule:
     band_id = params.get("ThresholdMetricId", "")
     _check_threshold(params, comparison, queries)
     periods = params["EvaluationPeriods"]
-    to_alarm = params.get("DatapointsToAlarm", periods)
+    to_alarm: int = params["DatapointsToAlarm"] if "DatapointsToAlarm" in params else periods
     if to_alarm > periods:
         raise refused(
             f"The parameter DatapointsToAlarm ({to_alarm}) must be less than or equal to EvaluationPeriods ({periods})."
         )
     rule = MetricRule(
-        *(queries, comparison, periods, to_alarm, params.get("Threshold"), band_id, missing),
+        queries=queries,
+        comparison=comparison,
+        periods=periods,
+        to_alarm=to_alarm,
+        threshold=params.get("Threshold"),
+        band_id=band_id,
+        missing=missing,
         low_samples=_low_samples(params),
         single=single,
         to_alarm_given="DatapointsToAlarm" in params,

@@ -174,8 +174,8 @@ class Deliveries:
         except Failed as error:
             return self._missed(document, owed, error)
         self._store.commit(Commit(deletes=[document]))
-        self.counts["done"] += 1
         self._count(owed, 2)
+        self.counts["done"] += 1
         return None
 
     def _missed(self, document: Document, owed: Delivery, error: Failed) -> Document | None:
@@ -187,12 +187,12 @@ class Deliveries:
             put = replace(document, body=msgspec.to_builtins(later), modified_ms=now_ms)
             self._store.commit(Commit(puts=[put]))
             return replace(put, version=put.version + 1)
-        self.counts["given_up"] += 1
         why = f"{owed.what} to {owed.to}: {error}, after {attempts} tries"
         LOG.warning("%s %s: delivery given up: %s", owed.origin, owed.name, why)
         told = Event(owed.origin, owed.scope, owed.name, now_ms, "delivery given up", why)
         self._store.commit(Commit(deletes=[document], events=[told]))
         self._count(owed, 3)
+        self.counts["given_up"] += 1
         return None
 
     def _count(self, owed: Delivery, outcome: int) -> None:
