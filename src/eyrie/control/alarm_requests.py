@@ -46,8 +46,8 @@ def metric_rule(params: Params) -> MetricRule:
     queries = (_of_one_metric(params),) if single else _of_several(params)
     band_id = params.get("ThresholdMetricId", "")
     _check_threshold(params, comparison, queries)
-    periods = params["EvaluationPeriods"]
-    to_alarm: int = params["DatapointsToAlarm"] if "DatapointsToAlarm" in params else periods
+    periods: int = params["EvaluationPeriods"]
+    to_alarm: int = params.get("DatapointsToAlarm", periods)
     if to_alarm > periods:
         raise refused(
             f"The parameter DatapointsToAlarm ({to_alarm}) must be less than or equal to EvaluationPeriods ({periods})."
