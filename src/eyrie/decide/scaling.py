@@ -33,6 +33,7 @@ from eyrie.domain.scaling import (
 
 Signal = Points | Breach | Demand
 NOTHING = ScalingDecision()
+AS_IT_IS = "the capacity is what the policy asks for"  # said often: no numbers are made into words for it
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ def decide(
                 reduction = wish
         else:
             content = True
-            refused += (_not(Code.AT_DESIRED, wish, capacity),)
+            refused += (NotScaled(Code.AT_DESIRED, wish.policy, wish.alarm, AS_IT_IS, capacity),)
     if growth is not None:
         return _grow(growth, bounds, seen, memory, now_ms, refused)
     if reduction is not None:

@@ -27,23 +27,13 @@ def breached(policy: TargetTracking, points: Points) -> str:
 
 
 def _above(policy: TargetTracking, points: Points) -> bool:
-    count, target = policy.high_points, policy.target
-    if len(points) < count:
-        return False
-    for point in points[-count:]:  # noqa: SIM110 (a generator costs several times as much)
-        if point is None or point <= target:
-            return False
-    return True
+    tail = points[-policy.high_points :]
+    return len(tail) == policy.high_points and None not in tail and min(tail) > policy.target  # type: ignore[type-var,operator]
 
 
 def _below(policy: TargetTracking, points: Points) -> bool:
-    count, threshold = policy.low_points, policy.target * LOW
-    if len(points) < count:
-        return False
-    for point in points[-count:]:  # noqa: SIM110
-        if point is None or point >= threshold:
-            return False
-    return True
+    tail = points[-policy.low_points :]
+    return len(tail) == policy.low_points and None not in tail and max(tail) < policy.target * LOW  # type: ignore[type-var,operator]
 
 
 def tracking_wish(
