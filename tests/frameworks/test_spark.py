@@ -101,6 +101,17 @@ def test_without_a_schema_the_pipeline_tells_its_columns(
     delete(endpoint)
 
 
+@needs_java
+def test_a_stage_that_is_not_converted_is_served_by_spark_itself(
+    eyrie: RealEyrie, folder: Path, told: dict[str, Any]
+) -> None:
+    endpoint = deploy("spark-itself", folder / "spoken", IMAGE, {"SAGEMAKER_SPARKML_SCHEMA": json.dumps(SCHEMA)})
+    text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in told["rows"][:5])
+    answer = [float(line) for line in ask(endpoint, text, "text/csv").splitlines()]
+    assert np.allclose(answer, told["models"]["linear"]["prediction"][:5], rtol=1e-12, atol=1e-12)
+    delete(endpoint)
+
+
 def test_bundles_that_mleap_wrote_give_what_their_models_gave(bundles: Path, written: dict[str, Any]) -> None:
     (bundles / "rows.json").write_text(json.dumps({"rows": written["rows"], "types": BUNDLE_TYPES}))
     found = train("spark", "convert_spark.py", bundles)

@@ -81,6 +81,10 @@ def main() -> None:
             column: [value.toArray().tolist() if hasattr(value, "toArray") else value for value in one]
             for column, one in zip(picked, zip(*values, strict=True), strict=True)
         }
+    spoken = Pipeline(stages=[feature.Tokenizer(inputCol="colour", outputCol="words"), *features()]).fit(frame)
+    last = models()["linear"].fit(spoken.transform(frame))
+    spoken.stages.append(last)
+    spoken.save(str(Path.cwd() / "spoken" / "pipeline"))
     print(json.dumps(told))
 
 

@@ -32,7 +32,11 @@ RESERVED_UIDS = 64  # of the range: the last one builds requirements, those befo
 UIDS = ((700_000, 60_000), (20_000, 40_000))  # first and count; the second where a user namespace maps no high ids
 PROBE_TIMEOUT_S = 10.0
 _NEEDED_OPTIONS = ("--json-status-fd", "--size", "--perms", "--clearenv", "--args")
-_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives", "ssl/certs", "mime.types")
+_JAVA_ETC = tuple(f"java-{version}-openjdk" for version in (11, 17, 21, 25))  # Debian keeps a JVM's settings there
+_ETC = (
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives", "ssl/certs", "mime.types"),
+    *_JAVA_ETC,
+)
 _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf", "pip.conf", "ca-certificates", "ssl", "pki", "gai.conf")
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

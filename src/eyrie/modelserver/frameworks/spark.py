@@ -21,7 +21,7 @@ import numpy as np
 
 from eyrie.modelserver import codecs
 from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, Array, BadPayload, UnsupportedType
-from eyrie.modelserver.frameworks import mleap, spark_stages
+from eyrie.modelserver.frameworks import mleap, spark_session, spark_stages
 from eyrie.modelserver.frameworks.files import visible
 from eyrie.modelserver.frameworks.gather import worker_threads
 from eyrie.modelserver.frameworks.interface import Answer, Defaults, Framework, Invocation, LoadError, Source
@@ -229,11 +229,18 @@ def read(path: Path, source: Source) -> Pipeline:
     if mleap.found_at(path):
         return _pipeline(mleap.stages(path))
     import_module("pyarrow")  # before anything else, so that its absence is what is told
-    return _pipeline(_stages(path, DEPTH_MAX))
+    stages = _stages(path, DEPTH_MAX)
+    return _pipeline(stages, lambda why: (spark_session.stage_of(path, why),))
 
 
-def _pipeline(stages: Sequence[Saved]) -> Pipeline:
-    """Stages, converted. Raises LoadError."""
+def _refused(why: LoadError) -> tuple[Stage, ...]:
+    raise why
+
+
+def _pipeline(
+    stages: Sequence[Saved], otherwise: Callable[[LoadError], tuple[Stage, ...]] = _refused
+) -> Pipeline:
+    """Stages, converted; `otherwise` takes the place of all where one cannot be. Raises LoadError."""
     made: list[str] = []
     needs: dict[str, None] = {}
     for saved in stages:
@@ -242,7 +249,11 @@ def _pipeline(stages: Sequence[Saved]) -> Pipeline:
     if not stages:
         raise LoadError("the saved pipeline has no stages")
     kinds = tuple(saved.kind for saved in stages)
-    return Pipeline(tuple(map(spark_stages.build, stages)), tuple(needs), made[-1] if made else "", kinds)
+    try:
+        built = tuple(map(spark_stages.build, stages))
+    except LoadError as why:
+        built = otherwise(why)
+    return Pipeline(built, tuple(needs), made[-1] if made else "", kinds)
 
 
 def _stages(folder: Path, depth: int) -> list[Saved]:
