@@ -14,8 +14,6 @@ from eyrie.control.endpoints import Endpoints
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.decide.alarms import AlarmActions
-from eyrie.control.log_book import LogBook
-from eyrie.control.log_queries import LogQueries
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.ports import Document, Identity, Metrics, Store
