@@ -206,6 +206,7 @@ def test_a_model_is_compiled_while_it_serves(eyrie: RealEyrie, bucket: str) -> N
     assert ask("at-load") == before
 
 
+@pytest.mark.heavy
 def test_eyrie_down_ends_jobs_and_eyrie_up_begins_them_again(eyrie: RealEyrie, bucket: str, tmp_path: Path) -> None:
     create("again")
     until(lambda: in_progress("again"))

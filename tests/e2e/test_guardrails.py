@@ -188,7 +188,11 @@ def current() -> str:
     return str(boto3.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)["EndpointConfigName"])
 
 
-@pytest.mark.parametrize("how", ["all at once", "canary", "linear", "rolling"])
+HEAVY = pytest.mark.heavy
+OTHERS = [pytest.param(how, marks=HEAVY) for how in ("all at once", "linear")]
+
+
+@pytest.mark.parametrize("how", ["canary", "rolling", *OTHERS])
 def test_an_update_under_load_costs_no_request(fast: RealEyrie, how: str) -> None:
     word = "two" if current() == "one" else "one"
     with Clients() as clients:
@@ -202,6 +206,7 @@ def test_an_update_under_load_costs_no_request(fast: RealEyrie, how: str) -> Non
     assert clients.count(word) > 0
 
 
+@HEAVY
 def test_a_canary_never_gets_more_than_its_share(fast: RealEyrie) -> None:
     word = "two" if current() == "one" else "one"
     sagemaker = boto3.client("sagemaker")
@@ -213,7 +218,7 @@ def test_a_canary_never_gets_more_than_its_share(fast: RealEyrie) -> None:
         return bool(variant["VariantStatus"][0]["Status"] == "Baking")
 
     with Clients() as clients:
-        update(word, policy("canary", bake_s=400))
+        update(word, policy("canary", bake_s=200))
         until(baking, 60.0)
         first = len(clients.answers)
         until(lambda: len(clients.answers) > first + 1_000)
@@ -225,7 +230,7 @@ def test_a_canary_never_gets_more_than_its_share(fast: RealEyrie) -> None:
     assert clients.failures == Counter()
 
 
-@pytest.mark.parametrize("how", ["canary", "all at once"])
+@pytest.mark.parametrize("how", ["canary", pytest.param("all at once", marks=HEAVY)])
 def test_a_green_that_answers_500s_is_given_back_by_an_alarm(fast: RealEyrie, how: str) -> None:
     before = current()
     with Clients() as clients:
@@ -239,6 +244,7 @@ def test_a_green_that_answers_500s_is_given_back_by_an_alarm(fast: RealEyrie, ho
     assert sum(clients.failures.values()) == quiet
 
 
+@HEAVY
 def test_a_green_that_is_slow_is_given_back_by_an_alarm(fast: RealEyrie) -> None:
     before = current()
     with Clients() as clients:
@@ -249,7 +255,7 @@ def test_a_green_that_is_slow_is_given_back_by_an_alarm(fast: RealEyrie) -> None
     assert clients.failures == Counter()
 
 
-@pytest.mark.parametrize("how", ["canary", "rolling"])
+@pytest.mark.parametrize("how", [pytest.param("canary", marks=HEAVY), "rolling"])
 def test_a_green_that_does_not_start_is_given_back(fast: RealEyrie, how: str) -> None:
     before = current()
     with Clients() as clients:

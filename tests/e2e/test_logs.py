@@ -71,7 +71,8 @@ def broken(eyrie: RealEyrie) -> Iterator[Client]:
         logGroupName=PRINTED, filterName="raised", filterPattern="RuntimeError", metricTransformations=[filtered]
     )
     with Client() as client:
-        until(lambda: client.answered > 100)
+        well_until = time.monotonic() + 25  # two periods of what insights look at: what is well has to be known
+        until(lambda: client.answered > 100 and time.monotonic() > well_until, 60)
         sagemaker.update_endpoint(EndpointName=ENDPOINT, EndpointConfigName="broken")
         until(lambda: client.failed > 20, 60)
         yield client
@@ -85,6 +86,7 @@ def asked(group: str, query: str) -> list[dict[str, str]]:
     return [{cell["field"]: cell["value"] for cell in row} for row in found["results"]]
 
 
+@pytest.mark.heavy
 def test_an_update_that_breaks_it_is_named_first(eyrie: RealEyrie, broken: Client) -> None:
     def found() -> Any:
         told = eyrie.run("insights", ENDPOINT, "--json")
@@ -104,6 +106,7 @@ def test_an_update_that_breaks_it_is_named_first(eyrie: RealEyrie, broken: Clien
     assert "very likely" in printed or "likely" in printed
 
 
+@pytest.mark.heavy
 def test_an_alarms_name_leads_to_the_endpoint(eyrie: RealEyrie, broken: Client) -> None:
     boto3.client("cloudwatch").put_metric_alarm(
         AlarmName="failing",
@@ -123,6 +126,7 @@ def test_an_alarms_name_leads_to_the_endpoint(eyrie: RealEyrie, broken: Client) 
     assert "no endpoint and no alarm" in unknown.stderr
 
 
+@pytest.mark.heavy
 def test_requests_per_second_by_instance_is_one_query(broken: Client) -> None:
     def counted() -> int:
         rows = asked(ANSWERED, 'filter kind = "second" | stats sum(requests) as rps by bin(1s), instance')

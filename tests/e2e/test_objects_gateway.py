@@ -32,6 +32,7 @@ def peaks_mb(eyrie: RealEyrie) -> dict[str, int]:
     return {name: int(text.partition("VmHWM:")[2].split()[0]) // 1024 for name, text in statuses.items()}
 
 
+@pytest.mark.heavy
 def test_large_objects_pass_through_and_leave_nothing_behind(eyrie: RealEyrie, s3: Any, tmp_path: Path) -> None:
     source, copy = tmp_path / "source", tmp_path / "copy"
     source.write_bytes(os.urandom(MB) * 150)

@@ -237,7 +237,7 @@ def _explained(world: World, change: Change, from_ms: int) -> Explanation | None
     lag_ms = from_ms - change.at_ms
     if not -world.period_ms <= lag_ms <= SUSPECT_MS:
         return None
-    score = _PRIORS[change.kind] * exp(-max(lag_ms - world.period_ms, 0) / FADES_MS)
+    score = _PRIORS[change.kind] * exp(-max(lag_ms, 0) / FADES_MS)  # of two that are as likely, the nearer one
     evidence = [_lag(lag_ms, world.period_ms)]
     for weight, told in (_locality(world, change, from_ms), _patterns(world, change, from_ms)):
         score *= weight
