@@ -412,7 +412,7 @@ numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.integers(-(10**30), 10**30).map(str),
     st.floats(-1e6, 1e6).map(lambda value: f"{value:.7g}"),
-    st.sampled_from(["0", "-0", "-0.0", "1E5", " 2", "3 ", "1e-400"]),
+    st.sampled_from(["0", "-0", "-0 ", " -0", "-0.0", "-0e1", "1E5", " 2", "3 ", "1e-400"]),
 )
 strange = st.sampled_from(
     ["", "nan", "inf", "+1", ".5", "1.", "01", "1_0", '"1"', "x", "[1]", "1],[2", "null", "true", "1e400", "\t4", "é"]
