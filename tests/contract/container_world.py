@@ -9,6 +9,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -108,6 +109,9 @@ class TestEngine:
         deadline = time.monotonic() + ENGINE_START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(Exception):
+                # The SDK leaves a socket open where nobody accepts yet, so that is asked first, by one of our own.
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(self.socket))
                 self.client().close()
                 return None
             time.sleep(0.1)
