@@ -31,7 +31,7 @@ import world
 CORES = len(os.sched_getaffinity(0))
 PEERS = Path(__file__).with_name("peers")
 LATENCY_GOAL = 0.85
-START_LIMIT_S = 90.0
+START_LIMIT_S = 180.0
 TOLERANCE = 1e-5
 ENDPOINT = "bench"
 

@@ -53,7 +53,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("gateway_vs_envoy.py", 120, "gateway hop against Envoy", 1.5),
     Benchmark("gateway_vs_haproxy.py", 150, "gateway hop against HAProxy", 0.4),
-    Benchmark("endpoint_vs_peers.py", 660, "endpoint against its peers", 8),
+    Benchmark("endpoint_vs_peers.py", 1_000, "endpoint against its peers", 8),
     Benchmark("rows.py", 150, "100 CSV rows a request", 0.5),
     Benchmark("compiled.py", 150, "compiled against not compiled", 2),
     Benchmark("many_models.py", 420, "500 models behind one endpoint", 1.3, at_most=True),
