@@ -4,7 +4,8 @@
 
 All serve the same XGBoost model file (100 trees of depth 6, 20 features); every server's answers are compared with the
 model's own before it is measured. Eyrie checks signatures and meters, and its requests pass a gateway; its peers check
-nothing, and only Ray has a proxy in front. A peer gets as many workers as there are cores, and batches where it can and
+nothing, and only Ray has a proxy in front. While Eyrie is measured the peer's processes stand still (Ray's and KServe's
+are busy when nobody asks them); Eyrie's are left to idle while the peer is. A peer gets as many workers as there are cores, and batches where it can and
 that is faster for it. Peers come one at a time, Eyrie and the peer in turn; a peer that does not start is a row that
 says why. `bench/peers/` holds their programs and locks, `make bench-peers` installs them.
 """
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import frame
@@ -142,8 +143,8 @@ class PeerFailed(Exception):
 
 
 @contextlib.contextmanager
-def running(peer: Peer, model: rival.Rival) -> Iterator[int]:
-    """A peer, answering rightly; its port. Raises PeerFailed."""
+def running(peer: Peer, model: rival.Rival) -> Iterator[tuple[int, int]]:
+    """A peer, answering rightly; its port, and its first process. Raises PeerFailed."""
     port = measure.free_port()
     with tempfile.TemporaryDirectory(prefix="eyrie-peer-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -165,14 +166,14 @@ def running(peer: Peer, model: rival.Rival) -> Iterator[int]:
             argv = peer.argv(model, folder, port)
         except SystemExit as missing:
             raise PeerFailed(str(missing)) from None
-        stack.enter_context(measure.process_group(argv, env, log))
+        pid = stack.enter_context(measure.process_group(argv, env, log))
         try:
             answers_rightly(peer.wording, port, model)
         except PeerFailed as failed:
             log.seek(0)
             said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
             raise PeerFailed(f"{failed}; it said: {said[-1][:160] if said else 'nothing'}") from None
-        yield port
+        yield port, pid
 
 
 def answers_rightly(wording: Wording, port: int, model: rival.Rival) -> None:
@@ -212,10 +213,12 @@ class Side:
     name: str
     port: int
     script: Path
+    other: int | None = None  # the first process of the other server, which stands still meanwhile
 
     def load(self, seconds: float, connections: int) -> measure.Load:
         """Raises PeerFailed where a request failed."""
-        load = measure.wrk(self.port, self.script, seconds, connections, None)
+        with measure.stopped(self.other) if self.other else contextlib.nullcontext():
+            load = measure.wrk(self.port, self.script, seconds, connections, None)
         if load.errors or not load.requests:
             raise PeerFailed(f"{self.name}: {load.errors} of {load.requests} requests failed at c = {connections}")
         return load
@@ -260,10 +263,10 @@ def main() -> int:
         ours = endpoint(eyrie, model, folder, chosen.workers)
         for peer in peers:
             try:
-                with running(peer, model) as port:
+                with running(peer, model) as (port, pid):
                     requests = [peer.wording.request(port, row) for row in model.rows]
                     theirs = Side(peer.title, port, measure.wrk_script(folder / "peer.lua", requests))
-                    found = duel(ours, theirs, chosen.rounds, chosen.seconds, chosen.connections)
+                    found = duel(replace(ours, other=pid), theirs, chosen.rounds, chosen.seconds, chosen.connections)
             except PeerFailed as failed:
                 ratios.append(frame.Ratio(row_name(peer), None, peer.goal, detail=str(failed)))
             else:

@@ -122,6 +122,34 @@ def process_group(argv: list[str], env: dict[str, str], log: IO[bytes]) -> Itera
         child.wait()
 
 
+def family(root: int) -> list[int]:
+    """A process and all that descends from it or shares its session."""
+    parents, sessions = {}, {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)], sessions[int(entry.name)] = int(fields[1]), int(fields[3])
+    found = {pid for pid, session in sessions.items() if session == root} | {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found & parents.keys())
+
+
+@contextlib.contextmanager
+def stopped(root: int) -> Iterator[None]:
+    """A process and all that it started stand still within the block: what they do when idle is not another's cost."""
+    pids = family(root)
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def peer_program(peer: str, name: str) -> str:
     """A program of a peer's own environment. Exits where it is not installed."""
     program = PEERS / f".venv-bench-{peer}" / "bin" / name
