@@ -64,12 +64,17 @@ def _check_range(name: str, low: Bound | None, high: Bound | None) -> None:
 
 
 def _quantile(percent: float) -> Statistic:
+    share = 1 - percent / 100
+
     def of(summary: Summary) -> float | None:
         if not summary.spread_known:
             return None
         buckets = summary.buckets
         if percent > 50:  # from above, since what is asked for is mostly near the top
-            above, beyond = 0.0, (1 - percent / 100) * summary.count + 1e-9
+            above, beyond = 0.0, share * summary.count + 1e-9
+            top = max(buckets)
+            if buckets[top] > beyond:  # of few values, mostly
+                return _clamped(summary, top)
             for bucket in sorted(buckets, reverse=True):
                 above += buckets[bucket]
                 if above > beyond:
@@ -124,7 +129,8 @@ def _by_value(summary: Summary, low: float | None, high: float | None) -> Parts:
 
 
 def _clamped(summary: Summary, bucket: int) -> float:
-    return min(max(middle_of(bucket), summary.lowest), summary.highest)
+    middle = middle_of(bucket)
+    return summary.highest if middle > summary.highest else summary.lowest if middle < summary.lowest else middle
 
 
 def _trimmed(kind: str, parts: Parts) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil, isfinite, log
 
 from eyrie.domain.names import Scope
@@ -45,6 +46,7 @@ def bucket_of(value: float) -> int:
     return 0 if value == 0 else -(ceil(log(-value) / _LOG_GAMMA) + _ZERO)
 
 
+@lru_cache(8_192)
 def middle_of(bucket: int) -> float:
     """The value that stands for a bucket."""
     if bucket == 0:
@@ -99,7 +101,8 @@ class Summary:
     @property
     def spread_known(self) -> bool:
         """Whether quantiles can be told: every value fell into a bucket."""
-        return self.count > 0 and abs(sum(self.buckets.values()) - self.count) <= 1e-6 * self.count
+        count, spread = self.count, sum(self.buckets.values())
+        return count > 0 and (spread == count or abs(spread - count) <= 1e-6 * count)
 
 
 def told(count: float, total: float, lowest: float, highest: float) -> Summary:
