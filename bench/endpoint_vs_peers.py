@@ -5,9 +5,9 @@
 All serve the same XGBoost model file (100 trees of depth 6, 20 features); every server's answers are compared with the
 model's own before it is measured. Eyrie checks signatures and meters, and its requests pass a gateway; its peers check
 nothing, and only Ray has a proxy in front. While Eyrie is measured the peer's processes stand still (Ray's and KServe's
-are busy when nobody asks them); Eyrie's are left to idle while the peer is. A peer gets as many workers as there are cores, and batches where it can and
-that is faster for it. Peers come one at a time, Eyrie and the peer in turn; a peer that does not start is a row that
-says why. `bench/peers/` holds their programs and locks, `make bench-peers` installs them.
+are busy when nobody asks them); Eyrie's idle while the peer is. A peer gets as many workers as there are cores, and
+batches where it can and that is faster for it. Peers come one at a time, Eyrie and the peer in turn; one that does not
+start is a row that says why. `bench/peers/` holds their programs and locks, `make bench-peers` installs them.
 """
 
 from __future__ import annotations
