@@ -244,8 +244,19 @@ def describe_scaling_policies(context: Context, params: Params) -> dict[str, Any
     wanted = params.get("PolicyNames") or ()
     _check_dimension_alone(params, "ResourceId" in params, "ResourceId")
     rows = [(d, scaling_table.decode(d, PolicyRecord)) for d in _all(context, params, POLICY)]
-    shown = [_shown_policy(d, r) for d, r in rows if not wanted or r.name in wanted or r.arn in wanted]
+    rows = [(d, r) for d, r in rows if not wanted or r.name in wanted or r.arn in wanted]
+    calling = _calling(context, [r for _, r in rows])
+    shown = [_shown_policy(d, replace(r, alarms=(*r.alarms, *calling.get(r.arn, ())))) for d, r in rows]
     return _page("DescribeScalingPolicies", "ScalingPolicies", params, shown)
+
+
+def _calling(context: Context, records: Sequence[PolicyRecord]) -> dict[str, list[tuple[str, str]]]:
+    """The alarms that somebody else made to call step policies, by the policy's ARN."""
+    steps: dict[str, list[tuple[str, str]]] = {r.arn: [] for r in records if r.kind == STEPS}
+    for alarm in alarm_table.all(context.store, context.scope) if steps else ():
+        for arn in {*alarm.alarm_actions, *alarm.ok_actions, *alarm.insufficient_data_actions} & steps.keys():
+            steps[arn].append(("", alarm.name))
+    return steps
 
 
 def _shown_policy(document: Document, record: PolicyRecord) -> dict[str, Any]:

@@ -281,6 +281,16 @@ def test_a_wrong_step_policy_is_told(
     assert all(name in text for name in names), text
 
 
+def test_a_step_policy_shows_the_alarms_that_call_it(door: Any, scaling: Any) -> None:
+    arn = step(scaling)["PolicyARN"]
+    given = {"Namespace": "N", "MetricName": "M", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1}
+    given |= {"Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold"}
+    door.client("cloudwatch").put_metric_alarm(AlarmName="busy", AlarmActions=[arn], **given)
+    door.client("cloudwatch").put_metric_alarm(AlarmName="other", **given)
+    (shown,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert [alarm["AlarmName"] for alarm in shown["Alarms"]] == ["busy"]
+
+
 def test_policies_are_put_changed_listed_and_deleted(door: Any, scaling: Any, refused: Refusal) -> None:
     first = step(scaling)
     assert first["Alarms"] == []
