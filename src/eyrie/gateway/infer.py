@@ -15,6 +15,7 @@ from eyrie.gateway.errors import Reply
 from eyrie.gateway.invoke import CUSTOM_ATTRIBUTES, Invocation, returned
 from eyrie.gateway.routes import Endpoint, Instance, Kinds
 from eyrie.gateway.sessions import SessionError
+from eyrie.gateway.taps import Face
 from eyrie.http1.server import Connection
 from eyrie.http1.upstream import Failure, ReplyHead
 from eyrie.wire import openinference
@@ -26,6 +27,7 @@ _ID_HEADER = b"x-amzn-sagemaker-inference-id"
 _ID_CHARS_MAX = 64
 _JSON_LINES = b"content-type: application/json\r\n"
 _BINARY_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+_BINARY = "application/octet-stream"
 _FORMS_MAX = 1_024
 
 Form = tuple[str, str]  # the content type that a container is given ("" for the best) and the Accept
@@ -50,6 +52,8 @@ class InferInvocation(Invocation):
     _request: Request
     _sent_type = ""
     _gathered = 0  # bytes of the reply so far
+    _asked = b""  # the body that the client sent, for a tap
+    _inference_id = b""  # that only the body names
 
     # --- the client's side ------------------------------------------------------------------------------------------
 
@@ -68,6 +72,8 @@ class InferInvocation(Invocation):
             self._refuse(errors.validation(str(error)))
             return
         self._tried = {self._form}
+        if endpoint is not None and endpoint.tapped:
+            self._asked = data
         super().body(connection, translated)
 
     def _translate(self, form: Form) -> bytes:
@@ -85,7 +91,8 @@ class InferInvocation(Invocation):
             return errors.validation(f"The path names the variant {self.version}, a header {self._variant}.")
         request_id = self._request.request_id
         if _ID_HEADER not in self._connection.fields and 0 < len(request_id) <= _ID_CHARS_MAX and _plain(request_id):
-            self._extra += b"%b: %b\r\n" % (_ID_HEADER, request_id.encode())
+            self._inference_id = request_id.encode()
+            self._extra += b"%b: %b\r\n" % (_ID_HEADER, self._inference_id)
         return None
 
     def _kinds(self) -> Kinds:
@@ -156,7 +163,21 @@ class InferInvocation(Invocation):
             self._finish(errors.error("InternalFailure", str(error), 500))
         else:
             self._account(200, instance)
+            self._send_back(instance, lines, length, body)
+
+    def _send_back(self, instance: Instance, lines: bytes, length: int | None, body: bytes) -> None:
+        """The reply goes out, and then to the tap: as the container gave it, and as the client got it."""
+        tap = instance.variant.tap
+        if tap is None:
             self._connection.reply(200, lines, body)
+            return
+        exchange = self._exchange(instance, 200, self._headers, b"".join(self._pieces))
+        if self._inference_id:
+            exchange.fields = {**self._connection.fields, _ID_HEADER: self._inference_id}
+        asked_type = self._connection.fields.get(b"content-type", b"application/json").decode("latin-1").strip()
+        exchange.face = Face(asked_type, self._asked, JSON if length is None else _BINARY, body)
+        self._connection.reply(200, lines, body)
+        tap.answered(exchange)
 
     def _reply_lines(self, instance: Instance) -> bytes:
         return instance.variant.invoked_line + self._invoker.ids.line() + returned(self._headers, CUSTOM_ATTRIBUTES)

@@ -23,6 +23,7 @@ from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
 from eyrie.gateway.sessions import NEW, Session, SessionError, Sessions, session_lines
+from eyrie.gateway.taps import KEPT_BYTES_MAX, Exchange, Headers
 from eyrie.http1.server import Connection
 from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
@@ -97,6 +98,10 @@ class RequestIds:
     def next(self) -> str:
         """The next id, as `line` will have it."""
         return f"{self._prefix.decode()}{self._count + 1:012x}"
+
+    def last(self) -> str:
+        """The id that `line` gave last."""
+        return f"{self._prefix.decode()}{self._count:012x}"
 
     def line(self) -> bytes:
         """The header line of the next id."""
@@ -239,6 +244,9 @@ class Invocation:
     _session: Session | None = None
     _streaming = False
     _variant = ""
+    _keeps = True  # a tap gets its reply
+    _kept: list[bytes] | None = None  # of a reply in pieces, for a tap
+    _kept_bytes = 0
 
     def __init__(
         self,
@@ -522,7 +530,15 @@ class Invocation:
         if lines is None:
             lines = head.derived = returned(head.headers)
         self._account(status, instance)
-        self._connection.reply(status, instance.variant.invoked_line + invoker.ids.line() + lines, body)
+        variant = instance.variant
+        lines = variant.invoked_line + invoker.ids.line() + lines
+        if variant.tap is None:
+            self._connection.reply(status, lines, body)
+        else:
+            self._status = status
+            exchange = self._exchange(instance, status, head.headers, body)
+            self._connection.reply(status, lines, body)
+            variant.tap.answered(exchange)
 
     def _reply_apart(self, head: ReplyHead, body: bytes) -> None:
         """A whole reply, answered as one that comes in pieces: its head cannot be made from the container's alone."""
@@ -530,6 +546,8 @@ class Invocation:
         self.reply_head(head.status, head.headers)
         if self._start():
             self._write(body)
+            if self._kept is not None:
+                self._keep(body)
             self.reply_end()
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -547,6 +565,8 @@ class Invocation:
                 self._pieces.append(piece)
         elif self._streaming or self._start():
             self._write(piece)
+            if self._kept is not None:
+                self._keep(piece)
 
     def _write(self, piece: bytes) -> None:
         """A piece of the reply goes out."""
@@ -566,6 +586,8 @@ class Invocation:
             self._finish(errors.model_error(endpoint.key, instance.variant.container, 0, str(error).encode()))
             return False
         self._streaming = True
+        if self._keeps and instance.variant.tap is not None:
+            self._kept = []
         self._connection.start(self._status, lines, self._reply_length())
         return True
 
@@ -582,8 +604,15 @@ class Invocation:
             self._finish(errors.model_error(endpoint.key, self._speaker(instance), self._status, said))
             return
         if self._streaming or self._start():
-            self._account(self._status, self.instance)
+            instance = self.instance
+            self._account(self._status, instance)
+            if instance is None or instance.variant.tap is None:
+                self._connection.finish()
+                return
+            kept = b"".join(self._kept) if self._kept is not None else None
+            exchange = self._exchange(instance, self._status, self._headers, kept)
             self._connection.finish()
+            instance.variant.tap.answered(exchange)
 
     def reply_failed(self, failure: Failure, began: bool) -> None:
         """There is no (whole) reply."""
@@ -603,8 +632,7 @@ class Invocation:
                 self.move("its connection ended", dead=True)
             return
         if self._connection.reply_started:
-            self._account(599, instance)
-            self._break_off(StreamEnd.BROKEN)
+            self._cut(StreamEnd.BROKEN)
         else:
             self._finish(errors.model_error(endpoint.key, self._speaker(instance), self._status, said, False))
 
@@ -612,8 +640,18 @@ class Invocation:
         """This worker stops: where the reply has begun, it ends here."""
         if self.instance is not None and self._connection.reply_started:
             self._leave(keep_instance=True)
-            self._account(599, self.instance)
-            self._break_off(StreamEnd.LEAVING)
+            self._cut(StreamEnd.LEAVING)
+
+    def _cut(self, why: StreamEnd) -> None:
+        """A reply that has begun ends in its middle."""
+        instance = self.instance
+        assert instance is not None
+        self._account(599, instance)
+        tap = instance.variant.tap
+        exchange = self._exchange(instance, 599, self._headers, None) if tap is not None else None
+        self._break_off(why)
+        if tap is not None and exchange is not None:
+            tap.answered(exchange)
 
     def _break_off(self, why: StreamEnd) -> None:
         """A reply that has begun cannot be ended well: the client sees that it is cut."""
@@ -635,8 +673,7 @@ class Invocation:
         self._invoker.meter.count("timeouts")
         self._leave(keep_instance=True)
         if self._connection.reply_started:
-            self._account(599, self.instance)
-            self._break_off(StreamEnd.LATE)
+            self._cut(StreamEnd.LATE)
         else:
             self._finish(errors.timed_out(endpoint.key, container))
 
@@ -689,7 +726,13 @@ class Invocation:
             lines += instance.variant.invoked_line
         lines += self._invoker.ids.line()
         self._account(status, instance)
+        if instance is None or instance.variant.tap is None:
+            self._connection.reply(status, lines, body)
+            return
+        said = b"".join(self._pieces) if self._status >= 300 else None
+        exchange = self._exchange(instance, status, self._headers, said)
         self._connection.reply(status, lines, body)
+        instance.variant.tap.answered(exchange)
 
     def _account(self, status: int, instance: Instance | None) -> None:
         """Everything that ends with a request, before its reply goes out (which may begin the next one)."""
@@ -714,6 +757,36 @@ class Invocation:
         invoker.active.discard(self)
         invoker.reserved_bytes -= self._reserved
         self._reserved = 0
+
+    # --- taps -------------------------------------------------------------------------------------------------------
+
+    def _exchange(self, instance: Instance, status: int, headers: Headers, reply: bytes | None) -> Exchange:
+        """What a tap is told. Made before the reply goes out, which may begin the connection's next request."""
+        invoker, known = self._invoker, self._known
+        if known is not None and not self._special:
+            kinds, fields = known.kinds, None
+        else:
+            kinds, fields = self._kinds(), self._connection.fields
+        model_us = int((perf_counter() - self._sent_at) * 1e6)
+        return Exchange(
+            instance, kinds, fields, self._body, status, self._status, headers, reply, model_us, invoker.now_ms,
+            invoker.ids.last(),
+        )  # fmt: skip
+
+    def _keep(self, piece: bytes) -> None:
+        """A piece of the reply for the tap, within its bound and that of all bodies in flight; beyond it none is kept.
+        """
+        invoker, kept = self._invoker, self._kept
+        assert kept is not None
+        self._kept_bytes += len(piece)
+        room = invoker.settings.bodies_in_flight_bytes_max - invoker.reserved_bytes
+        if self._kept_bytes > KEPT_BYTES_MAX or len(piece) > room:
+            self._kept = None
+            invoker.meter.count("replies_not_kept")
+        else:
+            kept.append(piece)
+            invoker.reserved_bytes += len(piece)
+            self._reserved += len(piece)
 
     def _leave(self, keep_instance: bool = False) -> None:
         """Let go of the instance."""

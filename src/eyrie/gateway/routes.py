@@ -23,6 +23,7 @@ from eyrie.decide.routing import Wheel, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, EndpointRoute, Execution, RoutingStrategy, Target, VariantRoute
 from eyrie.gateway.meter import Rollup
+from eyrie.gateway.taps import Tap, TapMaker, tap_of
 from eyrie.http1.upstream import Pool
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Variant:
         "route",
         "routed",
         "slowest_s",
+        "tap",
     )
 
     def __init__(self, endpoint: Endpoint, route: VariantRoute) -> None:
@@ -138,6 +140,7 @@ class Variant:
         self.orders: dict[str, list[Instance]] = {}  # by key of a model: who is to hold it, first of all the first
         self.instances: list[Instance] = []
         self.routed: list[Instance] = []
+        self.tap: Tap | None = None  # who wants to see what it answers
         self.slowest_s = 0.0  # slowest answer of late; decays
         self.answered = 0  # how many answers that stands on
         self.invoked_line = b"x-amzn-invoked-production-variant: %b\r\n" % route.name.encode()
@@ -176,6 +179,7 @@ class Endpoint:
         "key",
         "picky",
         "slug",
+        "tapped",
         "timeout_s",
         "variants",
     )
@@ -187,6 +191,7 @@ class Endpoint:
         self.timeout_s = 60.0
         self.body_bytes_max = 0
         self.picky = False  # a request must say which model or container it is for
+        self.tapped = False  # a variant has a tap
         self.variants: dict[VariantKey, Variant] = {}
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
         self._wheel: Wheel[VariantKey] = Wheel({})
@@ -260,6 +265,7 @@ class RouteBook:
         self.retired: dict[str, Instance] = {}  # targets by name: left the tables, still answering
         self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
         self.on_change = changed
+        self.tap_makers: tuple[TapMaker, ...] = ()  # asked for every variant of every table
         self._loop = loop
         self._seen: dict[str, tuple[int, int, int]] = {}
 
@@ -332,7 +338,10 @@ class RouteBook:
         endpoint.body_bytes_max = route.body_bytes_max
         known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
         endpoint.variants = {(v.name, v.fleet): self._variant(endpoint, v, known) for v in route.variants}
+        for each in route.variants:
+            endpoint.variants[each.name, each.fleet].tap = tap_of(self.tap_makers, route, each)
         endpoint.picky = any(v.multi_model or v.direct for v in endpoint.variants.values())
+        endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
         endpoint.reweigh()

@@ -33,6 +33,7 @@ class StreamInvocation(Invocation):
     """One InvokeEndpointWithResponseStream request."""
 
     _may_target = False
+    _keeps = False
     _first_s = 0.0  # how long its first byte took
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
