@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -87,9 +88,9 @@ def _rounds(
     return hops
 
 
-def gateway(data: Path, sockets: list[str], stack: contextlib.ExitStack) -> tuple[int, int]:
-    """One worker on a core of its own; its port and pid."""
-    prepare(data, sockets)
+def gateway(data: Path, sockets: list[str], stack: contextlib.ExitStack, **of_variants: Any) -> tuple[int, int]:
+    """One worker on a core of its own; its port and pid. `of_variants`: what both variants' routes have besides."""
+    prepare(data, sockets, **of_variants)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     fd = listener.fileno()
     argv = [sys.executable, "-P", "-m", "eyrie.app", "gateway", "--index", "0", "--listen-fd", str(fd)]
@@ -101,7 +102,7 @@ def gateway(data: Path, sockets: list[str], stack: contextlib.ExitStack) -> tupl
     return port, pid
 
 
-def prepare(data: Path, sockets: list[str]) -> None:
+def prepare(data: Path, sockets: list[str], **of_variants: Any) -> None:
     """The data folder of a gateway: credentials, and a table of two variants with two instances each."""
     for name in ("run", "routes", "logs"):
         (data / name).mkdir(parents=True)
@@ -110,8 +111,8 @@ def prepare(data: Path, sockets: list[str]) -> None:
     targets = [Target(f"i-{n}", path, "ab"[n % 2]) for n, path in enumerate(sockets)]
     least = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
     variants = (
-        VariantRoute("Main", 0.9, least, "primary", tuple(targets[:2])),
-        VariantRoute("Next", 0.1, least, "primary", tuple(targets[2:])),
+        VariantRoute("Main", 0.9, least, "primary", tuple(targets[:2]), **of_variants),
+        VariantRoute("Next", 0.1, least, "primary", tuple(targets[2:]), **of_variants),
     )
     key = EndpointKey(measure.ACCOUNT, measure.REGION, "bench")
     route = EndpointRoute(key, 1, variants)

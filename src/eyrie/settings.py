@@ -62,6 +62,10 @@ class Settings:
     otlp: str = ""  # address of an OTLP/HTTP receiver; empty: OTEL_EXPORTER_OTLP_ENDPOINT, and without that none
     jobs_max: int = 2  # jobs under way at once on this host; others wait
     logs_bytes_max: int = 2_147_483_648  # of events that users put, and of access records
+    capture_text: bool = True  # captured text that is neither CSV nor JSON stays text; off: BASE64, as SageMaker has it
+    capture_flush_ms: int = 60_000  # real time after which captured records are on their way to their bucket
+    capture_bytes_max: int = 1_073_741_824  # of an endpoint's captured records that wait for their bucket
+    capture_disk_percent_max: int = 75  # a disk that is fuller than this is captured to no more
     access_records: int = 10  # requests of an instance that a gateway worker tells one by one each second
 
     @property

@@ -15,6 +15,9 @@ from typing import Any
 
 from eyrie.adapters import own_processes, prometheus_text
 from eyrie.adapters.artifacts import S3Artifacts
+from eyrie.adapters.capture_buckets import CaptureBuckets
+from eyrie.adapters.capture_keys import CaptureKeys
+from eyrie.adapters.capture_spool import Spool
 from eyrie.adapters.clock import RandomIdentity, SystemClock
 from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
 from eyrie.adapters.compute_process import ProcessCompute
@@ -35,6 +38,7 @@ from eyrie.control.alarms import Alarms
 from eyrie.control.announcements import AnnouncingStore
 from eyrie.control.anomaly_table import training_of
 from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.captures import Captures
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
 from eyrie.control.events import Events
@@ -107,6 +111,8 @@ class Control:
         self._models = ModelDoor(self._loads)
         runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
+        buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
+        self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)
         self._metering = Metering(self._metrics, clock, self._feed.size, config_of=self._feed.config_of)
         self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
         self._queries = LogQueries(self._logs)
@@ -159,6 +165,7 @@ class Control:
         self._metering.take(told)
         self._tally.take(told)
         self._access.take(told)
+        self._captures.take(told)
 
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""
@@ -181,6 +188,7 @@ class Control:
             self._jobs.run(),
             self._metering.run(),
             self._access.run(),
+            self._captures.run(),
             self._follower.run(),
             self._sampling.run(),
             self._lag.run(),
@@ -243,6 +251,7 @@ class Control:
         self._models.close()
         await self._feed.close()
         self._access.write()
+        await asyncio.to_thread(self._captures.finish)
         for part in (self._app, self._queries, self._compute, self._log_file, self._metrics, self._database):
             part.close()
 

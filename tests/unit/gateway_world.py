@@ -29,6 +29,8 @@ from eyrie.settings import Settings
 
 ACCESS, SECRET, ACCOUNT, REGION = "AKIDTEST", "a-secret", "123456789012", "us-east-1"
 
+VARIANT_FIELDS = ("mode", "execution", "containers", "model_cache", "capture", "sticky")  # of every variant alike
+
 Behaviour = Callable[["Call"], Awaitable[None]]
 
 
@@ -171,7 +173,7 @@ class World:
         self.generation += 1
         strategy = more.pop("strategy", RoutingStrategy.LEAST_OUTSTANDING_REQUESTS)
         workers = more.pop("workers", 1)  # of each instance
-        kept = {name: more.pop(name) for name in ("mode", "execution", "containers", "model_cache") if name in more}
+        kept = {name: more.pop(name) for name in VARIANT_FIELDS if name in more}
         routes = tuple(
             VariantRoute(
                 variant,

@@ -27,9 +27,9 @@ class Heard:
         self.exchanges.append(exchange)
 
 
-def run(test: Callable[[World, list[Exchange]], Awaitable[None]]) -> None:
+def run(test: Callable[[World, list[Exchange]], Awaitable[None]], auth: bool = True) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world() as made:
+        async with asyncio.timeout(20), world(auth=auth) as made:
             heard = Heard()
             made.gateway.book.tap_makers = (lambda table, route: heard,)
             await test(made, heard.exchanges)
@@ -146,7 +146,7 @@ def test_an_infer_request_is_told_as_the_container_and_as_the_client_saw_it() ->
         assert (told.face.content_type, told.face.body) == ("application/json", body)
         assert (told.face.reply_type, told.face.reply_body) == ("application/json", reply.body)
 
-    run(test)
+    run(test, auth=False)
 
 
 def test_several_taps_hear_it_and_none_is_none() -> None:

@@ -182,6 +182,25 @@ def key_revoke(
     command.revoke(_settings(data).data, key)
 
 
+capture = typer.Typer(help="Captured requests and replies.", no_args_is_help=True)
+app.add_typer(capture, name="capture")
+
+
+@capture.command("cat")
+def capture_cat(
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="s3://BUCKET/PREFIX|FILE...", help="Objects by key or prefix, or downloaded files."),
+    ],
+    data: Data = None,
+) -> None:
+    """Print captured records, a line of JSON each, decrypted where a KmsKeyId encrypted them."""
+    from eyrie.cli import capture as command
+    from eyrie.cli import data as datadir
+
+    command.cat(datadir.running_settings(_settings(data)), source)
+
+
 image = typer.Typer(help="Containers of your own: the images that models may name.", no_args_is_help=True)
 app.add_typer(image, name="image")
 

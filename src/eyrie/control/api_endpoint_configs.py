@@ -5,15 +5,17 @@ A config in use may be deleted: an endpoint holds its whole specification.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eyrie.control import capture_config
 from eyrie.control.api_models import find_model
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
 from eyrie.control.unsupported import CONFIG, VARIANT, refuse_unsupported, unsupported
 from eyrie.domain.instance_types import UnknownInstanceType
+from eyrie.domain.sticky import FORMS, TAG, is_rule
 from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
 
@@ -49,12 +51,21 @@ def find_config(context: Context, name: str) -> Document:
 def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     """Store a config whose models exist and which asks for nothing that this Eyrie cannot do."""
     refuse_unsupported(params, CONFIG)
-    _check_capture(params.get("DataCaptureConfig"))
+    capture_config.check(params.get("DataCaptureConfig"))
     body = without(params, "Tags")
     body["ProductionVariants"] = [_checked(context, variant) for variant in params["ProductionVariants"]]
     _check_together(body["ProductionVariants"])
+    sticky_of(params.get("Tags", []))
     document = context.new(KIND, params["EndpointConfigName"], body)
     return {"EndpointConfigArn": put_new(context, ARN_TYPE, NOUN, document, params)}
+
+
+def sticky_of(tags: Sequence[Mapping[str, str]]) -> str:
+    """What a config's tags say of sticky assignment; "" for nothing. Raises ValidationException for what is no rule."""
+    said = next((tag["Value"] for tag in tags if tag["Key"] == TAG), "")
+    if said and not is_rule(said):
+        raise validation(f"Tag {TAG} must be one of {', '.join(FORMS)}, and is {said!r}.")
+    return said
 
 
 def describe_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
@@ -120,8 +131,3 @@ def _check_together(variants: list[dict[str, Any]]) -> None:
         raise validation(f'Variant names must be unique within an endpoint configuration: "{twice}" occurs twice.')
     if sum(variant["InitialVariantWeight"] for variant in variants) <= 0:
         raise validation("The weights of the production variants add up to 0: no request could be routed.")
-
-
-def _check_capture(capture: Mapping[str, Any] | None) -> None:
-    if capture is not None and capture.get("EnableCapture", True):
-        raise unsupported("DataCaptureConfig", "requests are not captured yet")

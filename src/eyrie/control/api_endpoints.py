@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.control import image_table, images
-from eyrie.control.api_endpoint_configs import config_arn, find_config
+from eyrie.control.api_endpoint_configs import ARN_TYPE, config_arn, find_config, sticky_of
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
 from eyrie.control.deployment_config import check_alarms, traffic_policy
@@ -135,7 +135,9 @@ def delete_endpoint(context: Context, params: Params) -> dict[str, Any]:
 def fleet_of(context: Context, config: Document) -> FleetSpec:
     """What a config resolves to: every variant with its whole model. Raises ValidationException for what is missing."""
     variants = tuple(_variant(context, given) for given in config.body["ProductionVariants"])
-    return FleetSpec(config.name, config_arn(context, config.name), variants)
+    tags = tags_document(context, ARN_TYPE, config.name)
+    sticky = sticky_of(tags.body["Tags"]) if tags is not None else ""
+    return FleetSpec(config.name, config_arn(context, config.name), variants, sticky)
 
 
 def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eyrie.control import image_table, images
+from eyrie.control import capture_config, image_table, images
 from eyrie.control.context import seconds
 from eyrie.decide.rollout import shares
 from eyrie.domain.deployment import DeploymentPhase
@@ -51,8 +51,8 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         shown["PendingDeploymentSummary"] = _pending(endpoint, endpoint.deployment.green)
     if endpoint.last_deployment_config:
         shown["LastDeploymentConfig"] = endpoint.last_deployment_config
-    if endpoint.data_capture:
-        shown["DataCaptureConfig"] = _capture(endpoint.data_capture)
+    if (captured := capture_config.shown(endpoint)) is not None:
+        shown["DataCaptureConfig"] = captured
     return shown
 
 
@@ -98,14 +98,4 @@ def _pending(endpoint: Endpoint, green: Fleet) -> dict[str, Any]:
         "EndpointConfigName": green.config_name,
         "ProductionVariants": variants,
         "StartTime": seconds(endpoint.deployment.started_ms),
-    }
-
-
-def _capture(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "EnableCapture": False,
-        "CaptureStatus": "Stopped",
-        "CurrentSamplingPercentage": config.get("InitialSamplingPercentage", 0),
-        "DestinationS3Uri": config.get("DestinationS3Uri", ""),
-        "KmsKeyId": config.get("KmsKeyId", ""),
     }

@@ -47,7 +47,7 @@ VALUES = {
     "Mode MultiModel in one of several Containers": "a pipeline's containers hold one model each",
     "S3DataSource with S3Object and None, or S3Prefix and Gzip": "an archive is one object, files are a prefix",
     "ImageConfig.RepositoryAccessMode Vpc": "there are no registries in a VPC here",
-    "DataCaptureConfig with EnableCapture": "requests are not captured yet",
+    "DataCaptureConfig.DestinationS3Uri https://": "captured data goes to an s3:// URI",
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
     "InstanceType with accelerators": "this host offers none",
     "ServerlessUpdateConfig": "there are no serverless endpoints yet",

@@ -211,7 +211,7 @@ def _check_weight(variant: str, weight: float) -> None:
 
 
 def _fleet(wish: FleetSpec, generation: int, now_ms: int, variants: Sequence[Variant]) -> Fleet:
-    return Fleet(generation, wish.config_name, wish.config_arn, tuple(variants), now_ms)
+    return Fleet(generation, wish.config_name, wish.config_arn, tuple(variants), now_ms, wish.sticky)
 
 
 def _initial(spec: VariantSpec) -> Variant:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from eyrie.decide import capture
 from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import members, renewed, suspect
 from eyrie.decide.policy import Policy
@@ -88,8 +89,10 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: f
     silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
     routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
     routed.sort(key=lambda i: (i.requested_ms, i.instance_id))
+    captured = endpoint.data_capture
     if (deployment := endpoint.deployment) is not None and fleet.generation == deployment.green.generation:
         routed = routed[: active(deployment, variant, deployment.step)]
+        captured = deployment.data_capture
     model = variant.spec.model
     return VariantRoute(
         name=variant.name,
@@ -103,6 +106,8 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: f
         model_cache=model.containers[0].model_cache,
         fleet=fleet.generation,
         config=fleet.config_name if endpoint.deployment is not None else "",
+        capture=capture.route_of(captured),
+        sticky=fleet.sticky,
     )
 
 

@@ -7,6 +7,7 @@ On the InvokeEndpoint path: `gateway/invoke` asks here, and keeps these objects 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -109,6 +110,23 @@ def rendezvous(names: Sequence[str], key: str) -> list[int]:
     """
     ranks = [hashlib.blake2b(f"{name}\n{key}".encode(), digest_size=8).digest() for name in names]
     return sorted(range(len(names)), key=ranks.__getitem__, reverse=True)
+
+
+def assigned(weights: Mapping[str, float], key: str) -> str | None:
+    """Which of `weights` a key belongs to: over many keys each gets its share, and one key always the same.
+
+    Weighted rendezvous: every name draws a lot for the key, exponential with the rate of its weight, and the first wins.
+    A weight that changes moves only the keys that must move: from the others to a name that grew, from one that shrank
+    to the others. None where no name has weight.
+    """
+    winner, soonest = None, math.inf
+    for name, weight in weights.items():
+        if weight > 0:
+            drawn = int.from_bytes(hashlib.blake2b(f"{name}\n{key}".encode(), digest_size=8).digest(), "big")
+            when = -math.log((drawn + 1) / 2.0**64) / weight
+            if when < soonest or winner is None:
+                winner, soonest = name, when
+    return winner
 
 
 def spread(outstanding: int, at_once: int, targets: int) -> int:

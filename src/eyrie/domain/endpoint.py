@@ -67,6 +67,7 @@ class FleetSpec:
     config_name: str
     config_arn: str
     variants: tuple[VariantSpec, ...]
+    sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky)
 
 
 @dataclass(frozen=True, slots=True)

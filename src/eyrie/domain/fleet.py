@@ -215,6 +215,7 @@ class Fleet:
     config_arn: str
     variants: tuple[Variant, ...]
     created_ms: int
+    sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky)
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name."""

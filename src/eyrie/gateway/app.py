@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eyrie.gateway import errors
+from eyrie.gateway.capture import Capture
 from eyrie.gateway.door import Door
 from eyrie.gateway.feed import Feed
 from eyrie.gateway.forward import Forwarder
@@ -79,6 +80,8 @@ class Gateway:
         self.feed = Feed(run / "feed.sock", name, self.book, self.meter)
         sessions = Sessions(signing_key(settings.data / "credentials.json"))
         self.invoker = Invoker(settings, verifier, sessions, self.book, self.meter, self.sweep)
+        self.capture = Capture(settings, loop, self.meter)
+        self.book.tap_makers = (self.capture.tap,)
         self.inference = OpenInference(settings, self.invoker)
         self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
         self.invoker.health = self.health
@@ -162,8 +165,10 @@ class Gateway:
         self.sweep.add(self._turn)
 
     def stop(self) -> None:
-        """Keep no deadline any more, and cut the idle connections to instances and processes."""
+        """Keep no deadline any more, write what is captured, and cut the idle connections to instances and processes.
+        """
         self.sweep.remove(self._turn)
+        self.capture.close()
         self.book.close()
         self.invoker.models.close()
         self.forwarder.close()
@@ -178,6 +183,7 @@ class Gateway:
         self.invoker.models.turn(now)
         self.forwarder.turn(now)
         self.inference.turn(now)
+        self.capture.turn()
         self.feed.tell_idle()
         if int(now) != self._second:
             self._second = int(now)

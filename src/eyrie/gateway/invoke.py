@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import uuid4
 
 from eyrie.decide.routing import PoisonMemory, RetryBudget
+from eyrie.domain.sticky import key_of
 from eyrie.gateway import directions, errors
 from eyrie.gateway.directions import TARGET_CONTAINER, TARGET_MODEL
 from eyrie.gateway.errors import Reply
@@ -244,6 +245,7 @@ class Invocation:
     _session: Session | None = None
     _streaming = False
     _variant = ""
+    _key = ""  # that ties its client to a variant
     _keeps = True  # a tap gets its reply
     _kept: list[bytes] | None = None  # of a reply in pieces, for a tap
     _kept_bytes = 0
@@ -331,7 +333,11 @@ class Invocation:
         refused = directions.refusal(endpoint, self._variant, fields, self._invoker.ids.next())
         if refused is not None:
             return refused
-        return self._check_session(endpoint, fields[_SESSION]) if _SESSION in fields else None
+        if _SESSION in fields:
+            return self._check_session(endpoint, fields[_SESSION])
+        if endpoint.sticky and not self._variant:
+            self._key = key_of(endpoint.sticky, fields)
+        return None
 
     def _unknown_variant(self, endpoint: Endpoint) -> Reply:
         return errors.validation(
@@ -402,9 +408,13 @@ class Invocation:
             if variant is None:
                 self._finish(errors.unavailable(f"Variant {self._variant} is being withdrawn."))
                 return
+        elif self._key:
+            variant = endpoint.assigned(self._key)
         full: Instance | None = None
         while True:
             instance = endpoint.choose(variant, self._avoid or full)
+            if instance is None and self._key:  # better another variant than none
+                instance = endpoint.choose(None, self._avoid or full)
             if instance is None or instance is full:
                 self._hold(endpoint)
                 return

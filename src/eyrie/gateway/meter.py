@@ -203,6 +203,7 @@ class Meter:
         self._gauges_told: dict[str, float] = {}
         self._told: dict[str, int] = {}
         self._rollups: dict[tuple[str, str, str], Rollup] = {}
+        self._captured: dict[tuple[str, str], dict[str, int]] = {}  # by slug and variant
 
     def count(self, name: str) -> None:
         """Raise a counter of the worker: a retry, an ejection, a limit that was hit."""
@@ -216,6 +217,17 @@ class Meter:
             found = self._rollups[key] = Rollup(self._recorded)
         return found
 
+    def captured(self, slug: str, variant: str, records: int) -> None:
+        """So many captured records are on disk."""
+        counts = self._captured.setdefault((slug, variant), {})
+        counts["records"] = counts.get("records", 0) + records
+
+    def capture_dropped(self, slug: str, variant: str, why: str, records: int = 1) -> None:
+        """So many exchanges were not captured for want of room: `why` says where."""
+        counts = self._captured.setdefault((slug, variant), {})
+        counts[why] = counts.get(why, 0) + records
+        self.counters["capture_dropped"] = self.counters.get("capture_dropped", 0) + records
+
     def tell_again(self) -> None:
         """Whoever listens is new: counters and levels go to them whole."""
         self._told.clear()
@@ -226,7 +238,8 @@ class Meter:
         changed = {name: n for name, n in self.counters.items() if self._told.get(name) != n}
         rollups, self._rollups = self._rollups, {}
         gauges = self.gauges if self.gauges != self._gauges_told else {}
-        if not rollups and not changed and not gauges:
+        captured, self._captured = self._captured, {}
+        if not rollups and not changed and not gauges and not captured:
             return None
         self._gauges_told = dict(self.gauges)
         self._told.update(changed)
@@ -234,5 +247,7 @@ class Meter:
         for (slug, variant, instance_id), rollup in rollups.items():
             rollup.taken = True
             endpoints.setdefault(slug, {}).setdefault(variant, {})[instance_id] = rollup.as_json()
-        told = {"at_s": at_s, "endpoints": endpoints, "counters": changed}
+        told: dict[str, Any] = {"at_s": at_s, "endpoints": endpoints, "counters": changed}
+        for (slug, variant), counts in captured.items():
+            told.setdefault("capture", {}).setdefault(slug, {})[variant] = counts
         return {**told, "gauges": self._gauges_told} if gauges else told

@@ -65,7 +65,9 @@ class ModelInvocation(Invocation):
                 self._invoker.health.dead(instance, "nobody listens on its socket")
 
     def _dealt(self, endpoint: Endpoint) -> Variant | None:
-        return endpoint.named(self._variant) if self._variant else endpoint.deal()
+        if self._variant:
+            return endpoint.named(self._variant)
+        return (endpoint.assigned(self._key) if self._key else None) or endpoint.deal()
 
     def _chosen(self, variant: Variant, avoid: Instance | None) -> Instance | None:
         return self._models.choose(variant, self.model, avoid) if variant.multi_model else variant.choose(avoid)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eyrie.decide.routing import Wheel, at_random, least_outstanding
+from eyrie.decide.routing import Wheel, assigned, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, EndpointRoute, Execution, RoutingStrategy, Target, VariantRoute
 from eyrie.gateway.meter import Rollup
@@ -171,6 +171,7 @@ class Endpoint:
     __slots__ = (
         "_twins",
         "_variants",
+        "_weights",
         "_wheel",
         "body_bytes_max",
         "deadline_s",
@@ -179,6 +180,7 @@ class Endpoint:
         "key",
         "picky",
         "slug",
+        "sticky",
         "tapped",
         "timeout_s",
         "variants",
@@ -192,11 +194,13 @@ class Endpoint:
         self.body_bytes_max = 0
         self.picky = False  # a request must say which model or container it is for
         self.tapped = False  # a variant has a tap
+        self.sticky = ""  # where the key is found that ties a client to a variant
         self.variants: dict[VariantKey, Variant] = {}
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
         self._wheel: Wheel[VariantKey] = Wheel({})
         self._variants: list[Variant] = []
         self._twins: dict[str, Wheel[VariantKey]] = {}  # by name, of two fleets that share its traffic
+        self._weights: dict[str, float] = {}  # of the names in the route, both fleets' together
 
     @property
     def names(self) -> list[str]:
@@ -211,6 +215,7 @@ class Endpoint:
         routed = [v for v in self.variants.values() if v.routed]
         self._wheel = Wheel({v.key: v.route.weight for v in routed}, self._wheel.place())
         self._variants = [self.variants[key] for key in self._wheel.names]
+        self._weights = {name: sum(v.route.weight for v in routed if v.name == name) for name in self.names}
         twins = {name: [v for v in routed if v.name == name] for name in self.names}
         self._twins = {
             name: Wheel({v.key: v.route.weight for v in both}, self._twins[name].place() if name in self._twins else {})
@@ -230,6 +235,11 @@ class Endpoint:
             return self.variants[twins.names[twins.deal()]]
         both = [variant for variant in self.variants.values() if variant.name == name]
         return next((variant for variant in both if variant.routed), both[0] if both else None)
+
+    def assigned(self, key: str) -> Variant | None:
+        """The variant that a sticky key belongs to, of those in the route; None where there is none."""
+        name = assigned(self._weights, f"{self.slug}\n{key}")
+        return self.named(name) if name is not None else None
 
     def deal(self) -> Variant | None:
         """The variant whose turn it is, of those that have an instance."""
@@ -340,7 +350,9 @@ class RouteBook:
         endpoint.variants = {(v.name, v.fleet): self._variant(endpoint, v, known) for v in route.variants}
         for each in route.variants:
             endpoint.variants[each.name, each.fleet].tap = tap_of(self.tap_makers, route, each)
-        endpoint.picky = any(v.multi_model or v.direct for v in endpoint.variants.values())
+        newest = max(route.variants, key=lambda v: v.fleet, default=None)
+        endpoint.sticky = newest.sticky if newest is not None else ""
+        endpoint.picky = bool(endpoint.sticky) or any(v.multi_model or v.direct for v in endpoint.variants.values())
         endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)

@@ -76,9 +76,9 @@ CONFIGS = [
     ({"KmsKeyId": "k"}, "KmsKeyId is not supported by this Eyrie: volumes are not encrypted"),
     ({"EnableNetworkIsolation": True}, "EnableNetworkIsolation is not supported"),
     (
-        {"DataCaptureConfig": {"EnableCapture": True, "InitialSamplingPercentage": 1, "DestinationS3Uri": "s3://b/",
+        {"DataCaptureConfig": {"InitialSamplingPercentage": 1, "DestinationS3Uri": "https://b/",
                                "CaptureOptions": [{"CaptureMode": "Input"}]}},
-        "DataCaptureConfig is not supported by this Eyrie: requests are not captured yet",
+        "DataCaptureConfig.DestinationS3Uri https://b/ is not supported by this Eyrie: captured data goes to an s3:// URI",
     ),
     (
         {"CrossRegionTrafficConfig": {"MaxInvocationsPerSecondPerInstance": 1, "MaxCrossRegionPercentPerEndpoint": 1}},
