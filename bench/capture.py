@@ -2,8 +2,8 @@
 
     python bench/capture.py [--rounds 7] [--seconds 3]
 
-`hop` says how: the same core, the same upstream and requests, the sides in turn. CPU seconds are those of all threads of
-the worker's process, writing to disk included. Captured records are JSON lines of about 550 bytes; control, which would
+`hop` says how: the same core, the same upstream and requests, the sides in turn. CPU seconds are those of all threads
+of the worker's process, writing to disk included. Records are JSON lines of about 600 bytes; control, which would
 upload them, does not run.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import frame
 import hop
-
 from eyrie.domain.capture import CaptureRoute
 
 GOAL = 1.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -122,13 +123,16 @@ def test_a_worker_that_is_stopped_loses_nothing(taken: Deployed) -> None:
 def test_a_worker_that_is_killed_loses_its_last_moment_at_most(taken: Deployed) -> None:
     answered: list[tuple[float, str]] = []
     stopping = threading.Event()
+    numbers = itertools.count()
 
     def go_on() -> None:
         runtime = boto3.Session().client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
         while not stopping.is_set():
-            name = f"kill-{len(answered)}"
+            name = f"kill-{next(numbers)}"
             try:
-                runtime.invoke_endpoint(EndpointName="taken", ContentType="text/csv", Body=taken.rows[0], InferenceId=name)
+                runtime.invoke_endpoint(
+                    EndpointName="taken", ContentType="text/csv", Body=taken.rows[0], InferenceId=name
+                )
             except (BotoCoreError, ClientError):
                 continue  # its worker was killed under it
             answered.append((time.monotonic(), name))
@@ -165,7 +169,9 @@ def test_what_is_captured_survives_a_whole_stop_and_the_kill_of_those_who_upload
     processes = eyrie.processes()
     for name in ("control", "objects"):
         os.kill(processes[name], signal.SIGKILL)
-    until(lambda: all(pid != processes[name] for name, pid in eyrie.processes().items() if name in ("control", "objects")))
+    until(
+        lambda: all(pid != processes[name] for name, pid in eyrie.processes().items() if name in ("control", "objects"))
+    )
     until(lambda: set(more) <= set(ids()))
     assert len(ids()) == len(set(ids()))
 
@@ -182,9 +188,7 @@ def test_an_update_takes_the_new_capture_or_keeps_the_old_one_as_asked(taken: De
 
     assert update(RetainAllVariantProperties=True) == "s3://captured/kept"
     excluded = [{"VariantPropertyType": "DataCaptureConfig"}]
-    assert (
-        update(RetainAllVariantProperties=True, ExcludeRetainedVariantProperties=excluded) == "s3://captured/sealed"
-    )
+    assert update(RetainAllVariantProperties=True, ExcludeRetainedVariantProperties=excluded) == "s3://captured/sealed"
     ask(taken, ["secret-1"])
     (key,) = until(lambda: keys("sealed/"))
     stored = boto3.client("s3").get_object(Bucket="captured", Key=key)["Body"].read()

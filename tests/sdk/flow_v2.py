@@ -17,6 +17,7 @@ import sagemaker
 from sagemaker import image_uris
 from sagemaker.deserializers import CSVDeserializer
 from sagemaker.model import Model
+from sagemaker.model_monitor import DataCaptureConfig
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
 from sagemaker.sklearn import SKLearnModel
@@ -49,6 +50,33 @@ def generic(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     predictor.delete_endpoint()
     model.delete_model()
     return {"first": first, "second": second, "instances": count[0]["CurrentInstanceCount"]}
+
+
+def captured(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """deploy with a DataCaptureConfig; disabled and enabled again by the predictor; CaptureStatus at each step."""
+    session = sagemaker.Session()
+    image = image_uris.retrieve("xgboost", session.boto_region_name, version="1.7-1")
+    url = upload(session, folder / "xgboost.tar.gz")
+    model = Model(image, model_data=url, role=ROLE, sagemaker_session=session, predictor_cls=Predictor)
+    config = DataCaptureConfig(enable_capture=True, sampling_percentage=100, sagemaker_session=session)
+    predictor = model.deploy(
+        1, "ml.m5.large", serializer=CSVSerializer(), deserializer=CSVDeserializer(), data_capture_config=config
+    )
+    first = predictor.predict(rows, inference_id="captured-1")
+
+    def described() -> dict[str, Any]:
+        found = session.sagemaker_client.describe_endpoint(EndpointName=predictor.endpoint_name)
+        return dict(found["DataCaptureConfig"])
+
+    told = [described()]
+    predictor.disable_data_capture()
+    told.append(described())
+    predictor.predict(rows, inference_id="not-captured")
+    predictor.update_data_capture_config(config)
+    told.append(described())
+    predictor.delete_endpoint()
+    statuses = [one["CaptureStatus"] for one in told]
+    return {"first": first, "statuses": statuses, "destination": told[0]["DestinationS3Uri"]}
 
 
 def sklearn(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -88,7 +116,7 @@ def main() -> None:
     """Run the flows side by side: the SDK waits 30 s before it first asks how an endpoint is."""
     folder = Path(sys.argv[1])
     rows = np.loadtxt(folder / "rows.csv", delimiter=",", ndmin=2)
-    flows = {"generic": generic, "sklearn": sklearn, "xgboost": xgboost}
+    flows = {"generic": generic, "captured": captured, "sklearn": sklearn, "xgboost": xgboost}
     with ThreadPoolExecutor(len(flows)) as pool:
         pending = {name: pool.submit(flow, folder, rows) for name, flow in flows.items()}
         print(json.dumps({name: future.result() for name, future in pending.items()}))

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.e2e.conftest import RealEyrie, eyrie  # noqa: F401  (the fixture)
+from tests.e2e.conftest import RealEyrie, eyrie, until  # noqa: F401  (the fixture)
 
 pytestmark = pytest.mark.heavy
 
@@ -104,7 +104,24 @@ def test_version_2(eyrie: RealEyrie, models: Trained) -> None:  # noqa: F811
     assert found["generic"]["instances"] == 2
     assert floats(found["xgboost"]["first"]) == pytest.approx(models.xgboost)
     assert floats(found["sklearn"]["first"]) == pytest.approx(models.sklearn)
+    assert floats(found["captured"]["first"]) == pytest.approx(models.xgboost)
+    assert found["captured"]["statuses"] == ["Started", "Stopped", "Started"]
+    check_captured(found["captured"]["destination"], models)
     assert boto3.client("sagemaker").list_endpoints()["Endpoints"] == []
+
+
+def check_captured(destination: str, models: Trained) -> None:
+    """One record, at the SDK's default destination, of the one request that was made while the capture was on."""
+    assert destination == "s3://sagemaker-us-east-1-123456789012/model-monitor/data-capture"
+    bucket, prefix = destination.removeprefix("s3://").split("/", 1)
+    s3 = boto3.client("s3")
+    listed = until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents"), 90.0)
+    assert len(listed) == 1
+    text = s3.get_object(Bucket=bucket, Key=listed[0]["Key"])["Body"].read().decode()
+    (record,) = [json.loads(line) for line in text.splitlines()]
+    assert record["eventMetadata"]["inferenceId"] == "captured-1"
+    found = [float(x) for x in record["captureData"]["endpointOutput"]["data"].replace("\n", ",").split(",") if x]
+    assert found == pytest.approx(models.xgboost)
 
 
 def test_version_3(eyrie: RealEyrie, models: Trained) -> None:  # noqa: F811

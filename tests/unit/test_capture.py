@@ -178,7 +178,7 @@ def test_bytes_are_base64_also_where_the_type_says_otherwise_and_long_bodies_are
             await call.answer(call.body, lines=f"content-type: {call.headers['content-type']}\r\n")
 
         w.publish({"v": (1.0, [await w.instance("i-1", behave)])}, capture=ALL)
-        long = ("ä\"\\\n" * 200_000).encode()
+        long = ('ä"\\\n' * 200_000).encode()
         bodies = {
             "text/csv": b"1,\xff", "application/octet-stream": bytes(range(256)) * 2_000, "text/plain": long,
         }  # fmt: skip
@@ -291,9 +291,7 @@ def test_a_full_disk_and_a_bucket_that_does_not_keep_up_pause_it(monkeypatch: py
         for path in files(w, "sealed") + files(w, "open"):
             path.unlink()
         await until(lambda: disk.full == {})
-        told = w.gateway.meter.take(0)
-        assert told is not None
-        assert told["capture"] == {FILE.slug: {"v": {"records": 2, "disk": 1, "waiting": 1}}}
+        assert w.counter("capture_dropped") == 2
 
     run(test, capture_bytes_max=5_000, capture_flush_ms=100)
 

@@ -1,8 +1,8 @@
 """Encryption of captured data by keys of this host: what `KmsKeyId` means here.
 
-DATA/capture-keys.json (mode 0600) holds one random 256-bit key for each (account, KmsKeyId) that was ever named; whoever
-has that file can read what was captured with it, and without it nobody can. Each object is sealed with a data key of its
-own (AES-256-GCM), which stands in the object's head, wrapped by the account's key (AES-256-GCM again):
+DATA/capture-keys.json (mode 0600) holds one random 256-bit key for each (account, KmsKeyId) that was ever named;
+whoever has that file can read what was captured with it, and without it nobody can. Each object is sealed with a data
+key of its own (AES-256-GCM), which stands in the object's head, wrapped by the account's key (AES-256-GCM again):
 
     EYRIE-SEALED-1\\n {"account", "kms_key", "wrapped", "nonce"}\\n ciphertext
 
@@ -74,7 +74,7 @@ class CaptureKeys:
         wrapping = secrets.token_bytes(_NONCE_BYTES)
         wrapped = wrapping + AESGCM(self._key(account, kms_key)).encrypt(wrapping, data_key, kms_key.encode())
         head = MAGIC + msgspec.json.encode(_Head(account, kms_key, wrapped, nonce)) + b"\n"
-        return head + AESGCM(data_key).encrypt(nonce, data, head)
+        return head + bytes(AESGCM(data_key).encrypt(nonce, data, head))
 
     def unseal(self, sealed: bytes) -> bytes:
         """Decrypt. Raises Unsealable, and ImportError without the extra."""
@@ -94,7 +94,7 @@ class CaptureKeys:
         try:
             nonce, wrapped = head.wrapped[:_NONCE_BYTES], head.wrapped[_NONCE_BYTES:]
             data_key = AESGCM(found.key).decrypt(nonce, wrapped, head.kms_key.encode())
-            return AESGCM(data_key).decrypt(head.nonce, sealed[end:], sealed[:end])
+            return bytes(AESGCM(data_key).decrypt(head.nonce, sealed[end:], sealed[:end]))
         except (InvalidTag, ValueError):
             raise Unsealable(
                 "it was changed, or encrypted with another key of this name, since it was written"

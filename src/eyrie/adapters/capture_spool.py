@@ -1,8 +1,8 @@
 """Captured records on their way to a bucket: files under DATA/capture, written by gateway workers, uploaded by control.
 
-A file is `SLUG/BEGAN_MS-NAME.open` while its worker writes it, with an flock that says so, and `.sealed` once it is whole.
-Its first line says what it is (`domain.capture.CaptureFile`), each further one is a record. Control takes the sealed
-ones, and open ones whose lock is free: their worker was killed, and all but its last write is there.
+A file is `SLUG/BEGAN_MS-NAME.open` while its worker writes it, with an flock that says so, and `.sealed` once it is
+whole. Its first line says what it is (`domain.capture.CaptureFile`), each further one is a record. Control takes the
+sealed ones, and open ones whose lock is free: their worker was killed, and all but its last write is there.
 """
 
 from __future__ import annotations

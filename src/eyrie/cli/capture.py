@@ -21,7 +21,7 @@ _S3 = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
 def cat(settings: Settings, sources: list[str]) -> None:
-    """Print the records of objects (s3://BUCKET/KEY), of all objects below a prefix, or of files. Raises CommandError."""
+    """Print the records of objects (s3://BUCKET/KEY), of all below a prefix, or of files. Raises CommandError."""
     keys = CaptureKeys(settings.data)
     for source in sources:
         for data in _objects(settings, source) if source.startswith("s3://") else _file(source):

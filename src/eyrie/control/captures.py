@@ -2,8 +2,8 @@
 
 Gateway workers write files of records (`adapters/capture_spool`); each second this looks for those that are whole, or
 whose worker was killed, and uploads them, oldest first. A destination that cannot be written is left alone for a while,
-longer each time, and its files wait; what is there when control is killed, the next one finds. What the workers drop for
-want of room they tell with their rollups: it becomes metrics, and a line in the endpoint's story.
+longer each time, and its files wait; what is there when control is killed, the next one finds. What the workers drop
+for want of room they tell with their rollups: it becomes metrics, and a line in the endpoint's story.
 """
 
 from __future__ import annotations

@@ -130,9 +130,7 @@ def update_weights_and_capacities(
     variants = tuple(_changed(v, wanted.get(v.name)) for v in endpoint.fleet.variants)
     resize = overtaken or Resize(now_ms, {v.name: v.desired_count for v in endpoint.fleet.variants})
     if overtaken is None:
-        endpoint = replace(
-            endpoint, status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING)
-        )
+        endpoint = replace(endpoint, status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING))
     changed = replace(
         endpoint,
         generation=endpoint.generation + 1,

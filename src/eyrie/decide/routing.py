@@ -115,7 +115,7 @@ def rendezvous(names: Sequence[str], key: str) -> list[int]:
 def assigned(weights: Mapping[str, float], key: str) -> str | None:
     """Which of `weights` a key belongs to: over many keys each gets its share, and one key always the same.
 
-    Weighted rendezvous: every name draws a lot for the key, exponential with the rate of its weight, and the first wins.
+    Weighted rendezvous: every name draws a lot for the key, exponential at the rate of its weight; the first one wins.
     A weight that changes moves only the keys that must move: from the others to a name that grew, from one that shrank
     to the others. None where no name has weight.
     """

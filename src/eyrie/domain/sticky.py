@@ -1,7 +1,7 @@
 """Sticky assignment: a key that a request carries ties its client to one variant. An extension of Eyrie's own.
 
-The rule says where the key is found. It is the value of the tag `eyrie:sticky` of an endpoint config, since a tag is what
-every client can send:
+The rule says where the key is found. It is the value of the tag `eyrie:sticky` of an endpoint config, since a tag is
+what every client can send:
 
     inference-id            the request's InferenceId
     custom-attributes       its CustomAttributes, whole
@@ -31,11 +31,8 @@ def is_rule(rule: str) -> bool:
 def key_of(rule: str, fields: Mapping[bytes, bytes]) -> str:
     """The key of a request, by its headers (names in lower case); "" where it carries none."""
     kind, _, name = rule.partition(":")
-    if kind == "header":
-        found = fields.get(name.lower().encode(), b"")
-    else:
-        found = fields.get(_SM + kind.encode(), b"")
-    said = found.decode("latin-1").strip()
+    header = name.lower().encode() if kind == "header" else _SM + kind.encode()
+    said = fields.get(header, b"").decode("latin-1").strip()
     if kind != "custom-attributes" or not name:
         return said
     pairs = (part.partition("=") for part in _PARTED.split(said))

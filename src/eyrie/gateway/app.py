@@ -165,8 +165,7 @@ class Gateway:
         self.sweep.add(self._turn)
 
     def stop(self) -> None:
-        """Keep no deadline any more, write what is captured, and cut the idle connections to instances and processes.
-        """
+        """Keep no deadline any more, write what is captured, and cut idle connections to instances and processes."""
         self.sweep.remove(self._turn)
         self.capture.close()
         self.book.close()

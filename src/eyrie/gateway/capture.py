@@ -1,10 +1,10 @@
 """Data capture: of each variant that asks for it, a share of requests and replies is kept.
 
-On the path: a variant's tap (`CaptureTap`) hears the exchange once the reply is on its way, draws, and puts it in a queue;
-nothing else is done there. On each turn of the sweep what is queued becomes lines of JSON, a slice at a time, so that
-no reply waits long behind it; a thread appends them to files (`adapters/capture_spool`), which control uploads. What
-this worker holds is bounded: beyond it, and where an endpoint's files or the disk are full, exchanges are dropped and
-counted.
+On the path: a variant's tap (`CaptureTap`) hears the exchange once the reply is on its way, draws, and puts it in a
+queue; nothing else is done there. On each turn of the sweep what is queued becomes lines of JSON, a slice at a time, so
+that no reply waits long behind it; a thread appends them to files (`adapters/capture_spool`), which control uploads.
+What this worker holds is bounded: beyond it, and where an endpoint's files or the disk are full, exchanges are dropped
+and counted.
 """
 
 from __future__ import annotations
@@ -242,6 +242,7 @@ class Capture:
         if self._thread is not None:
             self._thread.submit(self._disk.close).result()
             self._thread.shutdown()
+            self._thread = None
 
     def left_out(self) -> None:
         """One side of a record is not there: it was streamed, or too long."""

@@ -784,8 +784,7 @@ class Invocation:
         )  # fmt: skip
 
     def _keep(self, piece: bytes) -> None:
-        """A piece of the reply for the tap, within its bound and that of all bodies in flight; beyond it none is kept.
-        """
+        """A piece of the reply for the tap, within its bound and that of all bodies in flight; beyond it none is."""
         invoker, kept = self._invoker, self._kept
         assert kept is not None
         self._kept_bytes += len(piece)

@@ -5,7 +5,8 @@ exchange. A variant without one costs a request that one look. Taps are made fro
 variant at most (`TapMaker`s, which `app` lists), and made anew with every table; what must outlive that is their
 maker's.
 
-A tap is called on the event loop: it may not raise, may not block, and does at once only what takes a microsecond or two.
+A tap is called on the event loop: it may not raise, may not block, and does at once only what takes a microsecond or
+two.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ CONFIGS = [
     (
         {"DataCaptureConfig": {"InitialSamplingPercentage": 1, "DestinationS3Uri": "https://b/",
                                "CaptureOptions": [{"CaptureMode": "Input"}]}},
-        "DataCaptureConfig.DestinationS3Uri https://b/ is not supported by this Eyrie: captured data goes to an s3:// URI",
+        "DataCaptureConfig.DestinationS3Uri https://b/ is not supported by this Eyrie",
     ),
     (
         {"CrossRegionTrafficConfig": {"MaxInvocationsPerSecondPerInstance": 1, "MaxCrossRegionPercentPerEndpoint": 1}},
