@@ -330,7 +330,9 @@ class JobRuns(Protocol):
         ...
 
     def start(self, job: Job) -> None:
-        """Start its program, unless it was ever started. Raises StartRefused."""
+        """Start its program, unless it was ever started; one that is resumable again for each attempt, and what it
+        needs and lacks as well. Raises StartRefused.
+        """
         ...
 
     def inventory(self) -> list[RunSeen]:

@@ -30,8 +30,10 @@ from eyrie.adapters.log_file import LogFile, LogsUnusable
 from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.otlp import OtlpExport, ReceiverUnusable, receiver
+from eyrie.adapters.shared_archives import SharedArchives
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
+from eyrie.adapters.transform_runs import AllRuns, EndpointInstances, TransformRuns
 from eyrie.adapters.usage import HostUsages
 from eyrie.control.access_log import AccessLog
 from eyrie.control.alarms import Alarms
@@ -105,11 +107,15 @@ class Control:
         artifacts = S3Artifacts(settings.data, objects, keys)
         self._feed = Feed(settings.data)
         self._compute = ProcessCompute(settings, artifacts, clock, self._look_around, engine=self._engine)
-        self._loop = Loop(store, self._compute, artifacts, self._feed, clock, self._identity, settings)
+        archives = SharedArchives(artifacts, lambda: transforms.held())
+        transforms = TransformRuns(settings, self._compute, archives, keys, clock)
+        mine = EndpointInstances(self._compute)
+        self._loop = Loop(store, mine, archives, self._feed, clock, self._identity, settings)
         targets = TargetCache(settings.data, objects, keys, settings.target_models_bytes_max)
         self._loads = ModelLoads(self._loop.endpoints, targets, SlotRooms())
         self._models = ModelDoor(self._loads)
-        runs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
+        programs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
+        runs = AllRuns({"j": programs, "t": transforms})
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
         self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)

@@ -164,7 +164,7 @@ def test_the_whole_life_of_an_instance(start: Callable[..., Slot]) -> None:
     assert slot.request("GET", "/nothing")[0] == 404
     assert slot.request("GET", "/invocations")[0] == 405
     parameters = json.loads(slot.request("GET", "/execution-parameters")[1])
-    assert parameters == {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 25}
+    assert parameters == {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
 
     answers_beside_a_bad_row(slot, [",".join(map(repr, row)).encode() for row in rows.tolist()], expected)
     slot.process.terminate()

@@ -361,8 +361,12 @@ def spec_digest(spec: InstanceSpec) -> str:
 
 
 def archive(slot: Slot, spec: InstanceSpec, data: Path) -> None:
-    """Put an instance's log where the logs of the gone are: `logs/endpoints/SLUG/VARIANT/INSTANCE.log`."""
+    """Put an instance's log where the logs of the gone are: `logs/endpoints/SLUG/VARIANT/INSTANCE.log`; of a job's
+    `logs/jobs/TransformJob/ACCOUNT.REGION.NAME/INSTANCE.log`.
+    """
     folder = data / "logs" / "endpoints" / spec.endpoint.slug / spec.variant
+    if spec.of_job:
+        folder = data / "logs" / "jobs" / "TransformJob" / spec.endpoint.slug
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / f".{spec.instance_id}.new"
     new.write_bytes(slot.whole_log())

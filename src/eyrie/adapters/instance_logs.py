@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from eyrie.adapters.slots import read_bounded
+from eyrie.domain.fleet import JOB_INSTANCE
 from eyrie.domain.names import EndpointKey, Scope
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ?(.*)")
 READ_BYTES_MAX = 67_108_864  # of one file; the writer's own bound is lower
 SPEC_BYTES_MAX = 1_048_576
 EDGE_BYTES = 65_536
+TRANSFORM = "TransformJob"
+DATA_LOG = "/data-log"  # of a transform job: what Eyrie itself says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,27 @@ class InstanceLogs:
             if (name := _job(folder / "job.json", kind, scope)) is not None:
                 files = (folder / "start.log", folder / "box" / "log.1", folder / "box" / "log")
                 found[name] = Stream("", name, files, alive=True)
+        if kind == TRANSFORM:
+            found = {f"{name}{DATA_LOG}": replace(one, instance_id=name + DATA_LOG) for name, one in found.items()}
+            found |= {stream.name: stream for stream in self._of_transforms(scope)}
         return [found[name] for name in sorted(found)]
+
+    def _of_transforms(self, scope: Scope) -> Iterator[Stream]:
+        """The streams of the instances of transform jobs, `JOB/INSTANCE`."""
+        for folder in _folders(self._jobs_gone / TRANSFORM):
+            key = _key(folder.name)
+            if key is not None and key.scope == scope:
+                for path in sorted(folder.glob("*.log")):
+                    yield Stream(key.name, path.stem, (path,), alive=False)
+        for key, stream in self._living(jobs=True):
+            if key.scope == scope:
+                yield replace(stream, variant=key.name)
 
     def remove_jobs(self, kind: str, scope: Scope) -> None:
         """Remove the logs of jobs of a kind that are over. For control, whose files they are."""
         for path in (self._jobs_gone / kind).glob(f"{scope.account}.{scope.region}.*.log"):
             path.unlink(missing_ok=True)
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
 
     def lines(self, stream: Stream) -> list[Line]:
         """All lines of a stream, oldest first."""
@@ -144,10 +162,11 @@ class InstanceLogs:
         stamps = [line.at_ms for line in (*first, *last) if line.at_ms]
         return Span(min(stamps, default=0), max(stamps, default=0), sum(_size(path) for path in files))
 
-    def _living(self) -> Iterator[tuple[EndpointKey, Stream]]:
+    def _living(self, jobs: bool = False) -> Iterator[tuple[EndpointKey, Stream]]:
+        """Streams of instances of endpoints, or of jobs."""
         for slot in _folders(self._slots):
             spec = _spec(slot / "spec.json")
-            if spec is not None:
+            if spec is not None and spec.instance_id.startswith(JOB_INSTANCE) is jobs:
                 files = (slot / "start.log", slot / "box" / "log.1", slot / "box" / "log")
                 whole = Stream(spec.variant, spec.instance_id, files, alive=True)
                 for stream in _by_container(whole, spec.containers):

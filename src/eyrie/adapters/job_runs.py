@@ -88,7 +88,7 @@ class ProcessJobRuns:
     def start(self, job: Job) -> None:
         """Start its program, unless it was ever started. Raises StartRefused."""
         slot = self._slot(job.run_id)
-        if _launched(slot):
+        if launched(slot):
             return
         try:
             for left in ("lock", "lock.new"):  # of a launch that did not come about
@@ -130,7 +130,7 @@ class ProcessJobRuns:
         slot = self._slot(run_id)
         if slot.alive() or not slot.path.exists():
             return
-        self._archive(slot)
+        archive(slot, self._data)
         ending.discard(slot, slot.record())
 
     def _slot(self, run_id: str) -> Slot:
@@ -167,28 +167,33 @@ class ProcessJobRuns:
         server = Server(command, tuple(sandbox.runtime_paths()))
         return Launcher(self._isolation, server, self._data, (), self._log_bytes_max)
 
-    def _archive(self, slot: Slot) -> None:
-        """`logs/jobs/KIND/ACCOUNT.REGION.NAME.log`, of the newest run of that name."""
-        given = _json(slot.path / "job.json")
-        if not given:
-            return
-        folder = self._data / "logs" / "jobs" / str(given["kind"])
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{slot.slot_id}.new"
-        new.write_bytes(slot.whole_log())
-        new.rename(folder / f"{'.'.join(given['scope'])}.{given['name']}.log")
-        by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-        for old in by_age[:-LOGS_MAX]:
-            old.unlink(missing_ok=True)
+
+def archive(slot: Slot, data: Path) -> None:
+    """Put the log of a run where those of the gone are: `logs/jobs/KIND/ACCOUNT.REGION.NAME.log`, of the newest run of
+    that name.
+    """
+    given = read_json(slot.path / "job.json")
+    if not given:
+        return
+    folder = data / "logs" / "jobs" / str(given["kind"])
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f".{slot.slot_id}.new"
+    new.write_bytes(slot.whole_log())
+    new.rename(folder / f"{'.'.join(given['scope'])}.{given['name']}.log")
+    by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    for old in by_age[:-LOGS_MAX]:
+        old.unlink(missing_ok=True)
+        shutil.rmtree(old.with_suffix(""), ignore_errors=True)  # the logs of its instances, where it had some
 
 
 def end_all(data: Path) -> int:
-    """Kill every job of a data directory, and remove its sandbox: the next control begins it again. How many ran.
+    """Kill every job of a data directory, and remove its sandbox: the next control begins it again, or, where it is
+    resumable, goes on with what is left. How many ran.
 
     What `eyrie down` calls, without control.
     """
     ended = 0
-    for path in sorted((data / "jobs").glob("j-*")):
+    for path in sorted((data / "jobs").glob("[jt]-*")):
         slot = Slot(path)
         if slot.alive():
             ended += 1
@@ -196,23 +201,24 @@ def end_all(data: Path) -> int:
             deadline = time.monotonic() + KILL_WAIT_S
             while slot.alive() and time.monotonic() < deadline:
                 time.sleep(_PAUSE_S)
-        ending.discard(slot, slot.record())
+        if path.name.startswith("j-"):
+            ending.discard(slot, slot.record())
     return ended
 
 
-def _launched(slot: Slot) -> bool:
+def launched(slot: Slot) -> bool:
     """Whether its program was ever begun: it lives, or the launcher has said something of it."""
     return slot.started and (slot.alive() or slot.status() != Status())
 
 
 def _seen(slot: Slot) -> RunSeen:
-    if not _launched(slot):
+    if not launched(slot):
         return RunSeen(slot.slot_id, started=False, alive=False)
     if slot.alive():
         return RunSeen(slot.slot_id, started=True, alive=True, excess=_excess(slot.path / "box"))
     record = slot.record()
     reason = ending.bury(slot, record) if record is not None else "its record is gone"
-    error = str(_json(slot.path / "box" / RESULT).get("error", ""))[:ERROR_CHARACTERS_MAX]
+    error = str(read_json(slot.path / "box" / RESULT).get("error", ""))[:ERROR_CHARACTERS_MAX]
     code = slot.status().exit_code
     return RunSeen(slot.slot_id, started=True, alive=False, exit_code=code, ending=reason, error=error)
 
@@ -251,7 +257,7 @@ def _digest(file: IO[bytes]) -> str:
     return sums.hexdigest()
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A small JSON object, whoever wrote it; empty where it is none."""
     with contextlib.suppress(ValueError, RecursionError):
         given = json.loads(read_bounded(path))

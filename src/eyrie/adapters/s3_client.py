@@ -1,21 +1,23 @@
-"""A small synchronous S3 client over the objects process's Unix socket: get and list, signed.
+"""A small synchronous S3 client over the objects process's Unix socket, signed: objects whole, in ranges, in parts and
+in lists.
 
-`artifacts` reads models with it.
+`artifacts` reads models with it, a transform's run reads and writes objects of any size.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
-from typing import IO
-from urllib.parse import quote, urlencode
+from typing import IO, TypeVar
+from urllib.parse import quote, unquote, urlencode
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -24,7 +26,9 @@ from botocore.credentials import Credentials
 _TIMEOUT_S = 60.0
 _DOCUMENT_BYTES_MAX = 8 << 20
 _UNIX_PATH_MAX = 100
-OK, NOT_MODIFIED = 200, 304
+T = TypeVar("T")
+OK, PARTIAL, NO_CONTENT, NOT_MODIFIED = 200, 206, 204, 304
+_NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
 class S3Refused(Exception):
@@ -134,6 +138,94 @@ class S3Client:
         if response.status != OK:
             raise _failure(response.status, body)
 
+    @contextmanager
+    def get_from(self, bucket: str, key: str, start: int, etag: str) -> Iterator[IO[bytes]]:
+        """An object from a byte on, which is before its end, if it still has this ETag. Raises S3Refused (code
+        PreconditionFailed where it was replaced), S3Unavailable.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        headers |= {"If-Match": etag} if etag else {}
+        response = self._ask(target(bucket, key), headers)
+        try:
+            yield response
+        finally:
+            response.close()
+            self._connection.close()
+
+    def get_range(self, bucket: str, key: str, start: int, end: int, etag: str) -> bytes:
+        """The bytes of an object from `start` to before `end`. Raises S3Refused, S3Unavailable."""
+        headers = {"Range": f"bytes={start}-{end - 1}"} | ({"If-Match": etag} if etag else {})
+        with self._ask(target(bucket, key), headers) as response:
+            return response.read(end - start)
+
+    def objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, int, str]]:
+        """Key, size and ETag of every object below a prefix, in order. Raises S3Refused, S3Unavailable."""
+        query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+        while True:
+            page = ElementTree.fromstring(self.listing(bucket, query))
+            for entry in page.iter(_NAMESPACE + "Contents"):
+                key, size = unquote(entry.findtext(_NAMESPACE + "Key", "")), entry.findtext(_NAMESPACE + "Size", "0")
+                yield key, int(size), entry.findtext(_NAMESPACE + "ETag", "")
+            token = page.findtext(_NAMESPACE + "NextContinuationToken")
+            if token is None:
+                return
+            query["continuation-token"] = token
+
+    def head(self, bucket: str, key: str) -> tuple[int, str]:
+        """Size and ETag of an object. Raises S3Refused (code 404), S3Unavailable."""
+        return self._told("HEAD", target(bucket, key), _facts)
+
+    def put_bytes(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        """Store an object. Raises S3Refused, S3Unavailable."""
+        self._told("PUT", target(bucket, key), _nothing, body, {"Content-Type": content_type})
+
+    def begin_upload(self, bucket: str, key: str, content_type: str) -> str:
+        """Begin an object that comes in parts; the id of the upload. Raises S3Refused, S3Unavailable."""
+        headers = {"Content-Type": content_type}
+        return self._told("POST", target(bucket, key) + "?uploads=", _upload_id, b"", headers)
+
+    def put_part(self, bucket: str, key: str, upload_id: str, number: int, body: bytes) -> str:
+        """Store a part (numbers begin at 1); its ETag. Raises S3Refused, S3Unavailable."""
+        query = urlencode({"partNumber": number, "uploadId": upload_id}, quote_via=quote, safe="-_.~")
+        return self._told("PUT", f"{target(bucket, key)}?{query}", _etag, body)
+
+    def complete_upload(self, bucket: str, key: str, upload_id: str, etags: Sequence[str]) -> None:
+        """Make an object of its parts. Raises S3Refused (NoSuchUpload where that was done before), S3Unavailable."""
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        self._told("POST", f"{target(bucket, key)}?{urlencode({'uploadId': upload_id})}", _nothing, body)
+
+    def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
+        """Forget an upload and its parts. Raises S3Refused, S3Unavailable."""
+        self._told("DELETE", f"{target(bucket, key)}?{urlencode({'uploadId': upload_id})}", _nothing)
+
+    def _told(
+        self,
+        method: str,
+        where: str,
+        read: Callable[[HTTPResponse, bytes], T],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """A request with a small reply; what `read` makes of it."""
+        request = AWSRequest(method, "http://localhost" + where, headers=headers, data=body)
+        self._auth.add_auth(request)
+        try:
+            self._connection.request(method, where, body=body, headers=dict(request.headers.items()))
+            with self._connection.getresponse() as response:
+                reply = response.read(_DOCUMENT_BYTES_MAX)
+        except (HTTPException, OSError) as error:
+            self._connection.close()
+            raise S3Unavailable(f"the S3 API did not answer: {error}") from error
+        if response.status not in (OK, NO_CONTENT):
+            if method == "HEAD" and response.status < 500:
+                raise S3Refused(str(response.status), f"there is no such object: {where}")
+            raise _failure(response.status, reply)
+        return read(response, reply)
+
     def listing(self, bucket: str, query: Mapping[str, str]) -> bytes:
         """A page of ListObjectsV2, as XML. Raises S3Refused, S3Unavailable."""
         with self._ask(f"/{bucket}?{urlencode(query, quote_via=quote, safe='-_.~')}") as response:
@@ -148,11 +240,35 @@ class S3Client:
         except (HTTPException, OSError) as error:
             self._connection.close()
             raise S3Unavailable(f"the S3 API did not answer: {error}") from error
-        if response.status in (200, NOT_MODIFIED):
+        if response.status in (OK, PARTIAL, NOT_MODIFIED):
             return response
         with response:
             body = response.read(_DOCUMENT_BYTES_MAX)
         raise _failure(response.status, body)
+
+
+def target(bucket: str, key: str) -> str:
+    """The path of an object."""
+    return f"/{bucket}/{quote(key, safe='/-_.~')}"
+
+
+def _facts(response: HTTPResponse, body: bytes) -> tuple[int, str]:
+    return int(response.getheader("Content-Length") or 0), response.getheader("ETag") or ""
+
+
+def _etag(response: HTTPResponse, body: bytes) -> str:
+    return response.getheader("ETag") or ""
+
+
+def _nothing(response: HTTPResponse, body: bytes) -> None:
+    return None
+
+
+def _upload_id(response: HTTPResponse, body: bytes) -> str:
+    found = ElementTree.fromstring(body).findtext(_NAMESPACE + "UploadId", "")
+    if not found:
+        raise S3Unavailable("a reply without an upload id")
+    return found
 
 
 def _failure(status: int, body: bytes) -> Exception:

@@ -138,6 +138,38 @@ def compare(
 
 
 @app.command()
+def transform(
+    what: Annotated[
+        list[str], typer.Argument(metavar="NAME | MODEL INPUT OUTPUT", help="A job; or what to start: s3:// prefixes.")
+    ],
+    follow: Annotated[bool, typer.Option("--follow", help="Show a job until it is over.")] = False,
+    content_type: Annotated[str, typer.Option(help="ContentType of the input.")] = "text/csv",
+    split: Annotated[str, typer.Option(help="SplitType: None, Line, RecordIO or TFRecord.")] = "Line",
+    strategy: Annotated[str, typer.Option(help="BatchStrategy: MultiRecord or SingleRecord. [the model's]")] = "",
+    join: Annotated[bool, typer.Option("--join", help="Write each record with its prediction.")] = False,
+    gzip: Annotated[bool, typer.Option("--gzip", help="The input is compressed by gzip.")] = False,
+    instance_type: Annotated[str, typer.Option(help="InstanceType.")] = "ml.m5.large",
+    instances: Annotated[int, typer.Option(help="InstanceCount.")] = 1,
+    bad_records: Annotated[str, typer.Option(help="How many records may be bad: a number, or all. [none]")] = "",
+    name: Annotated[str, typer.Option(help="Name of the new job. [made of the model's]")] = "",
+    data: Data = None,
+) -> None:
+    """Start a batch transform job, or follow one that there is."""
+    from eyrie.cli import transform as command
+
+    if len(what) not in (1, 3):
+        raise CommandError("name a job, or a model, an input and an output")
+    directory = _settings(data).data
+    job = what[0]
+    if len(what) == 3:
+        given = (content_type, split, strategy, join, gzip, instance_type, instances, bad_records, name)
+        job = command.start(directory, command.Wish(what[0], what[1], what[2], *given))
+        print(job)
+    if follow or len(what) == 1:
+        command.follow(directory, job)
+
+
+@app.command()
 def doctor(data: Data = None) -> None:
     """Say what isolation, limits and extras this machine offers."""
     from eyrie.cli import doctor as command

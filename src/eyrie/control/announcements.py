@@ -12,13 +12,14 @@ from typing import Any
 
 from eyrie.control.endpoint_events import endpoint_changes
 from eyrie.control.topics import uuid
+from eyrie.control.transform_events import ARN_TYPE, transform_changes
 from eyrie.decide.events import event
 from eyrie.domain.events import DEFAULT_BUS
 from eyrie.domain.names import Scope
 from eyrie.ports import Action, Commit, Document, Event, Identity, Store
 
 KIND = "Announcement"
-_ENDPOINT = "Endpoint"
+_ENDPOINT, _TRANSFORM = "Endpoint", "TransformJob"
 
 
 def announcement(
@@ -41,7 +42,7 @@ def announced(scope: Scope, made: Mapping[str, Any], now_ms: int) -> Document:
 
 
 class AnnouncingStore:
-    """A Store that announces what its commits change about endpoints."""
+    """A Store that announces what its commits change about endpoints and transform jobs."""
 
     def __init__(self, store: Store, identity: Identity) -> None:
         self._store, self._identity = store, identity
@@ -57,6 +58,7 @@ class AnnouncingStore:
     def commit(self, commit: Commit) -> None:
         """Store a transaction durably, with what it announces. Raises Conflict."""
         made = [one for document in commit.puts if document.kind == _ENDPOINT for one in self._changed(document)]
+        made += [one for document in commit.puts if document.kind == _TRANSFORM for one in self._of_transform(document)]
         made += [one for document in commit.deletes if document.kind == _ENDPOINT for one in self._gone(document)]
         self._store.commit(replace(commit, puts=[*commit.puts, *made]) if made else commit)
 
@@ -79,11 +81,22 @@ class AnnouncingStore:
     def _gone(self, document: Document) -> list[Document]:
         return self._announced(document, document.body, None)
 
+    def _of_transform(self, document: Document) -> list[Document]:
+        before = self._store.get(_TRANSFORM, document.scope, document.name)
+        told = self._tags(document.scope, f"{ARN_TYPE}/{document.name}")
+        return [
+            announcement(document.scope, self._identity, "aws.sagemaker", kind, detail, document.modified_ms, [arn])
+            for kind, detail, arn in transform_changes(before.body if before else None, document.body, told)
+        ]
+
+    def _tags(self, scope: Scope, resource: str) -> dict[str, str]:
+        tags = self._store.get("Tags", scope, resource)
+        return {tag["Key"]: tag["Value"] for tag in tags.body["Tags"]} if tags else {}
+
     def _announced(
         self, document: Document, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
     ) -> list[Document]:
-        tags = self._store.get("Tags", document.scope, f"endpoint/{document.name}")
-        told = {tag["Key"]: tag["Value"] for tag in tags.body["Tags"]} if tags else {}
+        told = self._tags(document.scope, f"endpoint/{document.name}")
         now_ms = document.modified_ms
         return [
             announcement(document.scope, self._identity, "aws.sagemaker", kind, detail, now_ms, [str(body["arn"])])

@@ -163,6 +163,12 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
     )
 
 
+def model_of(context: Context, name: str) -> ModelSpec:
+    """A model by its name, whole. Raises ValidationException where it, or one of its images, is not there."""
+    model = find_model(context, name)
+    return _model(context, model, containers_of(model))
+
+
 def _model(context: Context, model: Document, containers: Sequence[Mapping[str, Any]]) -> ModelSpec:
     mode = model.body.get("InferenceExecutionConfig", {}).get("Mode", Execution.SERIAL)
     names = ["primary"] if len(containers) == 1 else [f"container-{n}" for n in range(1, len(containers) + 1)]

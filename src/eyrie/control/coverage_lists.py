@@ -32,6 +32,7 @@ ACTS = _names(
     ListEndpointConfigs DeleteEndpointConfig CreateEndpoint DescribeEndpoint ListEndpoints UpdateEndpoint
     UpdateEndpointWeightsAndCapacities DeleteEndpoint AddTags ListTags DeleteTags
     CreateCompilationJob DescribeCompilationJob ListCompilationJobs StopCompilationJob DeleteCompilationJob
+    CreateTransformJob DescribeTransformJob ListTransformJobs StopTransformJob
     """
 )
 
@@ -78,12 +79,11 @@ REFUSED: tuple[Area, ...] = (
         ),
     ),
     Area(
-        "Processing and batch transform",
-        "it runs no batch jobs yet",
+        "Processing",
+        "it runs no processing jobs yet",
         _names(
             """
-            CreateProcessingJob CreateTransformJob DeleteProcessingJob DescribeProcessingJob
-            DescribeTransformJob ListProcessingJobs ListTransformJobs StopProcessingJob StopTransformJob
+            CreateProcessingJob DeleteProcessingJob DescribeProcessingJob ListProcessingJobs StopProcessingJob
             """
         ),
     ),

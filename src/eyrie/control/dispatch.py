@@ -25,6 +25,7 @@ from eyrie.control import (
     api_sns,
     api_sts,
     api_tags,
+    api_transform,
     family,
 )
 from eyrie.control.context import Context, Operation, Params
@@ -38,6 +39,7 @@ TAGGABLE = {
     "endpoint-config": (api_endpoint_configs.KIND, api_endpoint_configs.NOUN),
     "endpoint": ("Endpoint", api_endpoints.NOUN),
     api_compilation.ARN_TYPE: (api_compilation.KIND, api_compilation.NOUN),
+    api_transform.ARN_TYPE: (api_transform.KIND, api_transform.NOUN),
     **{noun.arn_type: (noun.kind, noun.words) for noun in FAMILY},
 }
 
@@ -78,6 +80,7 @@ def sagemaker(service: Service) -> Mapping[str, Operation]:
         **api_endpoint_configs.operations(),
         **api_endpoints.operations(),
         **api_compilation.operations(),
+        **api_transform.operations(),
         **api_tags.operations(TAGGABLE),
     }
 

@@ -22,7 +22,7 @@ from eyrie.domain.jobs import HOLDS_ROOM, Job, JobKey, RunSeen, WorkDone
 from eyrie.ports import ArtifactError, Clock, Commit, Conflict, Document, Event, JobRuns, StartRefused, Store
 
 LOG = logging.getLogger(__name__)
-KINDS = ("CompilationJob",)  # the nouns whose documents are jobs
+KINDS = ("CompilationJob", "TransformJob")  # the nouns whose documents are jobs
 LOOK_PERIOD_S = 0.2  # while a job is under way
 ROUND_PERIOD_S = 5.0
 RETRY_S = 1.0
@@ -184,7 +184,7 @@ class Jobs:
     def _do(self, job: Job, work: Work) -> dict[str, str]:
         if work is Work.FETCH:
             self._runs.fetch(job)
-        elif work is Work.START:
+        elif work in (Work.START, Work.MEND):
             self._runs.start(job)
         elif work is Work.STOP:
             self._runs.stop(job.run_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from eyrie.decide.host_metrics import host_metrics
 from eyrie.decide.usage import utilisation
+from eyrie.domain.fleet import JOB_INSTANCE
 from eyrie.domain.metrics import Dimensions, Measured, Metric, Summary
 from eyrie.domain.names import Scope
 from eyrie.domain.usage import HostUsage, InstanceUsage
@@ -22,6 +23,7 @@ from eyrie.ports import Clock, Host, Metrics, MetricsFull, Usages
 log = logging.getLogger(__name__)
 
 NAMESPACE = "/aws/sagemaker/Endpoints"
+JOBS_NAMESPACE = "/aws/sagemaker/TransformJobs"
 HOST_NAMESPACE = "CWAgent"
 EVERY_S = 1.0
 HOST_EVERY = 10  # looks at instances a look at the host
@@ -104,6 +106,9 @@ class Sampling:
 
     def _of_instance(self, known: Watched, at_ms: int) -> Iterator[Measured]:
         usage = known.after
+        if usage.instance_id.startswith(JOB_INSTANCE):
+            yield from _of_job(known, at_ms)
+            return
         for name, value in utilisation(known.before, usage).items():
             yield from instance_metric(usage, NAMESPACE, name, value, "Percent", at_ms)
         models = self._models_of(usage.socket)
@@ -119,6 +124,14 @@ class Sampling:
             single(Metric(self._scope, HOST_NAMESPACE, m.name, m.dimensions), m.value, m.unit, at_ms)
             for m in host_metrics(before, after)
         ]
+
+
+def _of_job(known: Watched, at_ms: int) -> Iterator[Measured]:
+    """What an instance of a transform job uses."""
+    usage = known.after
+    host: Dimensions = (("Host", f"{usage.endpoint.name}/{usage.instance_id}"),)
+    for name, value in utilisation(known.before, usage).items():
+        yield single(Metric(usage.endpoint.scope, JOBS_NAMESPACE, name, host), value, "Percent", at_ms)
 
 
 def instance_metric(

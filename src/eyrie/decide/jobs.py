@@ -15,6 +15,7 @@ from eyrie.domain.transition import moved
 
 _S = JobState
 ATTEMPTS_MAX = 3  # beginnings of a job whose sandbox vanishes without a word
+TELL_EVERY_MS = 1_000  # how often what a program tells is stored
 LATE = "the time limit of {seconds} s (MaxRuntimeInSeconds) was reached"
 
 
@@ -24,6 +25,7 @@ class Work(StrEnum):
     FETCH = "fetch"
     START = "start"
     STOP = "stop"
+    MEND = "mend"  # of what it needs, have again what is gone
     UPLOAD = "upload"
     FORGET = "forget"
 
@@ -77,13 +79,17 @@ def _running(job: Job, seen: JobSeen, now_ms: int) -> JobPlan:
     run, due_ms = seen.run, job.started_ms + job.spec.max_runtime_ms
     if run is None:
         return _again(job, "its sandbox is gone", now_ms)
-    if not run.started:
+    if not run.started or run.attempt < job.attempt:
         done = _ended(seen, Work.START)
         if done is not None and done.error is not None:
             return _fail(job, done.error, now_ms)
         return JobPlan(job, work=Work.START)
+    if run.progress != job.progress and (not run.alive or now_ms >= job.told_ms + TELL_EVERY_MS):
+        return JobPlan(replace(job, progress=run.progress, told_ms=now_ms))
     if not run.alive:
         return _over(job, run, now_ms)
+    if run.lacking:
+        return _mend(job, seen, now_ms)
     if run.excess:
         return _move(job, _S.STOPPING, run.excess, now_ms, overdue=run.excess)
     if now_ms >= due_ms:
@@ -92,10 +98,20 @@ def _running(job: Job, seen: JobSeen, now_ms: int) -> JobPlan:
     return JobPlan(job, wake_ms=due_ms)
 
 
+def _mend(job: Job, seen: JobSeen, now_ms: int) -> JobPlan:
+    """Something that it needs is gone."""
+    done = _ended(seen, Work.MEND)
+    if done is not None and done.error is not None:
+        return _move(job, _S.STOPPING, done.error, now_ms, overdue=done.error)
+    return JobPlan(job, work=Work.MEND)
+
+
 def _over(job: Job, run: RunSeen, now_ms: int) -> JobPlan:
     """Its program has ended."""
     if run.error:
         return _fail(job, run.error, now_ms)
+    if job.spec.resumable and run.exit_code != 0:
+        return _resume(job, run, now_ms)
     if run.exit_code is None:
         return _again(job, f"its program is {run.ending}", now_ms)
     if run.exit_code != 0:
@@ -129,6 +145,16 @@ def _again(job: Job, why: str, now_ms: int) -> JobPlan:
         return _fail(job, f"InternalError: {why}, after {ATTEMPTS_MAX} attempts", now_ms)
     run_id = f"{job.run_id[:-1]}{attempt:x}"
     return _move(job, _S.FETCHING, f"{why}: it begins again", now_ms, run_id=run_id, attempt=attempt)
+
+
+def _resume(job: Job, run: RunSeen, now_ms: int) -> JobPlan:
+    """Start its program again, which goes on where it was; a few times in a row without getting any further."""
+    idle = job.idle + 1 if run.done <= job.done else 1
+    why = f"its program is {run.ending}"
+    if idle >= ATTEMPTS_MAX:
+        return _fail(job, f"InternalError: {why}, {idle} times without getting any further", now_ms)
+    now = replace(job, attempt=job.attempt + 1, idle=idle, done=run.done, reason=f"{why}: it goes on", modified_ms=now_ms)
+    return JobPlan(now, (Note("job resumed", why),))
 
 
 def _ended(seen: JobSeen, work: Work) -> WorkDone | None:

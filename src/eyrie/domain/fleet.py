@@ -34,6 +34,7 @@ INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     _S.LOST: frozenset(),
     _S.FAILED: frozenset(),
 }
+JOB_INSTANCE = "t-"  # what the ids of instances of jobs begin with; those of endpoints begin with "i-"
 COMING = frozenset({_S.REQUESTED, _S.STARTING})  # not able to serve yet
 COUNTED = frozenset({_S.REQUESTED, _S.STARTING, _S.READY, _S.UNKNOWN})  # an instance that its variant counts on
 GIVEN_UP = frozenset({_S.LOST, _S.FAILED})  # not counted any more, though a process may still be there
@@ -72,8 +73,8 @@ class ContainerSpec:
 class InstanceSpec:
     """Everything compute needs to bring one instance up, or to rebuild it."""
 
-    instance_id: str  # "i-" and 17 hex digits
-    endpoint: EndpointKey
+    instance_id: str  # "i-" and 17 hex digits; "t-" of a job's
+    endpoint: EndpointKey  # of a job's instance the job
     variant: str
     zone: str
     generation: int  # only rises; compute refuses a lower one for a known id
@@ -89,6 +90,11 @@ class InstanceSpec:
     def foreign(self) -> bool:
         """It runs an image of the user's own."""
         return any(container.foreign for container in self.containers)
+
+    @property
+    def of_job(self) -> bool:
+        """It belongs to a job, and to no endpoint."""
+        return self.instance_id.startswith(JOB_INSTANCE)
 
     @property
     def contained(self) -> bool:

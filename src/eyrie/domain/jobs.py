@@ -1,5 +1,5 @@
 """Jobs: work that begins, runs in a sandbox of its own, and ends with something in a bucket. Compilation is the first
-kind; the states, and what a job is made of, are the same for all.
+kind, batch transform the second; the states, and what a job is made of, are the same for all.
 
 The spellings of a kind's own API (INPROGRESS, InProgress ...) are its `api_*` file's business.
 """
@@ -16,7 +16,8 @@ from eyrie.domain.names import Scope
 
 class JobState(StrEnum):
     """QUEUED -> FETCHING -> RUNNING -> UPLOADING -> COMPLETED; from each of the first four -> STOPPING -> STOPPED, or
-    -> FAILED; RUNNING and UPLOADING -> FETCHING where its sandbox is gone, and it begins again.
+    -> FAILED; RUNNING and UPLOADING -> FETCHING where its sandbox is gone, and it begins again. One that is resumable
+    stays RUNNING when its program is gone: it is started again where it was.
     """
 
     QUEUED = "QUEUED"  # waits until there is room
@@ -70,6 +71,7 @@ class JobSpec:
     max_runtime_ms: int
     vcpu_milli: int
     memory_mb: int
+    resumable: bool = False  # its program takes up what an earlier run of it has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class Job:
     overdue: str = ""  # why it was stopped though nobody asked: it will be FAILED with that
     outputs: Mapping[str, str] = field(default_factory=dict)  # what the end yielded: URLs, digests
     request: Mapping[str, Any] = field(default_factory=dict)  # as it was asked for, to be described
+    done: int = 0  # how far its program was when it was begun last
+    idle: int = 0  # beginnings since it got any further
+    progress: Mapping[str, Any] = field(default_factory=dict)  # what its program told last, for people
+    told_ms: int = 0  # when
 
     @property
     def ended(self) -> bool:
@@ -108,6 +114,10 @@ class RunSeen:
     ending: str = ""  # how it ended, in words
     error: str = ""  # what the program itself gave as the reason
     excess: str = ""  # why it must be ended for what it did to the host
+    attempt: int = 0  # of a resumable one: which beginning this is
+    done: int = 0  # how far it is; only rises
+    progress: Mapping[str, Any] = field(default_factory=dict)  # the same for people
+    lacking: str = ""  # what it needs that is gone, and can be had again
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""The model server on its socket: /ping, /invocations, /execution-parameters of the container contract, /eyrie/claim
-and /eyrie/state.
+"""The model server on its socket: /ping, /invocations, /execution-parameters of the container contract, /eyrie/claim,
+/eyrie/state, and /eyrie/batch.
 
 A slot waits; a claim makes it an instance, once; its containers are loaded in a thread while /ping answers 503; then it
 serves. Started by `slot`. The path of an invocation: `head` -> `body` -> `servable` -> `batcher` -> model -> reply.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyrie.http1.server import Connection
-from eyrie.modelserver import environment, hosting, opening
+from eyrie.modelserver import bulk, environment, hosting, opening
 from eyrie.modelserver.board import Board
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyrie.modelserver")
 
 CLAIM_BYTES_MAX = 1_048_576
+PAYLOAD_MB_TOLD = 6  # what a batch transform may take for granted; a request may have more
 _INVOCATIONS = (b"/invocations", b"/invoke")
 PING_WAIT = b"x-eyrie-wait-ms"  # of a ping: how long it may wait for a 200 while the model is loaded
 PING_WAIT_MS_MAX = 5_000
@@ -179,6 +180,8 @@ class ModelServer:
             self._shelf.body(connection, data)
         elif connection.target == b"/ping":
             self._wait(connection)
+        elif servable is not None and connection.target == bulk.PATH:
+            bulk.answer(servable, self._loop, connection, data, connection.fields)
         else:
             self._claimed(connection, data)
 
@@ -231,6 +234,7 @@ class ModelServer:
             b"/invocations": b"POST",
             b"/ping": b"GET",
             b"/eyrie/claim": b"POST",
+            bulk.PATH: b"POST",
             b"/eyrie/pace": b"POST",
             b"/eyrie/state": b"GET",
             b"/eyrie/metadata": b"GET",
@@ -240,13 +244,15 @@ class ModelServer:
             connection.reply(404, TEXT_LINES, b"no such path; there are /ping, /invocations and /execution-parameters")
         elif connection.method != allowed:
             connection.reply(405, b"allow: " + allowed + b"\r\n" + TEXT_LINES, b"wrong method for this path")
+        elif path == bulk.PATH and self._servable is not None:
+            connection.collect(bulk.BYTES_MAX + self._body_max)
         elif path in (b"/eyrie/claim", b"/eyrie/pace"):
             connection.collect(CLAIM_BYTES_MAX)
         elif path == b"/eyrie/state":
             connection.reply(200, JSON_LINES, json.dumps(self.state()).encode())
         elif path == b"/execution-parameters":
             connection.reply(200, JSON_LINES, json.dumps(self._execution_parameters()).encode())
-        elif self._hosted is None:
+        elif self._hosted is None or path == bulk.PATH:
             connection.reply(503, TEXT_LINES, b"the model is still loading")
         else:
             connection.reply(200, JSON_LINES, json.dumps(self._metadata(self._hosted)).encode())
@@ -268,7 +274,7 @@ class ModelServer:
         return {
             "MaxConcurrentTransforms": self._servable.parallel if self._servable is not None else 1,
             "BatchStrategy": "MULTI_RECORD",
-            "MaxPayloadInMB": max(1, self._body_max // 1_048_576),
+            "MaxPayloadInMB": min(max(1, self._body_max // 1_048_576), PAYLOAD_MB_TOLD),
         }
 
     # ----------------------------------------------------------------------------------------------- the claim
