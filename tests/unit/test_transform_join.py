@@ -56,7 +56,9 @@ def test_what_is_no_path_is_refused(path: str) -> None:
         parsed(path)
 
 
-@pytest.mark.parametrize(("path", "value"), [("$[3]", [1]), ("$.a", {}), ("$.a", [1]), ("$[0]", {"a": 1}), ("$.a.b", {"a": 1})])
+@pytest.mark.parametrize(
+    ("path", "value"), [("$[3]", [1]), ("$.a", {}), ("$.a", [1]), ("$[0]", {"a": 1}), ("$.a.b", {"a": 1})]
+)
 def test_what_is_not_there_is_an_error(path: str, value: object) -> None:
     with pytest.raises(PathError):
         parsed(path).of(value)
@@ -150,7 +152,14 @@ def test_an_output_is_named_after_its_key(key: str, prefix: str, name: str) -> N
 def test_a_manifest_is_read_or_refused() -> None:
     text = b'[{"prefix": "s3://b/p/"}, "a.csv", "x/b.csv"]'
     assert manifest_urls(text) == [("s3://b/p/a.csv", "a.csv"), ("s3://b/p/x/b.csv", "x/b.csv")]
-    for bad in (b"{", b"[]", b'["a"]', b'[{"prefix": "b/"}]', b'[{"prefix": "s3://b/"}, 3]', b'[{"prefix": "s3://b/"}, "a", "a"]'):
+    for bad in (
+        b"{",
+        b"[]",
+        b'["a"]',
+        b'[{"prefix": "b/"}]',
+        b'[{"prefix": "s3://b/"}, 3]',
+        b'[{"prefix": "s3://b/"}, "a", "a"]',
+    ):
         with pytest.raises(PlanError):
             manifest_urls(bad)
     with pytest.raises(PlanError, match="same output"):

@@ -36,9 +36,7 @@ def upper(record: bytes, line: int) -> bytes:
 
 
 def framed(records: list[bytes]) -> bytes:
-    return b"".join(
-        struct.pack("<II", RECORD_IO_MAGIC, len(r)) + r + b"\0" * (-len(r) % 4) for r in records
-    )
+    return b"".join(struct.pack("<II", RECORD_IO_MAGIC, len(r)) + r + b"\0" * (-len(r) % 4) for r in records)
 
 
 def tf(records: list[bytes]) -> bytes:

@@ -165,7 +165,7 @@ class TransformRuns:
 
     def _seen(self, slot: Slot, known: Mapping[str, ObservedInstance]) -> RunSeen:
         told = _load(slot.path / "box" / "progress.json", Progress)
-        facts = {
+        facts: dict[str, Any] = {
             "attempt": self._attempt(slot),
             "done": sum(_steps(mark) for mark in _marks(slot)),
             "progress": {**msgspec.to_builtins(told), "percent": round(told.percent, 1)} if told else {},
@@ -209,7 +209,8 @@ class TransformRuns:
             gone = known.get(seat.instance_id)
             why = (gone.exit_reason if gone else None) or "it is gone"
             raise StartRefused(
-                f"ClientError: the instance ended {replaced} times without getting any further: {why}. See the job's log."
+                f"ClientError: the instance ended {replaced} times without getting any further: {why}. "
+                "See the job's log."
             )
         log.warning("instance %s is gone: another one takes its place", seat.instance_id)
         return replace(seat, instance_id=_instance_id(), socket="", replaced=replaced, replaced_at=_steps(mark))
@@ -363,4 +364,3 @@ def _load(path: Path, kind: Any, bytes_max: int = 1 << 20) -> Any:
         return msgspec.json.decode(text, type=kind) if text else None
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-

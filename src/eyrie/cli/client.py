@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,6 +50,11 @@ class ControlClient:
         query = f"?baseline={quote(baseline, safe='')}" if baseline else ""
         return self._get(f"/eyrie/compare/{quote(endpoint, safe='')}{query}")
 
+    def sagemaker(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """An operation of the SageMaker API: its reply, times as seconds since the epoch. Raises CommandError."""
+        headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
+        return self._ask("POST", "/", dict(params), headers)
+
     def images(self) -> list[dict[str, Any]]:
         """The images of the user's own, a row a name."""
         return list(self._get("/eyrie/images").get("images", []))
@@ -64,9 +70,12 @@ class ControlClient:
     def _get(self, path: str) -> dict[str, Any]:
         return self._ask("GET", path)
 
-    def _ask(self, method: str, path: str, given: dict[str, str] | None = None) -> dict[str, Any]:
+    def _ask(
+        self, method: str, path: str, given: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         told = None if given is None else json.dumps(given).encode()
-        request = AWSRequest(method, f"http://localhost{path}", headers={"Host": "localhost"}, data=told)
+        named = {"Host": "localhost", **(headers or {})}
+        request = AWSRequest(method, f"http://localhost{path}", headers=named, data=told)
         self._signer.add_auth(request)
         connection = _UnixConnection(self._socket, self._timeout_s)
         try:

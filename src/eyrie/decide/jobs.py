@@ -153,7 +153,9 @@ def _resume(job: Job, run: RunSeen, now_ms: int) -> JobPlan:
     why = f"its program is {run.ending}"
     if idle >= ATTEMPTS_MAX:
         return _fail(job, f"InternalError: {why}, {idle} times without getting any further", now_ms)
-    now = replace(job, attempt=job.attempt + 1, idle=idle, done=run.done, reason=f"{why}: it goes on", modified_ms=now_ms)
+    now = replace(
+        job, attempt=job.attempt + 1, idle=idle, done=run.done, reason=f"{why}: it goes on", modified_ms=now_ms
+    )
     return JobPlan(now, (Note("job resumed", why),))
 
 

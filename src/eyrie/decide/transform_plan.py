@@ -111,9 +111,7 @@ def part_bytes(number: int) -> int:
     return PART_BYTES * (1 + number // PARTS_STEP)
 
 
-def progress(
-    share_marks: Sequence[Mark], share_sizes: Sequence[Sequence[int]], phase: str, resumed: int
-) -> Progress:
+def progress(share_marks: Sequence[Mark], share_sizes: Sequence[Sequence[int]], phase: str, resumed: int) -> Progress:
     """How far a job is, from where its shares stand. `share_sizes`: the sizes of each share's objects."""
     return Progress(
         objects=sum(map(len, share_sizes)),

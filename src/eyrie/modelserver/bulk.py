@@ -40,7 +40,9 @@ def bodies_of(message: bytes) -> list[bytes] | None:
     return found
 
 
-def answer(servable: Servable, loop: asyncio.AbstractEventLoop, client: Replier, message: bytes, fields: Fields) -> None:
+def answer(
+    servable: Servable, loop: asyncio.AbstractEventLoop, client: Replier, message: bytes, fields: Fields
+) -> None:
     """Have every request of a message answered, then the message."""
     bodies = bodies_of(message)
     if not bodies:

@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from eyrie.adapters.artifacts import bucket_and_key
-from eyrie.adapters.s3_client import S3Refused
+from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.decide.transform_join import sieve
 from eyrie.decide.transform_path import PathError
 from eyrie.decide.transform_plan import (
@@ -133,7 +134,7 @@ class Run:
         def work_off(share: Share) -> None:
             try:
                 share.run()
-            except BaseException as error:  # noqa: BLE001 - a thread's boundary: told, and raised by whoever waits
+            except BaseException as error:
                 faults.append(error)
 
         threads = [threading.Thread(target=work_off, args=[share], daemon=True) for share in self._shares]
@@ -243,8 +244,8 @@ class Run:
         try:
             for kind, listed in (("input", inputs), ("output", outputs)):
                 key = output_key(prefix, f"{kind}/{hour}/{job}", ".json")
-                text = json.dumps(listed).encode()
-                self._door.call(lambda s3, key=key, text=text: s3.put_bytes(bucket, key, text, "application/json"))
+                put = partial(S3Client.put_bytes, bucket=bucket, key=key, content_type="application/json")
+                self._door.call(partial(put, body=json.dumps(listed).encode()))
         except S3Refused as error:
             raise refused(error, spec.capture_url) from None
 

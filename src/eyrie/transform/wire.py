@@ -41,10 +41,12 @@ class Wire:
         self.path = path
         self._connection = _UnixConnection(path, timeout_s)
 
-    def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Reply:  # noqa: B006
+    def ask(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
         """A request and its whole answer. Raises OSError, http.client.HTTPException, ReplyTooLong."""
         try:
-            self._connection.request(method, target, body=body, headers=dict(headers))
+            self._connection.request(method, target, body=body, headers=dict(headers or {}))
             with self._connection.getresponse() as response:
                 return Reply(response.status, _whole(response))
         except BaseException:
