@@ -202,7 +202,7 @@ def record_io_size(data: bytes, at: int) -> int:
         magic, head = struct.unpack_from("<II", data, at + size)
         if magic != RECORD_IO_MAGIC:
             raise ValueError("this is no RecordIO record: its magic number is missing")
-        length = head & ((1 << _LENGTH_BITS) - 1)
+        length = int(head) & ((1 << _LENGTH_BITS) - 1)
         size += 8 + length + (-length % 4)
         if head >> _LENGTH_BITS in (0, 3):  # whole, or the last part of one that holds the magic number
             return size
