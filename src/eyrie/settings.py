@@ -43,6 +43,11 @@ class Settings:
     body_bytes_max: int = 26_214_400
     bodies_in_flight_bytes_max: int = 536_870_912
     hold_ms: int = 10_000  # how long a request waits when its endpoint has no instance at all, within its deadline
+    serverless_hold_ms: int = 60_000  # how long a request to a serverless endpoint waits for an instance to start
+    serverless_wait_ms: int = (
+        1_000  # how long one beyond MaxConcurrency waits for another to end, before it is throttled
+    )
+    serverless_idle_ms: int = 300_000  # after so long without need of an instance it is stopped, down to none
     silence_ms: int = 1_000  # an instance that answers nothing for so long (slow models: longer) is asked for a pong
     forward_wait_ms: int = 10_000  # how long a request waits for control or objects while they restart
     gateway_connections_max: int = 8_192  # client connections, a gateway worker

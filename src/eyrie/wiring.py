@@ -56,6 +56,7 @@ from eyrie.control.model_loads import ModelLoads
 from eyrie.control.outgoing import Outgoing
 from eyrie.control.sampling import Sampling
 from eyrie.control.scaler import Scaler
+from eyrie.control.serverless_meter import ServerlessMeter
 from eyrie.control.story import Observation
 from eyrie.control.tally import Tally
 from eyrie.control.vitals import LoopLag, TimedStore
@@ -120,6 +121,9 @@ class Control:
         buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
         self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)
         self._metering = Metering(self._metrics, clock, self._feed.size, config_of=self._feed.config_of)
+        self._serverless = ServerlessMeter(
+            self._metrics, clock, self._loop.serverless, self._loop.uses, settings.time_scale
+        )
         self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
         self._queries = LogQueries(self._logs)
         self._access = AccessLog(self._logs, clock, wall_ms)
@@ -193,6 +197,7 @@ class Control:
             self._models.survey(),
             self._jobs.run(),
             self._metering.run(),
+            self._serverless.run(),
             self._access.run(),
             self._captures.run(),
             self._follower.run(),

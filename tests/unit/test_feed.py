@@ -37,6 +37,8 @@ class Heard:
         self.idle: list[str] = []
         self.ejects: list[tuple[EndpointKey, str, str]] = []
         self.meters: list[dict[str, Any]] = []
+        self.workers: list[int] = []
+        self.uses: list[tuple[int, dict[EndpointKey, list[int]]]] = []
 
     def metered(self, told: dict[str, Any]) -> None:
         self.meters.append(told)
@@ -49,6 +51,16 @@ class Heard:
 
     def ejected(self, key: EndpointKey, instance_id: str, why: str) -> None:
         self.ejects.append((key, instance_id, why))
+
+    def joined(self, worker: int) -> None:
+        self.workers.append(worker)
+
+    def left(self, worker: int) -> None:
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def used(self, worker: int, told: dict[EndpointKey, list[int]]) -> None:
+        self.uses.append((worker, told))
 
 
 class Worker:

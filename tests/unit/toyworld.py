@@ -25,6 +25,7 @@ from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.observation import Health
 from eyrie.domain.plan import Effect, Outcome
 from eyrie.domain.routing import EndpointRoute
+from eyrie.domain.serverless import Serverless
 from eyrie.ports import Action, ArtifactError, Commit, Conflict, Document, Event, InsufficientCapacity, Store
 
 KEY = EndpointKey("123456789012", "us-east-1", "birds")
@@ -33,7 +34,12 @@ NOBODY = 1 << 62
 
 
 def wish(
-    *variants: tuple[str, int], config: str = "config-1", image: str = "eyrie/xgboost", url: str | None = "s3://b/m"
+    *variants: tuple[str, int],
+    config: str = "config-1",
+    image: str = "eyrie/xgboost",
+    url: str | None = "s3://b/m",
+    may_be_empty: bool = False,
+    serverless: Serverless | None = None,
 ) -> FleetSpec:
     """A fleet of (variant, count) pairs."""
     specs = tuple(
@@ -46,6 +52,8 @@ def wish(
             initial_count=count,
             initial_weight=1.0,
             startup_timeout_s=60,
+            may_be_empty=may_be_empty,
+            serverless=serverless,
         )
         for name, count in variants
     )

@@ -9,6 +9,7 @@ control process may still serve its old tables, so it counts as serving generati
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -49,12 +50,27 @@ class Listener(Protocol):
         """A worker found an instance dead or silent."""
         ...
 
+    def joined(self, worker: int) -> None:
+        """A worker is connected, by the number of its connection."""
+        ...
+
+    def left(self, worker: int) -> None:
+        """That connection has ended."""
+        ...
+
+    def used(self, worker: int, told: dict[EndpointKey, list[int]]) -> None:
+        """Of serverless endpoints: requests at once now, the most since the last word, and how many of those that
+        came since then were within ProvisionedConcurrency and beyond it.
+        """
+        ...
+
 
 @dataclass(eq=False)
 class _Worker:
     """One connection of a worker. Until its first acknowledgement nothing is known of what it serves."""
 
     writer: asyncio.StreamWriter
+    number: int = 0  # of the connection
     name: str = ""
     pid: int = 0
     acked: dict[str, int] | None = None
@@ -84,6 +100,7 @@ class Feed:
         self._metered: Callable[[dict[str, Any]], None] = lambda told: None
         self._hinted: set[str] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
         self._routes.mkdir(parents=True, exist_ok=True)
         self._run.mkdir(parents=True, exist_ok=True)
         self._read_published()
@@ -230,7 +247,7 @@ class Feed:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        worker = _Worker(writer)
+        worker = _Worker(writer, next(self._numbers))
         if len(self._workers) >= WORKERS_MAX:
             writer.transport.abort()
             return
@@ -247,6 +264,7 @@ class Feed:
                 self._absent = (-1e9, frozenset())
             writer.transport.abort()
             if self._listener is not None:
+                self._listener.left(worker.number)
                 self._listener.acknowledged(set())
 
     def _hear(self, worker: _Worker, said: dict[str, Any]) -> None:
@@ -255,10 +273,14 @@ class Feed:
             with self._lock:
                 worker.name, worker.pid = str(said["hello"]), int(said["pid"])
                 self._absent = (-1e9, frozenset())
+            self._listener.joined(worker.number)
         if "busy" in said:
             worker.busy = frozenset(said["busy"])
         if "ack" in said or "gone" in said:
             self._listener.acknowledged(self._hear_tables(worker, said.get("ack", {}), said.get("gone", ())))
+        if "use" in said:
+            used = {EndpointKey.from_slug(slug): [int(n) for n in counts] for slug, counts in said["use"].items()}
+            self._listener.used(worker.number, used)
         if "meter" in said:
             self._metered({**said["meter"], "worker": worker.name})
         if "idle" in said:

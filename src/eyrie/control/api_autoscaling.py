@@ -30,7 +30,7 @@ from eyrie.control.scaling_policies import (
 )
 from eyrie.control.scaling_table import POLICY, SCHEDULED, STATE, TARGET, PolicyRecord, Scheduled, State, Target
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.scaling import DIMENSION, Bounds, Schedule, ScheduledAction, Suspended, TargetKey, TargetTracking
+from eyrie.domain.scaling import Bounds, Schedule, ScheduledAction, Suspended, TargetKey, TargetTracking
 from eyrie.ports import Commit, Document, Event
 from eyrie.wire.errors import ApiError, validation
 
@@ -82,7 +82,7 @@ def register_scalable_target(context: Context, params: Params) -> dict[str, Any]
     tags = dict(known.tags) if known is not None else {}
     target = Target(key, known.target_id if known else _id(context), role, bounds, _merged(tags, params.get("Tags")))
     put = scaling_table.put(document, TARGET, key, "", target, context.now_ms)
-    why = f"RegisterScalableTarget: from {bounds.lowest} to {bounds.highest} instances"
+    why = f"RegisterScalableTarget: {key.noun} from {bounds.lowest} to {bounds.highest}"
     context.store.commit(Commit(puts=[put], events=[_event(context, key, "is scaled", why)]))
     context.wake_scaling()
     return {"ScalableTargetARN": target.arn}
@@ -160,8 +160,13 @@ def _check_capacities(lowest: int | None, highest: int | None) -> None:
 
 def _check_variant(context: Context, key: TargetKey) -> None:
     endpoint = context.endpoints.get(EndpointKey(key.account, key.region, key.endpoint))
-    if endpoint is None or all(fleet.variant(key.variant) is None for fleet in endpoint.fleets):
+    fleets = endpoint.fleets if endpoint is not None else ()
+    variant = next((v for fleet in fleets if (v := fleet.variant(key.variant)) is not None), None)
+    if variant is None:
         raise validation(f"No SageMaker endpoint variant found for resource ID: {key.resource_id}")
+    if (variant.serverless is not None) is not key.provisioned:
+        kind = "serverless" if variant.serverless is not None else "not serverless"
+        raise validation(f"ScalableDimension {key.dimension} is not for {key.resource_id}, which is {kind}.")
 
 
 # --- policies -------------------------------------------------------------------------------------------------------
@@ -282,7 +287,7 @@ def describe_scaling_activities(context: Context, params: Params) -> dict[str, A
     for document in _all(context, params, STATE):
         state = scaling_table.decode(document, State)
         both = [*state.scaled, *(state.unscaled if params.get("IncludeNotScaledActivities") else ())]
-        activities += [scaling_activities.shown(a, state.key.resource_id, DIMENSION) for a in both]
+        activities += [scaling_activities.shown(a, state.key.resource_id, state.key.dimension) for a in both]
     activities.sort(key=lambda a: (-a["StartTime"], a["ActivityId"]))
     return _page("DescribeScalingActivities", "ScalingActivities", params, activities)
 
@@ -460,7 +465,7 @@ def _missing(noun: str, key: TargetKey, more: str = "") -> ApiError:
 
 
 def _place(key: TargetKey) -> str:
-    return f"service namespace: {SERVICE}, resource ID: {key.resource_id}, scalable dimension: {DIMENSION}"
+    return f"service namespace: {SERVICE}, resource ID: {key.resource_id}, scalable dimension: {key.dimension}"
 
 
 def limit_exceeded(message: str) -> ApiError:
@@ -469,7 +474,7 @@ def limit_exceeded(message: str) -> ApiError:
 
 
 def _names(key: TargetKey) -> dict[str, str]:
-    return {"ServiceNamespace": SERVICE, "ResourceId": key.resource_id, "ScalableDimension": DIMENSION}
+    return {"ServiceNamespace": SERVICE, "ResourceId": key.resource_id, "ScalableDimension": key.dimension}
 
 
 def _event(context: Context, key: TargetKey, what: str, why: str) -> Event:
@@ -489,11 +494,15 @@ def _check_dimension_alone(params: Params, named: bool, name: str) -> None:
 
 def _all(context: Context, params: Params, kind: str) -> list[Document]:
     """Documents of a kind that a Describe asks for."""
-    if params["ServiceNamespace"] != SERVICE or params.get("ScalableDimension", DIMENSION) != DIMENSION:
+    if params["ServiceNamespace"] != SERVICE:
         return []
-    found = context.store.scan(kind, context.scope)
-    wanted = params.get("ResourceId")
-    return [d for d in found if wanted is None or d.name == wanted or d.name.startswith(wanted + ":")]
+    wanted, dimension = params.get("ResourceId"), params.get("ScalableDimension")
+    return [
+        d
+        for d in context.store.scan(kind, context.scope)
+        if (wanted is None or d.name == wanted or d.name.startswith(wanted + ":"))
+        and dimension in (None, scaling_table.dimension_of(d))
+    ]
 
 
 def _page(operation: str, member: str, params: Params, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from eyrie.control.api_models import find_model
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
+from eyrie.control.serverless_config import check_config, check_variant, is_serverless
 from eyrie.control.unsupported import CONFIG, VARIANT, refuse_unsupported, unsupported
 from eyrie.domain.instance_types import UnknownInstanceType
 from eyrie.domain.sticky import FORMS, TAG, is_rule
@@ -50,6 +51,7 @@ def find_config(context: Context, name: str) -> Document:
 
 def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     """Store a config whose models exist and which asks for nothing that this Eyrie cannot do."""
+    check_config(params)
     refuse_unsupported(params, CONFIG)
     capture_config.check(params.get("DataCaptureConfig"))
     body = without(params, "Tags")
@@ -100,6 +102,8 @@ def _row(context: Context, d: Document) -> Row:
 def _checked(context: Context, variant: Mapping[str, Any]) -> dict[str, Any]:
     """The variant with its defaults, once everything in it is known to be possible."""
     name = variant["VariantName"]
+    if is_serverless(variant):
+        return _checked_serverless(context, name, variant)
     refuse_unsupported(variant, VARIANT, f'variant "{name}": ')
     strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy")
     if strategy is not None and strategy not in STRATEGIES:
@@ -109,6 +113,14 @@ def _checked(context: Context, variant: Mapping[str, Any]) -> dict[str, Any]:
             raise validation(f'The production variant "{name}" needs {_article(needed)} {needed}.')
     _check_instance_type(context, name, variant["InstanceType"])
     find_model(context, variant["ModelName"])
+    return {"InitialVariantWeight": 1.0, **variant}
+
+
+def _checked_serverless(context: Context, name: str, variant: Mapping[str, Any]) -> dict[str, Any]:
+    if "ModelName" not in variant:
+        raise validation(f'The production variant "{name}" needs a ModelName.')
+    check_variant(variant, find_model(context, variant["ModelName"]))
+    refuse_unsupported(variant, VARIANT, f'variant "{name}": ')
     return {"InitialVariantWeight": 1.0, **variant}
 
 

@@ -15,7 +15,7 @@ from eyrie.control.deployment_config import check_alarms, traffic_policy
 from eyrie.control.endpoint_view import describe
 from eyrie.control.listing import Row, page
 from eyrie.control.records import new_tags, tags_document
-from eyrie.control.unsupported import unsupported
+from eyrie.control.serverless_config import check_model, is_serverless, variant_spec, with_update
 from eyrie.decide.workers import workers
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import Refused
@@ -142,9 +142,12 @@ def fleet_of(context: Context, config: Document) -> FleetSpec:
 
 def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
     model = find_model(context, given["ModelName"])
-    size = context.instance_types.get(given["InstanceType"])
     containers = containers_of(model)
     held = _model(context, model, containers)
+    if is_serverless(given):
+        check_model(given["VariantName"], model)  # it may be another one than the config was made for
+        return variant_spec(given, held)
+    size = context.instance_types.get(given["InstanceType"])
     strategy = given.get("RoutingConfig", {}).get("RoutingStrategy")
     foreign = any(container.foreign for container in held.containers)
     environments = [container.environment for container in held.containers]
@@ -201,9 +204,9 @@ def _container(context: Context, given: Mapping[str, Any], name: str) -> Contain
 
 
 def _change(given: Mapping[str, Any]) -> CapacityChange:
-    if "ServerlessUpdateConfig" in given:
-        raise unsupported("ServerlessUpdateConfig", "there are no serverless endpoints yet")
-    return CapacityChange(given["VariantName"], given.get("DesiredWeight"), given.get("DesiredInstanceCount"))
+    name = given["VariantName"]
+    most, kept = with_update(name, given.get("ServerlessUpdateConfig", {}))
+    return CapacityChange(name, given.get("DesiredWeight"), given.get("DesiredInstanceCount"), most, kept)
 
 
 def _check_changes(context: Context, now: Endpoint, changes: Sequence[CapacityChange]) -> None:

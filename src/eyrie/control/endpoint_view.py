@@ -7,6 +7,7 @@ from typing import Any
 
 from eyrie.control import capture_config, image_table, images
 from eyrie.control.context import seconds
+from eyrie.control.serverless_config import shown as shown_serverless
 from eyrie.decide.rollout import shares
 from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
@@ -68,6 +69,10 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
         "DesiredInstanceCount": variant.desired_count,
         "RoutingConfig": {"RoutingStrategy": str(variant.spec.strategy)},
     }
+    if variant.serverless is not None:
+        now = endpoint.resize.serverless_before.get(variant.name) if endpoint.resize else None
+        shown["CurrentServerlessConfig"] = shown_serverless(now or variant.serverless)
+        shown["DesiredServerlessConfig"] = shown_serverless(variant.serverless)
     if status is not None:
         since_ms = endpoint.deployment.phase_ms if endpoint.deployment else endpoint.modified_ms
         shown["VariantStatus"] = [{"Status": status, "StartTime": seconds(since_ms)}]
@@ -93,9 +98,13 @@ def _resolved(container: ContainerSpec) -> str:
 def _pending(endpoint: Endpoint, green: Fleet) -> dict[str, Any]:
     assert endpoint.deployment is not None
     status = STATUS_OF_GREEN.get(endpoint.deployment.phase)
-    variants = [{**_variant(endpoint, green, v, status), "InstanceType": v.spec.instance_type} for v in green.variants]
+    variants = [{**_variant(endpoint, green, v, status), **_type(v)} for v in green.variants]
     return {
         "EndpointConfigName": green.config_name,
         "ProductionVariants": variants,
         "StartTime": seconds(endpoint.deployment.started_ms),
     }
+
+
+def _type(variant: Variant) -> dict[str, str]:
+    return {} if variant.serverless is not None else {"InstanceType": variant.spec.instance_type}

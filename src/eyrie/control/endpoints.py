@@ -132,6 +132,22 @@ class Endpoints:
 
         return self._command(key, make, also)
 
+    def provision(
+        self, key: EndpointKey, variant: str, before: int, count: int, why: str, also: Sequence[Document] = ()
+    ) -> Endpoint:
+        """Change a serverless variant's ProvisionedConcurrency, if it is still `before`. Raises a domain Refused."""
+
+        def make(now: Endpoint | None, now_ms: int) -> Decision:
+            endpoint = _present(key, now)
+            found = endpoint.fleet.variant(variant)
+            provisioned = found.serverless.provisioned if found is not None and found.serverless is not None else 0
+            if provisioned != before:
+                raise CapacityChanged(variant, before, provisioned)
+            changes = [CapacityChange(variant, provisioned=count)]
+            return decide.update_weights_and_capacities(endpoint, changes, now_ms, why)
+
+        return self._command(key, make, also)
+
     def delete(self, key: EndpointKey) -> Endpoint:
         """DeleteEndpoint: it is gone once every instance has stopped. Raises a domain Refused."""
         return self._command(key, lambda now, now_ms: decide.delete(_present(key, now), now_ms))

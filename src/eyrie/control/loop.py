@@ -23,6 +23,7 @@ from eyrie.control.endpoints import KIND, Endpoints
 from eyrie.control.prober import Probed, Prober
 from eyrie.control.reconciler import Look, Reconciler, Seen
 from eyrie.control.routes import PacedRoutes
+from eyrie.control.use_book import Told, UseBook
 from eyrie.decide.policy import Policy
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import InstanceState, ObservedInstance
@@ -53,6 +54,9 @@ def policy_of(settings: Settings) -> Policy:
         ack_limit_ms=2 * settings.drain_ms,
         invoke_timeout_ms=settings.invoke_timeout_ms,
         body_bytes_max=settings.body_bytes_max,
+        serverless_idle_ms=settings.serverless_idle_ms,
+        serverless_hold_ms=settings.serverless_hold_ms,
+        serverless_wait_ms=settings.serverless_wait_ms,
     )
 
 
@@ -80,6 +84,8 @@ class Loop:
         self._reconciler = Reconciler(self.endpoints, compute, paced, clock, identity, policy_of(settings), alarms_of)
         self._executor = Executor(Hands(self.endpoints, compute, artifacts, paced), self._heard)
         self._prober = Prober(settings, clock, self.wake, compute.cpu_us)
+        self.uses = UseBook(clock)
+        self.serverless: dict[EndpointKey, Endpoint] = {}  # those that there are, as they were last looked at
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="inventory")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -139,6 +145,19 @@ class Loop:
         """A gateway worker found an instance dead or silent: look at the inventory now, and ping it."""
         self._prober.ejected(instance_id, why)
         self._look_now.set()
+
+    def joined(self, worker: int) -> None:
+        """A gateway worker is connected."""
+        self.uses.joined(worker)
+
+    def left(self, worker: int) -> None:
+        """A gateway worker is not connected any more."""
+        self.uses.left(worker)
+
+    def used(self, worker: int, told: dict[EndpointKey, list[int]]) -> None:
+        """How many requests a gateway worker has of serverless endpoints: look at those that have more than before."""
+        for key in self.uses.hear(worker, {key: Told(*counts[:4]) for key, counts in told.items()}):
+            self.wake(key)
 
     async def _take_up(self) -> None:
         """After a start: publish what is published again, withdraw what belongs to nobody, do what is owed."""
@@ -246,7 +265,7 @@ class Loop:
     async def _look(self, key: EndpointKey) -> bool:
         """One look; True when it changed something."""
         outcomes = self._outcomes.pop(key, [])
-        seen = Seen(self._inventory, self._inventory_ms, self._prober.health())
+        seen = Seen(self._inventory, self._inventory_ms, self._prober.health(), self.uses.use(key))
         pending = frozenset(self._pending.get(key, ()))
         try:
             look = await self._aside(self._reconciler.look, key, seen, outcomes, pending)
@@ -280,6 +299,10 @@ class Loop:
         if held:
             self._held[key] = held
             self._holders.update(dict.fromkeys(held, key))
+        if endpoint is not None and any(v.serverless for f in endpoint.fleets for v in f.variants):
+            self.serverless[key] = endpoint
+        elif self.serverless.pop(key, None) is not None:
+            self.uses.forget(key)
         if endpoint is not None and not _settled(endpoint):
             self._unsettled.add(key)
         else:

@@ -19,6 +19,7 @@ from eyrie.domain.fleet import COUNTED, Instance, InstanceState, ObservedInstanc
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.observation import Health, Observation
 from eyrie.domain.plan import Decision, Outcome
+from eyrie.domain.serverless import Use
 from eyrie.ports import Clock, Compute, Identity, Routes
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Seen:
     inventory: Mapping[str, ObservedInstance]
     inventory_ms: int  # when it was begun
     health: Mapping[str, Health]
+    use: Use | None = None  # of the requests of the endpoint that is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Reconciler:
             pending=pending - {o.effect_id for o in outcomes},
             tails=self._tails(endpoint, mine, now_ms),
             alarms=self._alarms(endpoint),
+            use=seen.use,
         )
 
     def _alarms(self, endpoint: Endpoint) -> Mapping[str, AlarmState]:

@@ -29,10 +29,12 @@ from eyrie.decide.scaling import Observation, decide, schedule
 from eyrie.domain.alarms import Alarm
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.errors import Refused
+from eyrie.domain.fleet import Variant
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.scaling import (
     Activity,
     ActivityStatus,
+    Bounds,
     Breach,
     Code,
     FastTracking,
@@ -198,7 +200,7 @@ class Scaler:
             self._forget(watch, now_ms)
             return
         variant = endpoint.fleet.variant(key.variant)
-        capacity = variant.desired_count if variant is not None else 0
+        capacity = _capacity(variant, key)
         for sight in watch.fast.values():
             sight.look(second, now_ms, watched, capacity)
         if under_way:
@@ -208,16 +210,17 @@ class Scaler:
         if not (again or due(watch, self._sight, now_ms)):
             return
         signals = signals_of(watch, self._sight, now_ms, now_ms if self._watched_ms is None else self._watched_ms)
-        seen = Observation(capacity, signals, held)
-        if variant is None:
+        if variant is None or (variant.serverless is not None) is not key.provisioned:
             watch.again = True
             return
+        seen = Observation(capacity, signals, held, 1 if key.provisioned else variant.spec.least)
         if endpoint.fleet.generation != watch.state.fleet:  # of a deployment: its counts may be out of bounds
             memory = replace(watch.state.memory, bounds=None)
             watch.state = replace(watch.state, memory=memory, fleet=endpoint.fleet.generation)
-        made = decide(watch.target.bounds, watch.policies, seen, watch.state.memory, now_ms)
+        bounds_now = _bounds(watch.target.bounds, variant)
+        made = decide(bounds_now, watch.policies, seen, watch.state.memory, now_ms)
         if held is not None:
-            bounds = (watch.target.bounds.lowest, watch.target.bounds.highest)
+            bounds = (bounds_now.lowest, bounds_now.highest)
             refused = any(n.code is Code.UNSCALABLE for n in made.not_scaled)
             watch.again = refused or watch.state.memory.bounds != bounds  # decide again once it is free
         if not watch.again:
@@ -242,20 +245,22 @@ class Scaler:
         """Commit the count and the activity together."""
         assert made.capacity is not None
         key, wanted = watch.target.key, made.capacity
-        activity = scaling_activities.begun(made, watch.records, now_ms, self._identity.token(32))
+        activity = scaling_activities.begun(made, watch.records, now_ms, self._identity.token(32), key.noun)
         next_state = replace(state, memory=made.memory or state.memory)
         if _in_progress(state):
-            overtaken = f"The desired instance count was raised to {wanted} meanwhile."
+            overtaken = f"The desired {key.noun} was raised to {wanted} meanwhile."
             was = scaling_activities.ended(state.scaled[0], ActivityStatus.OVERRIDDEN, overtaken, now_ms)
             next_state = next_state.with_activity(was)
         next_state = next_state.with_activity(activity)
         why = f"variant {key.variant} scaled from {capacity} to {wanted}: {activity.cause}"
         why += f" ({made.why})" if made.policy else ""
         try:
-            self._check_quota(key, wanted - capacity)
+            if not key.provisioned:
+                self._check_quota(key, wanted - capacity)
             document = self._state_document(watch, next_state, now_ms)
             endpoint_key = EndpointKey(key.account, key.region, key.endpoint)
-            self._endpoints.scale(endpoint_key, key.variant, capacity, wanted, why, [document])
+            scale = self._endpoints.provision if key.provisioned else self._endpoints.scale
+            scale(endpoint_key, key.variant, capacity, wanted, why, [document])
         except Refused as error:  # it is being updated by now, say: decide again
             LOG.info("scaling %s to %d: %s", key.resource_id, wanted, error)
             watch.again = True
@@ -275,18 +280,17 @@ class Scaler:
         """See what has become of the change that is under way. A cool-down counts from its end."""
         if endpoint.status in (_S.UPDATING, _S.CREATING):
             return
-        activity = watch.state.scaled[0]
-        variant = endpoint.fleet.variant(watch.target.key.variant)
-        now = variant.desired_count if variant is not None else 0
+        activity, key = watch.state.scaled[0], watch.target.key
+        now = _capacity(endpoint.fleet.variant(key.variant), key)
         if now != activity.desired:
             if endpoint.failure_reason:
-                why = f"Failed to set desired instance count to {activity.desired}: {endpoint.failure_reason}"
+                why = f"Failed to set desired {key.noun} to {activity.desired}: {endpoint.failure_reason}"
                 self._failed(watch, scaling_activities.ended(activity, ActivityStatus.FAILED, why, now_ms), now_ms)
                 return
-            why = f"The desired instance count was set to {now} meanwhile."
+            why = f"The desired {key.noun} was set to {now} meanwhile."
             done = scaling_activities.ended(activity, ActivityStatus.OVERRIDDEN, why, now_ms)
         else:
-            done = scaling_activities.fulfilled(activity, now_ms)
+            done = scaling_activities.fulfilled(activity, now_ms, key.noun)
         memory = watch.state.memory
         if memory.out_ms == activity.started_ms:
             memory = replace(memory, out_ms=now_ms)
@@ -356,6 +360,23 @@ class Scaler:
         LOG.info("%s is gone, and no longer scaled", key.resource_id)
         self._store.commit(forgotten(self._store, watch.document, key, now_ms))
         self._watches.pop(key, None)
+
+
+def _capacity(variant: Variant | None, key: TargetKey) -> int:
+    """What of a variant is scaled, as it is wanted now."""
+    if variant is None:
+        return 0
+    if key.provisioned:
+        return variant.serverless.provisioned if variant.serverless is not None else 0
+    return variant.desired_count
+
+
+def _bounds(bounds: Bounds, variant: Variant) -> Bounds:
+    """Those of a target; provisioned concurrency never passes MaxConcurrency."""
+    if variant.serverless is None:
+        return bounds
+    most = variant.serverless.max_concurrency
+    return replace(bounds, lowest=min(bounds.lowest, most), highest=min(bounds.highest, most))
 
 
 def _same(watch: Watch, before: Watch, policy: str) -> bool:

@@ -23,28 +23,27 @@ from eyrie.domain.scaling import (
 Records = Mapping[str, PolicyRecord]
 
 
-def begun(made: ScalingDecision, records: Records, now_ms: int, activity_id: str) -> Activity:
-    """A change of the desired count, on its way."""
+def begun(
+    made: ScalingDecision, records: Records, now_ms: int, activity_id: str, noun: str = "instance count"
+) -> Activity:
+    """A change of the desired count, or of another number that is scaled, on its way."""
     return Activity(
         _uuid(activity_id),
-        f"Setting desired instance count to {made.capacity}.",
+        f"Setting desired {noun} to {made.capacity}.",
         _cause(made.policy, made.alarm, records) if made.policy else made.why,
         now_ms,
         ActivityStatus.IN_PROGRESS,
         message=(
-            f"Successfully set desired instance count to {made.capacity}. "
-            "Waiting for change to be fulfilled by sagemaker."
+            f"Successfully set desired {noun} to {made.capacity}. Waiting for change to be fulfilled by sagemaker."
         ),
         details=made.why,
         desired=made.capacity or 0,
     )
 
 
-def fulfilled(activity: Activity, now_ms: int) -> Activity:
+def fulfilled(activity: Activity, now_ms: int, noun: str = "instance count") -> Activity:
     """The instances are there, or gone."""
-    message = (
-        f"Successfully set desired instance count to {activity.desired}. Change successfully fulfilled by sagemaker."
-    )
+    message = f"Successfully set desired {noun} to {activity.desired}. Change successfully fulfilled by sagemaker."
     return ended(activity, ActivityStatus.SUCCESSFUL, message, now_ms)
 
 

@@ -36,6 +36,9 @@ PREDEFINED = {  # name, statistic and period of what SageMaker variants are trac
     "SageMakerVariantInvocationsPerInstance": ("InvocationsPerInstance", "Sum", 60),
     "SageMakerVariantConcurrentRequestsPerModelHighResolution": ("ConcurrentRequestsPerModel", "Average", 10),
 }
+PREDEFINED_PROVISIONED = {  # and of the provisioned concurrency of serverless ones
+    "SageMakerVariantProvisionedConcurrencyUtilization": ("ServerlessProvisionedConcurrencyUtilization", "Average", 60),
+}
 FINE_S, FINE_LOW_POINTS = 10, 90  # high-resolution metrics
 STEPS_MAX = 20
 METRICS_MAX = 10
@@ -80,12 +83,13 @@ def queries_of(key: TargetKey, given: Mapping[str, Any]) -> tuple[tuple[MetricQu
     predefined = given.get("PredefinedMetricSpecification")
     if predefined is not None:
         kind = predefined["PredefinedMetricType"]
-        if kind not in PREDEFINED:
-            known = ", ".join(PREDEFINED)
+        table = PREDEFINED_PROVISIONED if key.provisioned else PREDEFINED
+        if kind not in table:
+            known = ", ".join(table)
             raise BadPolicy(f"PredefinedMetricType {kind} is not supported for {key.resource_id}: use one of {known}")
         if "ResourceLabel" in predefined:
             raise BadPolicy(f"ResourceLabel {predefined['ResourceLabel']!r} must not be given with {kind}")
-        name, stat, period_s = PREDEFINED[kind]
+        name, stat, period_s = table[kind]
         dimensions = (("EndpointName", key.endpoint), ("VariantName", key.variant))
         return (MetricQuery("m1", MetricStat("AWS/SageMaker", name, stat, period_s, dimensions)),), period_s
     custom = given["CustomizedMetricSpecification"]

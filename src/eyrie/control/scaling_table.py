@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from eyrie.domain.names import Scope
-from eyrie.domain.scaling import DIMENSION, Activity, Bounds, ScalingMemory, ScheduledAction, TargetKey
+from eyrie.domain.scaling import (
+    DIMENSION,
+    PROVISIONED_DIMENSION,
+    Activity,
+    Bounds,
+    ScalingMemory,
+    ScheduledAction,
+    TargetKey,
+)
 from eyrie.ports import Document, Store
 
 TARGET, POLICY, SCHEDULED, STATE = "ScalableTarget", "ScalingPolicy", "ScheduledAction", "ScalingState"
@@ -104,14 +112,15 @@ def _newest(activity: Activity, others: Sequence[Activity]) -> tuple[Activity, .
 def resource_key(scope: Scope, resource_id: str, dimension: str) -> TargetKey:
     """The variant that a ResourceId names. Raises ValueError for anything else; the message is for people."""
     parts = resource_id.split("/")
-    if dimension != DIMENSION:
-        raise ValueError(f"The scalable dimension {dimension} is not supported by this Eyrie: {DIMENSION} is")
+    if dimension not in (DIMENSION, PROVISIONED_DIMENSION):
+        known = f"{DIMENSION} and {PROVISIONED_DIMENSION} are"
+        raise ValueError(f"The scalable dimension {dimension} is not supported by this Eyrie: {known}")
     if len(parts) != 4 or parts[0] != "endpoint" or parts[2] != "variant" or not parts[1] or not parts[3]:
         raise ValueError(
             "Unsupported service namespace, resource type or scalable dimension: the resource ID "
             f"{resource_id!r} is not of the form endpoint/NAME/variant/NAME"
         )
-    return TargetKey(scope.account, scope.region, parts[1], parts[3])
+    return TargetKey(scope.account, scope.region, parts[1], parts[3], dimension == PROVISIONED_DIMENSION)
 
 
 def document_name(key: TargetKey, name: str = "") -> str:
@@ -133,8 +142,14 @@ def decode(document: Document, kind: type[_T]) -> _T:
 
 
 def found(store: Store, kind: str, key: TargetKey, name: str = "") -> Document | None:
-    """A target's document, or that of something that it has."""
-    return store.get(kind, key.scope, document_name(key, name))
+    """A target's document, or that of something that it has. A variant is scaled in one dimension."""
+    document = store.get(kind, key.scope, document_name(key, name))
+    return document if document is not None and dimension_of(document) == key.dimension else None
+
+
+def dimension_of(document: Document) -> str:
+    """What a target, or something that it has, scales."""
+    return PROVISIONED_DIMENSION if document.body["key"].get("provisioned") else DIMENSION
 
 
 def owned(store: Store, kind: str, key: TargetKey) -> list[Document]:

@@ -32,7 +32,6 @@ CONFIG = {
     "KmsKeyId": "volumes are not encrypted, and there are no keys",
 }
 VARIANT = {
-    "ServerlessConfig": "there are no serverless endpoints yet",
     "InstancePools": "a variant has one instance type",
     "VariantInstanceProvisionTimeoutInSeconds": "a variant has one instance type, and no pools",
     "AcceleratorType": "there are no accelerators here",
@@ -50,7 +49,6 @@ VALUES = {
     "DataCaptureConfig.DestinationS3Uri https://": "captured data goes to an s3:// URI",
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
     "InstanceType with accelerators": "this host offers none",
-    "ServerlessUpdateConfig": "there are no serverless endpoints yet",
     "Containers, several, with an image of a container engine": "it runs alone in its instances",
 }  # said where these are checked; here for the coverage page
 

@@ -273,7 +273,12 @@ def _resize(draft: Draft, policy: Policy) -> None:
     failure = _start_failure(endpoint, endpoint.fleet, policy, resize.started_ms)
     if failure is not None:
         variants = tuple(
-            replace(v, desired_count=resize.counts_before.get(v.name, v.desired_count)) for v in endpoint.fleet.variants
+            replace(
+                v,
+                desired_count=resize.counts_before.get(v.name, v.desired_count),
+                serverless=resize.serverless_before.get(v.name, v.serverless),
+            )
+            for v in endpoint.fleet.variants
         )
         draft.change(
             fleet=replace(endpoint.fleet, variants=variants), resize=None, failure_reason=failure[:REASON_CHARS_MAX]

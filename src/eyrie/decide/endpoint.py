@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eyrie.decide import rollout
-from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize, TrafficPolicy
+from eyrie.decide import rollout, serverless
+from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import (
     STATUS_MOVES,
     CapacityChange,
@@ -21,9 +21,10 @@ from eyrie.domain.endpoint import (
     Variant,
     VariantSpec,
 )
-from eyrie.domain.errors import BadAmount, EndpointBusy, EndpointUnusable, VariantMissing, VariantTwice
+from eyrie.domain.errors import BadAmount, EndpointBusy, EndpointUnusable, NotServerless, VariantMissing, VariantTwice
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.plan import Decision, Note
+from eyrie.domain.serverless import Serverless
 from eyrie.domain.transition import moved
 
 BUSY = frozenset({EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.DELETING})
@@ -86,6 +87,7 @@ def update(
     green = _fleet(wish, endpoint.generation + 1, now_ms, [_retained(endpoint, v, kept) for v in wish.variants])
     policy = policy or TrafficPolicy()
     rollout.check(policy, green)
+    _check_serverless(endpoint.fleet, green, policy)
     deployment = Deployment(
         phase=DeploymentPhase.PENDING,
         green=green,
@@ -128,7 +130,7 @@ def update_weights_and_capacities(
     for change in changes:
         _check_change(endpoint, change, sum(1 for c in changes if c.variant == change.variant))
     variants = tuple(_changed(v, wanted.get(v.name)) for v in endpoint.fleet.variants)
-    resize = overtaken or Resize(now_ms, {v.name: v.desired_count for v in endpoint.fleet.variants})
+    resize = overtaken or _resize(endpoint.fleet, now_ms)
     if overtaken is None:
         endpoint = replace(endpoint, status=moved(STATUS_MOVES, endpoint.arn, endpoint.status, EndpointStatus.UPDATING))
     changed = replace(
@@ -139,8 +141,21 @@ def update_weights_and_capacities(
         resize=resize,
         failure_reason=None,
     )
-    told = ", ".join(f"{v.name}: count {v.desired_count}, weight {v.desired_weight:g}" for v in variants)
+    told = ", ".join(_told(v) for v in variants)
     return Decision(changed, (Note("endpoint Updating", f"{why}: {told}"),))
+
+
+def _resize(fleet: Fleet, now_ms: int) -> Resize:
+    counts = {v.name: v.desired_count for v in fleet.variants}
+    return Resize(now_ms, counts, {v.name: v.serverless for v in fleet.variants if v.serverless is not None})
+
+
+def _told(variant: Variant) -> str:
+    what = f"{variant.name}: count {variant.desired_count}, weight {variant.desired_weight:g}"
+    allowed = variant.serverless
+    if allowed is None:
+        return what
+    return f"{what}, MaxConcurrency {allowed.max_concurrency}, ProvisionedConcurrency {allowed.provisioned}"
 
 
 def growing(endpoint: Endpoint) -> bool:
@@ -183,24 +198,69 @@ def _check_wish(wish: FleetSpec) -> None:
     if not wish.variants:
         raise BadAmount("An endpoint needs at least one production variant.")
     for variant in wish.variants:
-        _check_count(variant.name, variant.initial_count)
+        _check_count(variant, variant.initial_count)
         _check_weight(variant.name, variant.initial_weight)
 
 
 def _check_change(endpoint: Endpoint, change: CapacityChange, times: int) -> None:
     if times > 1:
         raise VariantTwice(change.variant)
-    if endpoint.fleet.variant(change.variant) is None:
+    variant = endpoint.fleet.variant(change.variant)
+    if variant is None:
         raise VariantMissing(endpoint.arn, change.variant)
     if change.count is not None:
-        _check_count(change.variant, change.count)
+        _check_count(variant.spec, change.count)
+    _check_concurrency(variant, change)
     if change.weight is not None:
         _check_weight(change.variant, change.weight)
 
 
-def _check_count(variant: str, count: int) -> None:
-    if count < 1:
-        raise BadAmount(f"DesiredInstanceCount of variant {variant} must be at least 1, and is {count}.")
+def _check_count(variant: VariantSpec, count: int) -> None:
+    if count < variant.least:
+        raise BadAmount(
+            f"DesiredInstanceCount of variant {variant.name} must be at least {variant.least}, and is {count}."
+        )
+
+
+def _check_concurrency(variant: Variant, change: CapacityChange) -> None:
+    """Of a serverless variant the concurrency is changed, of any other the count."""
+    if variant.serverless is None:
+        if change.max_concurrency is not None or change.provisioned is not None:
+            raise BadAmount(f"ServerlessUpdateConfig is given for variant {variant.name}, which is not serverless.")
+        return
+    if change.count is not None:
+        raise BadAmount(
+            f"DesiredInstanceCount is given for variant {variant.name}, which is serverless: "
+            "use ServerlessUpdateConfig."
+        )
+    allowed = _allowed(variant.serverless, change)
+    if allowed.provisioned > allowed.max_concurrency:
+        raise BadAmount(
+            f"ProvisionedConcurrency {allowed.provisioned} of variant {variant.name} must not be above its "
+            f"MaxConcurrency {allowed.max_concurrency}."
+        )
+
+
+def _allowed(now: Serverless, change: CapacityChange) -> Serverless:
+    return replace(
+        now,
+        max_concurrency=now.max_concurrency if change.max_concurrency is None else change.max_concurrency,
+        provisioned=now.provisioned if change.provisioned is None else change.provisioned,
+    )
+
+
+def _check_serverless(blue: Fleet, green: Fleet, policy: TrafficPolicy) -> None:
+    """Instances do not become serverless; the other way there is. Serverless traffic moves all at once."""
+    before, after = (any(v.serverless is not None for v in fleet.variants) for fleet in (blue, green))
+    if after and not before:
+        raise NotServerless(
+            f"Endpoint configuration {green.config_name} is serverless: an endpoint with instances cannot be updated "
+            "to it. Create another endpoint."
+        )
+    if (before or after) and policy.strategy is not Strategy.ALL_AT_ONCE:
+        raise NotServerless(
+            f"DeploymentConfig with {policy.strategy} is not for serverless endpoints: their traffic moves all at once."
+        )
 
 
 def _check_weight(variant: str, weight: float) -> None:
@@ -213,25 +273,31 @@ def _fleet(wish: FleetSpec, generation: int, now_ms: int, variants: Sequence[Var
 
 
 def _initial(spec: VariantSpec) -> Variant:
-    return Variant(spec, spec.initial_count, spec.initial_weight)
+    return Variant(spec, spec.initial_count, spec.initial_weight, spec.serverless)
 
 
 def _retained(endpoint: Endpoint, spec: VariantSpec, kept: Collection[str]) -> Variant:
     now = endpoint.fleet.variant(spec.name)
     if now is None:
         return _initial(spec)
-    count = now.desired_count if DESIRED_COUNT in kept else spec.initial_count
+    counted = spec.serverless is None and now.serverless is None  # else the count is not the user's
+    count = max(now.desired_count, spec.least) if counted and DESIRED_COUNT in kept else spec.initial_count
     weight = now.desired_weight if DESIRED_WEIGHT in kept else spec.initial_weight
-    return Variant(spec, count, weight)
+    return Variant(spec, count, weight, spec.serverless)
 
 
 def _changed(variant: Variant, change: CapacityChange | None) -> Variant:
     if change is None:
         return variant
+    allowed, count = variant.serverless, change.count
+    if allowed is not None:
+        allowed = _allowed(allowed, change)
+        count = max(variant.desired_count, serverless.kept_ready(allowed, variant.spec.foreign))
     return replace(
         variant,
-        desired_count=variant.desired_count if change.count is None else change.count,
+        desired_count=variant.desired_count if count is None else count,
         desired_weight=variant.desired_weight if change.weight is None else change.weight,
+        serverless=allowed,
     )
 
 

@@ -141,7 +141,7 @@ def _growth(
         return None
     if window_s == policy.panic_s and demand.stepped:
         mean, window_s = demand.newest, 1
-    wanted = min(ceil(mean / policy.target - 1e-9), capacity * GROWTH_MAX)
+    wanted = min(ceil(mean / policy.target - 1e-9), max(capacity, 1) * GROWTH_MAX)
     if wanted <= capacity:
         return None
 

@@ -24,6 +24,9 @@ class Policy:
     backoff_max_ms: int = 300_000
     invoke_timeout_ms: int = 60_000
     body_bytes_max: int = 26_214_400
+    serverless_idle_ms: int = 300_000  # without need of an instance, and it goes
+    serverless_hold_ms: int = 60_000  # how long a request waits for an instance to start
+    serverless_wait_ms: int = 1_000  # how long a request beyond MaxConcurrency waits for another to end
 
     def misses_allowed(self, spec: VariantSpec) -> int:
         """How many pings in a row an instance may miss before it counts as silent."""

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from eyrie.decide import capture
 from eyrie.decide.draft import Draft
-from eyrie.decide.fleet import members, renewed, suspect
+from eyrie.decide.fleet import backoff_of, members, renewed, suspect
 from eyrie.decide.policy import Policy
 from eyrie.decide.rollout import active, shares
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import Fleet, Instance, InstanceState, Variant
 from eyrie.domain.plan import Verb
-from eyrie.domain.routing import EndpointRoute, Target, VariantRoute
+from eyrie.domain.routing import EndpointRoute, ServerlessRoute, Target, VariantRoute
+from eyrie.domain.serverless import BODY_BYTES_MAX
 
 
 def publish(draft: Draft, policy: Policy) -> None:
@@ -33,19 +34,21 @@ def publish(draft: Draft, policy: Policy) -> None:
         and not _complete(endpoint, endpoint.fleet)
     ):
         return
-    variants = wished(endpoint)
+    variants = wished(endpoint, policy)
     if endpoint.route is None or endpoint.route.variants != variants:
         _renew(draft, policy, variants)
 
 
-def wished(endpoint: Endpoint) -> tuple[VariantRoute, ...]:
+def wished(endpoint: Endpoint, policy: Policy) -> tuple[VariantRoute, ...]:
     """The variants of the table that the endpoint should have now."""
     held = shares(endpoint)
     if len(held) == 1:
         fleet, by = held[0]
-        return tuple(_variant_route(endpoint, fleet, v, v.desired_weight) for v in fleet.variants if v.name in by)
+        return tuple(
+            _variant_route(endpoint, policy, fleet, v, v.desired_weight) for v in fleet.variants if v.name in by
+        )
     return tuple(
-        _variant_route(endpoint, fleet, v, by[v.name] * v.desired_weight / _weight(fleet))
+        _variant_route(endpoint, policy, fleet, v, by[v.name] * v.desired_weight / _weight(fleet))
         for fleet, by in held
         for v in fleet.variants
         if v.name in by
@@ -58,7 +61,7 @@ def acknowledged(draft: Draft, policy: Policy) -> bool:
     A worker that lives and says nothing (stopped, say) is not waited for longer than the limit.
     """
     route = draft.endpoint.route
-    if route is None or route.variants != wished(draft.endpoint):
+    if route is None or route.variants != wished(draft.endpoint, policy):
         return False
     if draft.owed(Verb.PUBLISH_ROUTE, str(route.generation)):
         return False
@@ -84,7 +87,7 @@ def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
     return all(endpoint.ready_count(fleet, v.name) >= v.desired_count for v in fleet.variants)
 
 
-def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: float) -> VariantRoute:
+def _variant_route(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Variant, weight: float) -> VariantRoute:
     ready = members(endpoint, fleet, variant.name, InstanceState.READY)
     silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
     routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
@@ -108,6 +111,22 @@ def _variant_route(endpoint: Endpoint, fleet: Fleet, variant: Variant, weight: f
         config=fleet.config_name if endpoint.deployment is not None else "",
         capture=capture.route_of(captured),
         sticky=fleet.sticky,
+        serverless=_serverless(endpoint, policy, fleet, variant),
+    )
+
+
+def _serverless(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Variant) -> ServerlessRoute | None:
+    """What gateways must know of a serverless variant; with the reason where its instances do not start."""
+    allowed = variant.serverless
+    if allowed is None:
+        return None
+    backoff = backoff_of(endpoint, fleet.generation, variant.name)
+    return ServerlessRoute(
+        max_concurrency=allowed.max_concurrency,
+        provisioned=allowed.provisioned,
+        hold_ms=policy.serverless_hold_ms,
+        wait_ms=policy.serverless_wait_ms,
+        trouble=backoff.reason if backoff is not None and (backoff.fatal or backoff.crashes > 1) else "",
     )
 
 
@@ -118,13 +137,19 @@ def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> 
         generation=draft.endpoint.route_generation + 1,
         variants=variants,
         timeout_ms=policy.invoke_timeout_ms,
-        body_bytes_max=policy.body_bytes_max,
+        body_bytes_max=min(policy.body_bytes_max, BODY_BYTES_MAX)
+        if _any_serverless(variants)
+        else policy.body_bytes_max,
     )
     draft.change(route=route, route_generation=route.generation, route_ms=draft.now_ms)
     _remember(draft, before)
     shares = ", ".join(f"{v.name} weight {v.weight:g} x {len(v.targets)}" for v in variants)
     draft.note(f"route {route.generation}", shares)
     draft.owe(Verb.PUBLISH_ROUTE, str(route.generation), generation=route.generation)
+
+
+def _any_serverless(variants: tuple[VariantRoute, ...]) -> bool:
+    return any(variant.serverless is not None for variant in variants)
 
 
 def _withdraw(draft: Draft) -> None:

@@ -68,7 +68,7 @@ def steps(policy: TrafficPolicy, green: Fleet) -> int:
         return 2
     if policy.strategy is Strategy.LINEAR:
         return ceil(1 / _ratio(policy.size, green) - _TINY)
-    return max(ceil(v.desired_count / _batch(policy.size, green, v)) for v in green.variants)
+    return max(1, *(ceil(v.desired_count / _batch(policy.size, green, v)) for v in green.variants))
 
 
 def share(deployment: Deployment, variant: Variant, step: int) -> float:
@@ -78,8 +78,10 @@ def share(deployment: Deployment, variant: Variant, step: int) -> float:
         return 0.0
     if policy.size is None or step >= steps(policy, green):
         return 1.0
-    if policy.strategy is Strategy.ROLLING:
+    if policy.strategy is Strategy.ROLLING and variant.desired_count:
         return active(deployment, variant, step) / variant.desired_count
+    if policy.strategy is Strategy.ROLLING:  # without an instance it takes part in no batch
+        return step / steps(policy, green)
     return min(1.0, step * _ratio(policy.size, green))  # a canary's only step below the last is the first
 
 
@@ -132,8 +134,7 @@ def ready_for(endpoint: Endpoint, deployment: Deployment, step: int) -> bool:
     """Whether green has the instances that serve after so many steps: in blue/green, all of them from the first on."""
     rolling = deployment.policy.strategy is Strategy.ROLLING
     return all(
-        endpoint.ready_count(deployment.green, v.name)
-        >= (active(deployment, v, step) if rolling else v.desired_count)
+        endpoint.ready_count(deployment.green, v.name) >= (active(deployment, v, step) if rolling else v.desired_count)
         for v in deployment.green.variants
     )
 

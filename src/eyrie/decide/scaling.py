@@ -43,6 +43,7 @@ class Observation:
     capacity: int  # the desired count as it is now
     signals: Mapping[str, Signal]  # by policy: points for a tracked target, a breach for steps, demand for a fast one
     held: str | None = None  # why the capacity cannot be changed now: the endpoint is being updated
+    least: int = 1  # the fewest instances there may be, whatever the bounds and the policies say
 
 
 def decide(
@@ -62,7 +63,7 @@ def decide(
         if signal is None:
             wish = None
         elif kind is TargetTracking:
-            wish = tracking_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
+            wish = tracking_wish(policy, signal, capacity, memory, now_ms, seen.least)  # type: ignore[arg-type]
         elif kind is FastTracking:
             wish = fast_wish(policy, signal, capacity, memory, now_ms)  # type: ignore[arg-type]
         else:
@@ -97,7 +98,7 @@ def _enforce(bounds: Bounds, seen: Observation, memory: ScalingMemory) -> Scalin
     if seen.held is not None:
         return NOTHING
     kept = replace(memory, bounds=(bounds.lowest, bounds.highest))
-    wanted = bounds.held(seen.capacity)
+    wanted = bounds.held(seen.capacity, seen.least)
     if wanted == seen.capacity:
         return ScalingDecision(memory=kept)
     which = f"minimum capacity was set to {bounds.lowest}"
@@ -116,7 +117,7 @@ def _grow(
 ) -> ScalingDecision:
     if bounds.suspended.scale_out:
         return ScalingDecision(not_scaled=refused)
-    capacity, wanted = seen.capacity, bounds.held(wish.capacity)
+    capacity, wanted = seen.capacity, bounds.held(wish.capacity, seen.least)
     if wanted <= capacity:
         return ScalingDecision(not_scaled=(*refused, _not(Code.AT_MAX, wish, capacity)))
     if seen.held is not None:
@@ -137,7 +138,7 @@ def _shrink(
 ) -> ScalingDecision:
     if bounds.suspended.scale_in or (wish.tracks and content):
         return ScalingDecision(not_scaled=refused)
-    capacity, wanted = seen.capacity, bounds.held(wish.capacity)
+    capacity, wanted = seen.capacity, bounds.held(wish.capacity, seen.least)
     if wanted >= capacity:
         return ScalingDecision(not_scaled=(*refused, _not(Code.AT_MIN, wish, capacity)))
     spared = _smallest_safe(wanted, policies, seen)

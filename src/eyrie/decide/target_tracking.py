@@ -37,9 +37,9 @@ def _below(policy: TargetTracking, points: Points) -> bool:
 
 
 def tracking_wish(
-    policy: TargetTracking, points: Points, capacity: int, memory: ScalingMemory, now_ms: int
+    policy: TargetTracking, points: Points, capacity: int, memory: ScalingMemory, now_ms: int, least: int = 1
 ) -> Wish | None:
-    """What the policy asks for; None: it is content, or waits."""
+    """What the policy asks for; None: it is content, or waits. `least`: never fewer instances than these."""
     newest = points[-1] if points else None
     if newest is None:
         return None
@@ -51,7 +51,7 @@ def tracking_wish(
     if not _below(policy, points):
         return None
     highest = max(p for p in points[-policy.high_points :] if p is not None)
-    wanted = max(ceil(capacity * highest / target - _HAIR), 1)
+    wanted = max(ceil(capacity * highest / target - _HAIR), least)
     return Wish(policy.name, wanted, capacity, "Low", lambda: _why_in(policy, highest, capacity, wanted))
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from eyrie.domain.fleet import Fleet
+from eyrie.domain.serverless import Serverless
 
 
 class DeploymentPhase(StrEnum):
@@ -99,3 +100,4 @@ class Resize:
 
     started_ms: int
     counts_before: dict[str, int]
+    serverless_before: dict[str, Serverless] = field(default_factory=dict)  # of serverless variants

@@ -77,6 +77,8 @@ class CapacityChange:
     variant: str
     weight: float | None = None
     count: int | None = None
+    max_concurrency: int | None = None  # of a serverless variant, as the next
+    provisioned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

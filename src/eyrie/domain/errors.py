@@ -83,6 +83,16 @@ class BadAmount(Refused):
 
 
 @dataclass
+class NotServerless(Refused):
+    """A change between instances and serverless that there is no way for; `detail` says which."""
+
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass
 class CapacityChanged(Refused):
     """A decision on a count that is another one by now."""
 

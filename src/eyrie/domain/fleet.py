@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, Execution, RoutingStrategy
+from eyrie.domain.serverless import Serverless
 
 
 class InstanceState(StrEnum):
@@ -183,6 +184,13 @@ class VariantSpec:
     startup_timeout_s: int = 240
     foreign: bool = False  # the image is not ours: the real service's ping timings hold
     workers: int = 1  # model server processes an instance (decide/workers)
+    may_be_empty: bool = False  # it may have no instance at all: requests wait for one (asynchronous, serverless)
+    serverless: Serverless | None = None  # what its config allows; None: it has instances of a type
+
+    @property
+    def least(self) -> int:
+        """The fewest instances that may be wanted of it."""
+        return 0 if self.may_be_empty else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,7 @@ class Variant:
     spec: VariantSpec
     desired_count: int
     desired_weight: float
+    serverless: Serverless | None = None  # what it is allowed now; None: it has instances of a type
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.fleet import ObservedInstance
 from eyrie.domain.plan import Outcome
+from eyrie.domain.serverless import Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,4 @@ class Observation:
     pending: frozenset[str] = frozenset()  # ids of effects that are owed, without those of `outcomes`
     tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last log lines of some instances
     alarms: Mapping[str, AlarmState] = field(default_factory=dict)  # of those that a deployment watches, where they are
+    use: Use | None = None  # of its requests, as gateway workers tell of a serverless endpoint; None: not known

@@ -45,6 +45,17 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerlessRoute:
+    """What a gateway worker must know of a serverless variant, which may have no target."""
+
+    max_concurrency: int  # requests at once, over all workers
+    provisioned: int = 0  # of those, the first ones that an instance is kept ready for
+    hold_ms: int = 60_000  # how long a request waits for an instance
+    wait_ms: int = 1_000  # how long one beyond max_concurrency waits for another to end
+    trouble: str = ""  # why its newest instances cannot start
+
+
+@dataclass(frozen=True, slots=True)
 class VariantRoute:
     """A production variant: its share of the traffic and the instances that hold it."""
 
@@ -61,6 +72,7 @@ class VariantRoute:
     config: str = ""  # EndpointConfigName, during an update: its metrics are told apart by it
     capture: CaptureRoute | None = None  # what of its requests and replies is kept
     sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky); "": nowhere
+    serverless: ServerlessRoute | None = None
 
 
 @dataclass(frozen=True, slots=True)

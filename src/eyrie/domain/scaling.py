@@ -12,6 +12,7 @@ from enum import StrEnum
 from eyrie.domain.names import Scope
 
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+PROVISIONED_DIMENSION = "sagemaker:variant:DesiredProvisionedConcurrency"  # of a serverless variant
 MINUTE_MS = 60_000
 COOLDOWN_MS = 300_000  # where a policy does not say
 
@@ -24,6 +25,17 @@ class TargetKey:
     region: str
     endpoint: str
     variant: str
+    provisioned: bool = False  # its ProvisionedConcurrency is scaled, not its number of instances
+
+    @property
+    def dimension(self) -> str:
+        """What of it is scaled, as Application Auto Scaling names it."""
+        return PROVISIONED_DIMENSION if self.provisioned else DIMENSION
+
+    @property
+    def noun(self) -> str:
+        """The same, for people."""
+        return "provisioned concurrency" if self.provisioned else "instance count"
 
     @property
     def scope(self) -> Scope:
@@ -53,9 +65,9 @@ class Bounds:
     highest: int
     suspended: Suspended = Suspended()
 
-    def held(self, capacity: int) -> int:
-        """The capacity, brought within; a variant that serves has at least one instance."""
-        return max(min(capacity, self.highest), self.lowest, 1)
+    def held(self, capacity: int, least: int = 1) -> int:
+        """The capacity, brought within; never below `least`: one, or none where requests may wait for an instance."""
+        return max(min(capacity, self.highest), self.lowest, least)
 
 
 class AdjustmentType(StrEnum):

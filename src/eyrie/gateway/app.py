@@ -35,6 +35,7 @@ from eyrie.gateway.model_invocation import ModelInvocation
 from eyrie.gateway.models import Models
 from eyrie.gateway.openinference import OpenInference
 from eyrie.gateway.routes import Instance, RouteBook
+from eyrie.gateway.serverless import Gates
 from eyrie.gateway.sessions import Sessions, signing_key
 from eyrie.gateway.stream import StreamInvocation
 from eyrie.http1.limits import Limits
@@ -78,6 +79,8 @@ class Gateway:
         verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
         self.book = RouteBook(settings.data / "routes", loop)
         self.feed = Feed(run / "feed.sock", name, self.book, self.meter)
+        self.gates = self.book.gates = Gates(run / "concurrency.lock", self.sweep, self.meter, loop)
+        self.gates.tell = self.feed.tell_use
         sessions = Sessions(signing_key(settings.data / "credentials.json"))
         self.invoker = Invoker(settings, verifier, sessions, self.book, self.meter, self.sweep)
         self.capture = Capture(settings, loop, self.meter)
@@ -169,6 +172,7 @@ class Gateway:
         self.sweep.remove(self._turn)
         self.capture.close()
         self.book.close()
+        self.gates.close()
         self.invoker.models.close()
         self.forwarder.close()
 
@@ -179,6 +183,7 @@ class Gateway:
         self.invoker.now_ms = time.time_ns() // 1_000_000
         self.health.turn(now)
         self.invoker.turn(now)
+        self.gates.turn(now)
         self.invoker.models.turn(now)
         self.forwarder.turn(now)
         self.inference.turn(now)
@@ -224,6 +229,7 @@ class Gateway:
             "reserved_bytes": self.invoker.reserved_bytes,
             "forwards": len(self.forwarder.active),
             "models": self.invoker.models.stats(),
+            "serverless": self.gates.stats(),
             "counters": self.meter.counters,
             "endpoints": {
                 endpoint.slug: {

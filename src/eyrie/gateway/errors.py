@@ -46,6 +46,17 @@ def model_not_ready(model: str) -> Reply:
     return error("ModelNotReadyException", said, 429)
 
 
+def serverless_not_ready(name: str) -> Reply:
+    """ModelNotReadyException: no instance of a serverless endpoint came up while the request waited."""
+    said = f"The resources of serverless endpoint {name} are still being provisioned. Wait and try again."
+    return error("ModelNotReadyException", said, 429)
+
+
+def throttled(message: str) -> Reply:
+    """ThrottlingException: more requests at once than a serverless endpoint may have."""
+    return error("ThrottlingException", message, 429)
+
+
 def unknown_endpoint(name: str, account: str) -> Reply:
     """The endpoint does not exist in this account and region."""
     return validation(f"Endpoint {name} of account {account} not found.")

@@ -75,6 +75,8 @@ class Feed:
         self._meter.tell_again()
         self._book.read_all()
         self._tell({"busy": self._book.busy})
+        if self._book.gates is not None:
+            self._book.gates.tell_again()
         self._acknowledge({e.slug: e.generation for e in self._book.endpoints.values()}, [])
         if self._book.idle:
             self._tell({"idle": list(self._book.idle)})
@@ -108,6 +110,11 @@ class Feed:
     def tell_ejected(self, instance: Instance, why: str) -> None:
         """Tell of an instance that this worker found dead or silent."""
         self._tell({"eject": {"instance": instance.instance_id, "endpoint": instance.endpoint.slug, "why": why}})
+
+    def tell_use(self, told: dict[str, list[int]]) -> bool:
+        """Tell how many requests serverless endpoints have; False while control does not hear us."""
+        self._tell({"use": told})
+        return self._writer is not None
 
     def tell_meter(self) -> None:
         """Tell the second that ends."""

@@ -36,6 +36,7 @@ from eyrie.wire.errors import ApiError
 if TYPE_CHECKING:
     from eyrie.gateway.health import Health
     from eyrie.gateway.models import Models
+    from eyrie.gateway.serverless import Gate
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,7 @@ class Invocation:
     _keeps = True  # a tap gets its reply
     _kept: list[bytes] | None = None  # of a reply in pieces, for a tap
     _kept_bytes = 0
+    gate: Gate | None = None  # of a serverless endpoint: it was let in by it, or waits before it
 
     def __init__(
         self,
@@ -306,7 +308,8 @@ class Invocation:
             return
         taken.deadline_s = now + endpoint.timeout_s
         invoker.active.add(taken)
-        taken.dispatch()
+        if endpoint.gate is None or endpoint.gate.enter(taken):
+            taken.dispatch()
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
         """A head that is looked at for the first time; a refusal, or None."""
@@ -476,12 +479,15 @@ class Invocation:
         invoker = self._invoker
         if self._invoker.book.endpoints.get(endpoint.key) is not endpoint:
             self._finish(errors.unknown_endpoint(self._name, endpoint.key.account))
+        elif self.gate is not None and (reply := self.gate.trouble()) is not None:
+            self._finish(reply)
         elif len(endpoint.held) >= HELD_MAX:
             invoker.meter.count("held_limit")
             self._finish(errors.unavailable(f"Too many requests wait for an instance of endpoint {self._name}."))
         else:
             invoker.meter.count("held")
-            self.hold_until_s = invoker.sweep.now + invoker.settings.hold_ms / 1000
+            hold_s = invoker.settings.hold_ms / 1000 if self.gate is None else self.gate.hold_s()
+            self.hold_until_s = invoker.sweep.now + hold_s
             endpoint.held.append(self)
 
     def move(self, why: str, dead: bool) -> None:
@@ -677,7 +683,8 @@ class Invocation:
         if self.instance is None:
             stop_waiting(endpoint, self)
             self._invoker.meter.count("hold_timeouts")
-            self._finish(errors.unavailable(f"Endpoint {self._name} has no instance that can take the request now."))
+            said = f"Endpoint {self._name} has no instance that can take the request now."
+            self._finish(errors.unavailable(said) if self.gate is None else self.gate.expired(self))
             return
         container = self._speaker(self.instance)
         self._invoker.meter.count("timeouts")
@@ -767,6 +774,8 @@ class Invocation:
         invoker.active.discard(self)
         invoker.reserved_bytes -= self._reserved
         self._reserved = 0
+        if self.gate is not None:
+            self.gate.leave(self)
 
     # --- taps -------------------------------------------------------------------------------------------------------
 
@@ -809,10 +818,16 @@ class Invocation:
         elif self._endpoint is not None:
             stop_waiting(self._endpoint, self)
 
+    def refuse_in_time(self, reply: Reply) -> None:
+        """Answer with an error a request that was read and checked, and not sent."""
+        self._finish(reply)
+
     def _release(self) -> None:
         self._invoker.active.discard(self)
         self._invoker.reserved_bytes -= self._reserved
         self._reserved = 0
+        if self.gate is not None:
+            self.gate.leave(self)
 
 
 def returned(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = _RETURNED) -> bytes:

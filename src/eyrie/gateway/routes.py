@@ -23,6 +23,7 @@ from eyrie.decide.routing import Wheel, assigned, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, EndpointRoute, Execution, RoutingStrategy, Target, VariantRoute
 from eyrie.gateway.meter import Rollup
+from eyrie.gateway.serverless import Gate, Gates
 from eyrie.gateway.taps import Tap, TapMaker, tap_of
 from eyrie.http1.upstream import Pool
 
@@ -175,6 +176,7 @@ class Endpoint:
         "_wheel",
         "body_bytes_max",
         "deadline_s",
+        "gate",
         "generation",
         "held",
         "key",
@@ -197,10 +199,16 @@ class Endpoint:
         self.sticky = ""  # where the key is found that ties a client to a variant
         self.variants: dict[VariantKey, Variant] = {}
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
+        self.gate: Gate | None = None  # of a serverless endpoint
         self._wheel: Wheel[VariantKey] = Wheel({})
         self._variants: list[Variant] = []
         self._twins: dict[str, Wheel[VariantKey]] = {}  # by name, of two fleets that share its traffic
         self._weights: dict[str, float] = {}  # of the names in the route, both fleets' together
+
+    @property
+    def routed(self) -> bool:
+        """Whether any variant has an instance in the route."""
+        return bool(self._variants)
 
     @property
     def names(self) -> list[str]:
@@ -276,6 +284,7 @@ class RouteBook:
         self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
         self.on_change = changed
         self.tap_makers: tuple[TapMaker, ...] = ()  # asked for every variant of every table
+        self.gates: Gates | None = None  # of serverless endpoints, once the worker has them
         self._loop = loop
         self._seen: dict[str, tuple[int, int, int]] = {}
 
@@ -354,6 +363,8 @@ class RouteBook:
         endpoint.sticky = newest.sticky if newest is not None else ""
         endpoint.picky = bool(endpoint.sticky) or any(v.multi_model or v.direct for v in endpoint.variants.values())
         endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
+        limits = next((v.serverless for v in route.variants if v.serverless is not None), None)
+        endpoint.gate = self.gates.of(endpoint, limits) if self.gates is not None else None
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
         endpoint.reweigh()
@@ -394,6 +405,7 @@ class RouteBook:
             for instance in variant.instances:
                 self._retire(instance)
         endpoint.variants = {}
+        endpoint.gate = None
         endpoint.reweigh()
         self.on_change(endpoint)
 

@@ -43,7 +43,7 @@ def test_a_config_naming_a_missing_model_is_refused(sm: Any, refused: Any) -> No
 
 
 VARIANTS = [
-    ({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}, "ServerlessConfig is not supported"),
+    ({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}, "has both ServerlessConfig and InstanceType"),
     ({"InstancePools": [{"InstanceType": "ml.m5.large", "Priority": 1}]}, "InstancePools is not supported"),
     ({"AcceleratorType": "ml.eia2.medium"}, "AcceleratorType is not supported"),
     ({"CoreDumpConfig": {"DestinationS3Uri": "s3://b/"}}, "CoreDumpConfig is not supported"),

@@ -313,7 +313,7 @@ def test_weights_and_capacities(sm: Any, door: Any, deployed: Any, refused: Any)
     assert "add up to 0" in texts({"VariantName": "AllTraffic", "DesiredWeight": 0.0})
     assert "at least 1" in texts({"VariantName": "AllTraffic", "DesiredInstanceCount": 0})
     serverless = {"VariantName": "AllTraffic", "ServerlessUpdateConfig": {"MaxConcurrency": 1}}
-    assert texts(serverless).startswith("ServerlessUpdateConfig is not supported")
+    assert texts(serverless) == "ServerlessUpdateConfig is given for variant AllTraffic, which is not serverless."
     update(EndpointName="e", DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 4}])
     found = sm.describe_endpoint(EndpointName="e")
     assert found["EndpointStatus"] == "Updating"

@@ -106,7 +106,7 @@ def test_every_member_of_a_create_is_used_kept_or_refused(models: Models) -> Non
         },
         "ProductionVariant": {
             "VariantName", "ModelName", "InitialInstanceCount", "InstanceType", "InitialVariantWeight", "RoutingConfig",
-            "ContainerStartupHealthCheckTimeoutInSeconds",
+            "ContainerStartupHealthCheckTimeoutInSeconds", "ServerlessConfig",
         },
     }  # fmt: skip
     service = models.service("sagemaker")
