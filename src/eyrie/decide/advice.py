@@ -2,8 +2,8 @@
 
 The limits decide what is possible, in the order of the public guide: a whole data set at once is batch; nobody
 waiting, or more than a real-time request may carry or take, is asynchronous; of the two that answer a waiting client,
-serverless is for traffic with long pauses whose client can bear a cold start now and then, real-time for the rest. Costs
-are rough, from the price of an instance hour and the hours that it is needed; they tell the options apart, no more.
+serverless is for traffic with long pauses whose client can bear a cold start now and then, real-time for the rest.
+Costs are rough, from the price of an instance hour and the hours that it is needed, and only tell the options apart.
 """
 
 from __future__ import annotations
