@@ -29,7 +29,8 @@ from eyrie.settings import Settings
 
 ACCESS, SECRET, ACCOUNT, REGION = "AKIDTEST", "a-secret", "123456789012", "us-east-1"
 
-VARIANT_FIELDS = ("mode", "execution", "containers", "model_cache", "capture", "sticky", "serverless")  # of every variant alike
+# of every variant alike
+VARIANT_FIELDS = ("mode", "execution", "containers", "model_cache", "capture", "sticky", "serverless")
 
 Behaviour = Callable[["Call"], Awaitable[None]]
 
