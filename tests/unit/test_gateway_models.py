@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gateway_world import ACCOUNT, REGION, Call, FakeInstance, Reply, World, until, world
+from gateway_world import ACCOUNT, REGION, SECRET, Call, FakeInstance, Reply, World, read_reply, until, world
 
 from eyrie.domain.routing import ContainerMode, Execution
 from eyrie.domain.target_models import key_of
@@ -51,15 +51,17 @@ class Control:
     says: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda wanted: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
-                wanted = json.loads(await reader.readexactly(length))
-                status, told = await self.answer("unload" in head.split("\r\n")[0], wanted)
-                body = json.dumps(told).encode()
-                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
-        writer.close()
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                    length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+                    wanted = json.loads(await reader.readexactly(length))
+                    status, told = await self.answer("unload" in head.split("\r\n")[0], wanted)
+                    body = json.dumps(told).encode()
+                    writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
+        finally:
+            writer.close()
 
     async def answer(self, unload: bool, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         holder, key = self.holders[wanted["instance"]], key_of(wanted["model"])
@@ -390,6 +392,35 @@ def test_an_endpoint_that_becomes_multi_model_is_asked_for_one_on_known_connecti
             reply = await m.world.invoke(name="turns")
             assert reply.status == 400
             assert "target model header" in reply.json()["Message"]
+
+    run(work)
+
+
+def test_requests_of_one_connection_are_proven_and_looked_at_whatever_model_they_name() -> None:
+    async def work() -> None:
+        async with many(2) as m:
+            reader, writer = await m.world.connect()
+
+            async def ask(model: str, secret: str = SECRET, forged: str = "") -> Reply:
+                named = {"X-Amzn-SageMaker-Target-Model": model, "amz-sdk-invocation-id": model.encode().hex()[:9]}
+                data = m.world.sign(b"1", named, "/endpoints/e/invocations", secret=secret)
+                line = b"Target-Model: %b\r\n"
+                writer.write(data.replace(line % model.encode(), line % (forged or model).encode()))
+                return await read_reply(reader)
+
+            for name in ("a", "b", "c", "a", "folder/c.tar.gz", "a b", "b"):
+                reply = await ask(name)
+                assert (reply.status, reply.body) == (200, name.encode())
+            assert len(m.world.server.shapes) == 1
+            assert (await ask("a", secret="another")).status == 403
+            assert (await ask("a", forged="b")).status == 403
+            assert (await ask("../../etc")).json()["Message"].startswith('The TargetModel "../../etc" is not valid')
+            plain = await m.world.instance("i-9")
+            m.world.publish({"v": (1.0, [plain])})
+            assert "is not a multi-model endpoint" in (await ask("a")).json()["Message"]
+            assert plain.calls == []
+            writer.close()
+            await writer.wait_closed()
 
     run(work)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from eyrie.gateway import errors
 from eyrie.gateway.capture import Capture
+from eyrie.gateway.directions import TARGET_MODEL
 from eyrie.gateway.door import Door
 from eyrie.gateway.feed import Feed
 from eyrie.gateway.forward import Forwarder
@@ -58,6 +59,7 @@ VARYING = {
     b"x-amz-content-sha256": Varying(rb"[0-9A-Za-z-]{1,64}"),
     b"amz-sdk-invocation-id": Varying(rb"[0-9A-Za-z-]{1,64}"),
     b"amz-sdk-request": Varying(rb"[0-9A-Za-z=]{1,32}(?:; [0-9A-Za-z=]{1,32}){0,3}"),
+    TARGET_MODEL: Varying(rb"[!-~]{1,512}"),
 }
 _NAMES_MAX = 4_096  # paths whose endpoint name is remembered
 _STREAMS_MAY_END = 0.9  # of drain_ms: then those that have begun are told that the worker stops

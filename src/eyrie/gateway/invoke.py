@@ -59,6 +59,7 @@ _NOT_BUILT = {
     _SM + b"inference-component": "inference components (InferenceComponentName)",
     _SM + b"enable-explanations": "online explanations (EnableExplanations)",
 }
+_VARIES = frozenset((TARGET_MODEL,))
 _SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION, TARGET_MODEL))
 _SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
 
@@ -75,11 +76,14 @@ class Proof(Protocol):
 
 
 class Known(NamedTuple):
-    """What a worker knows of a head beforehand by its shape: an accepted one, without headers of the runtime's own."""
+    """What a worker knows of a head beforehand by its shape: an accepted one, of the runtime's own headers with the
+    TargetModel at most.
+    """
 
     name: str  # of the endpoint
     form: Form | None  # None: every signature is checked from the beginning
     kinds: Kinds
+    model: bool  # it names one, which has to be looked at each time
 
 
 class StreamEnd(Enum):
@@ -199,7 +203,8 @@ class Invoker:
         if shape is not None and shape.derived is None:
             fields = connection.fields
             form = self.verifier.form(claim, shape.method, shape.target, fields, shape.groups)
-            shape.derived = Known(name, form, (fields.get(b"content-type"), fields.get(b"accept")))
+            kinds = fields.get(b"content-type"), fields.get(b"accept")
+            shape.derived = Known(name, form, kinds, TARGET_MODEL in fields)
 
     def answer(self, connection: Connection, reply: Reply) -> None:
         """Answer a request that never became an invocation."""
@@ -293,7 +298,8 @@ class Invocation:
             self._refuse(errors.unknown_endpoint(self._name, identity.account))
             return
         taken = self
-        if self._known is None or endpoint.picky:
+        known = self._known
+        if known is None or known.model or endpoint.picky:
             reply = self._look(endpoint)
             if reply is not None:
                 self._refuse(reply)
@@ -312,10 +318,13 @@ class Invocation:
             taken.dispatch()
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
-        """A head that is looked at for the first time; a refusal, or None."""
-        if endpoint.picky or not _SPECIAL.isdisjoint(self._connection.fields):
-            return self._check_fields(endpoint)
-        if b"?" not in self._connection.target:
+        """A head that is looked at, for the first time or since it names a model; a refusal, or None."""
+        special = _SPECIAL.intersection(self._connection.fields)
+        if endpoint.picky or special:
+            reply = self._check_fields(endpoint)
+            if reply is not None:
+                return reply
+        if self._known is None and special <= _VARIES and b"?" not in self._connection.target:
             self._invoker.remember(self._connection, self._claim, self._name)
         return None
 
