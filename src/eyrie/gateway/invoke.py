@@ -324,7 +324,8 @@ class Invocation:
             reply = self._check_fields(endpoint)
             if reply is not None:
                 return reply
-        if self._known is None and special <= _VARIES and b"?" not in self._connection.target:
+        plain = special <= _VARIES and not endpoint.sticky  # a sticky key is likely to make every head another
+        if plain and self._known is None and b"?" not in self._connection.target:
             self._invoker.remember(self._connection, self._claim, self._name)
         return None
 
