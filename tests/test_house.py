@@ -45,6 +45,13 @@ MUTABLE_CALLS = {
 BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/adapters/tending.py": 1,  # a loop that must go on
     "src/eyrie/cli/up.py": 1,  # the detached process: whoever waits for it is told
+    # Dispatch: a write handed to whoever asked for it; a request, a sweep, one attempt, one outcome, one message.
+    "src/eyrie/adapters/group_commit.py": 1,
+    "src/eyrie/dispatch/app.py": 1,
+    "src/eyrie/dispatch/notifier.py": 1,
+    "src/eyrie/dispatch/queues.py": 1,
+    "src/eyrie/dispatch/runner.py": 2,
+    "src/eyrie/dispatch/storer.py": 1,
     # Control: the driver's loop, one effect, one request.
     "src/eyrie/control/act.py": 1,
     "src/eyrie/control/alarm_actions.py": 1,  # the boundary to the part that does an alarm's action

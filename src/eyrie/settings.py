@@ -71,6 +71,7 @@ class Settings:
     capture_flush_ms: int = 60_000  # real time after which captured records are on their way to their bucket
     capture_bytes_max: int = 1_073_741_824  # of an endpoint's captured records that wait for their bucket
     capture_disk_percent_max: int = 75  # a disk that is fuller than this is captured to no more
+    queue_bytes_max: int = 8_589_934_592  # of requests and messages that wait in dispatch
     access_records: int = 10  # requests of an instance that a gateway worker tells one by one each second
 
     @property

@@ -30,6 +30,7 @@ from eyrie.adapters.log_file import LogFile, LogsUnusable
 from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.otlp import OtlpExport, ReceiverUnusable, receiver
+from eyrie.adapters.queue_client import QueueClient
 from eyrie.adapters.shared_archives import SharedArchives
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
@@ -40,6 +41,7 @@ from eyrie.control.alarms import Alarms
 from eyrie.control.announcements import AnnouncingStore
 from eyrie.control.anomaly_table import training_of
 from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.backlogs import Backlogs
 from eyrie.control.captures import Captures
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
@@ -120,6 +122,7 @@ class Control:
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
         self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)
+        self._backlogs = Backlogs(self._metrics, clock)
         self._metering = Metering(self._metrics, clock, self._feed.size, config_of=self._feed.config_of)
         self._serverless = ServerlessMeter(
             self._metrics, clock, self._loop.serverless, self._loop.uses, settings.time_scale
@@ -141,7 +144,7 @@ class Control:
             *(store, self._metrics, clock, self._identity, self._alarm_actions, training_of(store)),
             wake_events=self._wake_events,
         )
-        outgoing = Outgoing(store, clock, self._logs)
+        outgoing = Outgoing(store, clock, self._logs, QueueClient(self._run / "dispatch.sock", keys))
         self._deliveries = Deliveries(store, clock, self._metrics, outgoing.send)
         self._events = Events(store, clock, self._identity, self._metrics, self._deliveries.wake)
 
@@ -161,6 +164,7 @@ class Control:
                 lambda: of_instances(self._sampling.used(), credits.known()),
                 lambda: of_host(*self._sampling.host()),
                 lambda: own_processes.families(settings.data),
+                self._backlogs.families,
             ),
             KeyRing(settings.data / "keys.json"),
             everybody=settings.metrics_open or not settings.auth,
@@ -171,7 +175,10 @@ class Control:
         return (OtlpExport(self._receiver, self._exposition.families).run(),) if self._receiver else ()
 
     def _heard(self, told: dict[str, Any]) -> None:
-        """A second of a gateway worker."""
+        """A second of a gateway worker, or of dispatch."""
+        if "backlog" in told:
+            self._backlogs.take(told["backlog"])
+            return
         self._metering.take(told)
         self._tally.take(told)
         self._access.take(told)
@@ -188,7 +195,7 @@ class Control:
 
     def _all_watched(self) -> bool:
         """Whether every gateway worker tells what it answers: without one of them numbers would be too low."""
-        return len(self._feed.workers()) >= self._settings.gateways
+        return sum(name.startswith("gateway-") for name in self._feed.workers()) >= self._settings.gateways
 
     def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What goes on until control ends."""

@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from eyrie.adapters.artifacts import S3Artifacts
-from eyrie.adapters.s3_client import _UnixConnection
+from eyrie.adapters.s3_client import UnixConnection
 from eyrie.domain.names import Scope
 from eyrie.ports import ArtifactError
 
@@ -44,7 +44,7 @@ class Uploader:
     """Puts objects through the Unix socket."""
 
     def __init__(self, world: World) -> None:
-        self._connect = lambda: _UnixConnection(world.data / "run" / "objects.sock")
+        self._connect = lambda: UnixConnection(world.data / "run" / "objects.sock")
         self.put("models", "", b"")
 
     def put(self, bucket: str, key: str, body: bytes) -> None:

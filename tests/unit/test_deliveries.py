@@ -275,7 +275,8 @@ def server() -> Iterator[Server]:
 
 def outgoing(store: MemoryStore) -> Outgoing:
     logs: Any = None
-    return Outgoing(store, ToyClock(), logs)
+    queues: Any = None
+    return Outgoing(store, ToyClock(), logs, queues)
 
 
 def to(url: str, **more: Any) -> Delivery:

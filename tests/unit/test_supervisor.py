@@ -82,14 +82,14 @@ def test_it_starts_every_part_and_ends_them_in_order(data: Path) -> None:
     up = Started(data)
     assert "is ready at http://127.0.0.1:" in up.line
     assert str(data / "credentials.json") in up.line
-    assert set(pids(data)) == {"control", "objects", "gateway-0", "gateway-1"}
+    assert set(pids(data)) == {"control", "objects", "dispatch", "gateway-0", "gateway-1"}
     assert ask(up.port) in pids(data).values()
     assert (data / "credentials.json").stat().st_mode & 0o777 == 0o600
     code, errors = up.end()
     assert (code, errors) == (0, "")
     order = (data / "order").read_text().split()
     assert set(order[:2]) == {"gateway-0", "gateway-1"}
-    assert order[2:] == ["control", "instances", "objects"]
+    assert order[2:] == ["dispatch", "control", "instances", "objects"]
     assert pids(data) == {}
 
 
@@ -98,7 +98,7 @@ def test_ctrl_c_at_the_terminal_ends_it_all_in_order_too(data: Path) -> None:
     os.killpg(up.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     up.process.communicate(timeout=20)
     assert up.process.returncode == 0
-    assert (data / "order").read_text().split() == ["gateway-0", "control", "instances", "objects"]
+    assert (data / "order").read_text().split() == ["gateway-0", "dispatch", "control", "instances", "objects"]
     assert pids(data) == {}
 
 
@@ -150,12 +150,13 @@ def test_after_a_kill_the_next_up_takes_the_listener_and_replaces_every_part(dat
     assert pids(data) == old  # its children run on
     assert ask(port) in old.values()
     second = Started(data, port=port)
-    assert "took over from 4 processes" in second.line
+    assert "took over from 5 processes" in second.line
     until(lambda: not set(pids(data).values()) & set(old.values()))
-    assert set(pids(data)) == {"control", "objects", "gateway-2", "gateway-3"}
+    assert set(pids(data)) == {"control", "objects", "dispatch", "gateway-2", "gateway-3"}
     assert ask(port) in pids(data).values()
     order = (data / "order").read_text().split()
-    assert set(order) == {"gateway-0", "gateway-1", "control", "objects"}  # told to stop; instances left alone
+    old = {"gateway-0", "gateway-1", "control", "objects", "dispatch"}
+    assert set(order) == old  # told to stop; instances left alone
     assert second.end()[0] == 0
 
 

@@ -33,7 +33,7 @@ def test_invocations_are_the_gateways_own(headers: dict[bytes, bytes], action: s
 @pytest.mark.parametrize(
     ("method", "target"),
     [
-        ("POST", "/endpoints/churn/async-invocations"),
+        ("GET", "/endpoints/churn/async-invocations"),
         ("GET", "/endpoints/churn/invocations"),
         ("POST", "/endpoints/churn"),
         ("POST", "/endpoints//invocations"),
@@ -43,6 +43,13 @@ def test_invocations_are_the_gateways_own(headers: dict[bytes, bytes], action: s
 def test_what_else_is_below_endpoints_is_controls(method: str, target: str) -> None:
     found = where(method, target, scoped("sagemaker"))
     assert (found.kind, found.service) == (Kind.CONTROL, "sagemaker-runtime")
+
+
+def test_asynchronous_invocations_and_queues_are_dispatchs() -> None:
+    found = where("POST", "/endpoints/churn/async-invocations", scoped("sagemaker"))
+    assert found == Destination(Kind.DISPATCH, "sagemaker-runtime", "churn", "async-invocations")
+    assert where("POST", "/", scoped("sqs")) == Destination(Kind.DISPATCH, "sqs")
+    assert where("POST", "/", {b"x-amz-target": b"AmazonSQS.SendMessage"}) == Destination(Kind.DISPATCH, "sqs")
 
 
 def test_an_endpoints_name_is_percent_decoded() -> None:
@@ -57,7 +64,6 @@ def test_an_endpoints_name_is_percent_decoded() -> None:
         ("monitoring", "cloudwatch"),
         ("logs", "logs"),
         ("sts", "sts"),
-        ("sqs", "sqs"),
         ("x", "x"),
     ],
 )

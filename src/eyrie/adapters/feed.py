@@ -211,12 +211,12 @@ class Feed:
             self._targets[route.key.slug] = frozenset(t.instance_id for v in route.variants for t in v.targets)
 
     def _not_connected(self) -> frozenset[int]:
-        """Pids of gateway workers that live by their lock and are not connected (looked at twice a second)."""
+        """Pids of workers and of dispatch that live by their lock and are not connected (looked at twice a second)."""
         now = self._loop.time() if self._loop is not None else 0.0
         looked, absent = self._absent
         if now - looked >= LOCKS_LOOK_S or absent:
             connected = {w.pid for w in self._workers if w.name}
-            held = {holder(path) for path in self._run.glob("gateway-*.lock")}
+            held = {holder(path) for path in (*self._run.glob("gateway-*.lock"), self._run / "dispatch.lock")}
             absent = frozenset(pid for pid in held if pid is not None and pid not in connected)
             self._absent = (now, absent)
         return absent
@@ -283,6 +283,8 @@ class Feed:
             self._listener.used(worker.number, used)
         if "meter" in said:
             self._metered({**said["meter"], "worker": worker.name})
+        if "backlog" in said:
+            self._metered({"backlog": said["backlog"]})
         if "idle" in said:
             with self._lock:
                 if len(worker.idle) > REMEMBERED_MAX:

@@ -52,7 +52,7 @@ class SigningKey:
     session_token: str | None = None
 
 
-class _UnixConnection(HTTPConnection):
+class UnixConnection(HTTPConnection):
     """HTTP over a Unix socket; a path longer than the kernel takes goes by way of its folder's descriptor."""
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +60,7 @@ class _UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the socket. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_TIMEOUT_S)
         if len(os.fsencode(self._path)) <= _UNIX_PATH_MAX:
@@ -76,7 +77,7 @@ class S3Client:
     """One connection, used by one thread; a context manager."""
 
     def __init__(self, path: Path, key: SigningKey, region: str) -> None:
-        self._connection = _UnixConnection(path)
+        self._connection = UnixConnection(path)
         credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token)
         self._auth = S3SigV4Auth(credentials, "s3", region)
 
@@ -136,7 +137,7 @@ class S3Client:
         with response:
             body = response.read(_DOCUMENT_BYTES_MAX)
         if response.status != OK:
-            raise _failure(response.status, body)
+            raise failure_of(response.status, body)
 
     @contextmanager
     def get_from(self, bucket: str, key: str, start: int, etag: str) -> Iterator[IO[bytes]]:
@@ -223,7 +224,7 @@ class S3Client:
         if response.status not in (OK, NO_CONTENT):
             if method == "HEAD" and response.status < 500:
                 raise S3Refused(str(response.status), f"there is no such object: {where}")
-            raise _failure(response.status, reply)
+            raise failure_of(response.status, reply)
         return read(response, reply)
 
     def listing(self, bucket: str, query: Mapping[str, str]) -> bytes:
@@ -244,7 +245,7 @@ class S3Client:
             return response
         with response:
             body = response.read(_DOCUMENT_BYTES_MAX)
-        raise _failure(response.status, body)
+        raise failure_of(response.status, body)
 
 
 def target(bucket: str, key: str) -> str:
@@ -271,7 +272,8 @@ def _upload_id(response: HTTPResponse, body: bytes) -> str:
     return found
 
 
-def _failure(status: int, body: bytes) -> Exception:
+def failure_of(status: int, body: bytes) -> Exception:
+    """S3Refused or S3Unavailable, by the status and the body of an error reply."""
     try:
         root = ElementTree.fromstring(body)
         code, message = root.findtext("Code", ""), root.findtext("Message", "")

@@ -30,8 +30,8 @@ def run(settings: Settings) -> str:
 
 def end_parts(parts: list[Running], drain_s: float) -> None:
     """End processes that have no supervisor any more: gateways first, objects last."""
-    order = {"gateway": 0, "control": 1, "objects": 2}
-    for part in sorted(parts, key=lambda p: order.get(p.name.partition("-")[0], 3)):
+    order = {"gateway": 0, "dispatch": 1, "control": 2, "objects": 3}
+    for part in sorted(parts, key=lambda p: order.get(p.name.partition("-")[0], 4)):
         part.end(drain_s if part.name.startswith("gateway-") else 10.0)
         part.close()
 

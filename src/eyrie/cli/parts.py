@@ -19,7 +19,7 @@ _ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, si
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of Eyrie: `control`, `objects` or a gateway worker by its index."""
+    """One process of Eyrie: `control`, `objects`, `dispatch` or a gateway worker by its index."""
 
     kind: str
     index: int = 0
@@ -44,6 +44,7 @@ class Part:
 
 CONTROL = Part("control")
 OBJECTS = Part("objects")
+DISPATCH = Part("dispatch")
 
 Command = Callable[[Part], list[str]]
 

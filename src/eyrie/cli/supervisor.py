@@ -1,4 +1,5 @@
-"""The supervisor behind `eyrie up`: keeps control, objects and the gateway workers running, and ends them in order.
+"""The supervisor behind `eyrie up`: keeps control, objects, dispatch and the gateway workers running, and ends them in
+order.
 
 One thread, no event loop: it sleeps in sigtimedwait until a child dies, a stop is asked for or a restart is due. It is
 a subreaper, so that instances whose starter died are reaped here. `takeover.py` says what happens when an earlier
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from eyrie.adapters import process_lock
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import CONTROL, OBJECTS, Command, Part, last_words, ready, spawn
+from eyrie.cli.parts import CONTROL, DISPATCH, OBJECTS, Command, Part, last_words, ready, spawn
 from eyrie.decide import restart
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -117,7 +118,8 @@ class Supervisor:
         return self._stop_asked
 
     def stop(self, instances: bool = True) -> None:
-        """End everything in order: gateways, control, instances, objects. A second stop signal takes away the grace.
+        """End everything in order: gateways, dispatch, control, instances, objects. A second stop signal takes away
+        the grace.
 
         Without `instances` they serve on, for the next `eyrie up`: a start that fails must not end what serves.
         """
@@ -128,7 +130,8 @@ class Supervisor:
             old.end(0.0)
             old.close()
         self._retiring.clear()
-        self._end([c for c in self._children.values() if c.part == CONTROL], 10.0)
+        for part in (DISPATCH, CONTROL):
+            self._end([c for c in self._children.values() if c.part == part], 10.0)
         if instances:
             self._world.end_instances()
         self._end([c for c in self._children.values() if c.part == OBJECTS], 10.0)

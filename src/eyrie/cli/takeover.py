@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eyrie.adapters.process_lock import Running
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import CONTROL, OBJECTS, Part
+from eyrie.cli.parts import CONTROL, DISPATCH, OBJECTS, Part
 from eyrie.cli.supervisor import Child, Supervisor
 from eyrie.http1.unix import connect_unix
 
@@ -97,13 +97,13 @@ def bring_up(supervisor: Supervisor, gateways: int, survivors: list[Running], wa
     Raises CommandError where a part does not come up, unless an earlier Eyrie's endpoints are being served meanwhile.
     """
     old = {survivor.name: survivor for survivor in survivors}
-    fresh = {part: supervisor.start(part) for part in (CONTROL, OBJECTS) if part.name not in old}
+    fresh = {part: supervisor.start(part) for part in (CONTROL, OBJECTS, DISPATCH) if part.name not in old}
     workers = supervisor.start_gateways(gateways)
     supervisor.wait_ready(workers, wait_s)
     for survivor in survivors:
         if survivor.name.startswith("gateway-"):
             supervisor.retire(survivor)
-    for part in (CONTROL, OBJECTS):
+    for part in (CONTROL, OBJECTS, DISPATCH):
         child = fresh.get(part) or _replace(supervisor, part, old[part.name])
         try:
             supervisor.wait_ready([child], wait_s)

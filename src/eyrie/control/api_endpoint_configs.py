@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eyrie.control import capture_config
+from eyrie.control import async_config, capture_config
 from eyrie.control.api_models import find_model
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
@@ -58,6 +58,8 @@ def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     body["ProductionVariants"] = [_checked(context, variant) for variant in params["ProductionVariants"]]
     _check_together(body["ProductionVariants"])
     sticky_of(params.get("Tags", []))
+    if async_config.MEMBER in body:
+        async_config.check(context, body[async_config.MEMBER], body["ProductionVariants"])
     document = context.new(KIND, params["EndpointConfigName"], body)
     return {"EndpointConfigArn": put_new(context, ARN_TYPE, NOUN, document, params)}
 

@@ -5,9 +5,10 @@ and hands it to `control/endpoints`; what comes back is shown as DescribeEndpoin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from eyrie.control import image_table, images
+from eyrie.control import async_config, image_table, images
 from eyrie.control.api_endpoint_configs import ARN_TYPE, config_arn, find_config, sticky_of
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
@@ -134,10 +135,19 @@ def delete_endpoint(context: Context, params: Params) -> dict[str, Any]:
 
 def fleet_of(context: Context, config: Document) -> FleetSpec:
     """What a config resolves to: every variant with its whole model. Raises ValidationException for what is missing."""
+    route = async_config.route_of(config.body.get(async_config.MEMBER))
     variants = tuple(_variant(context, given) for given in config.body["ProductionVariants"])
+    if route is not None:
+        variants = tuple(_taking_much(variant) for variant in variants)
     tags = tags_document(context, ARN_TYPE, config.name)
     sticky = sticky_of(tags.body["Tags"]) if tags is not None else ""
-    return FleetSpec(config.name, config_arn(context, config.name), variants, sticky)
+    return FleetSpec(config.name, config_arn(context, config.name), variants, sticky, asynchronous=route)
+
+
+def _taking_much(variant: VariantSpec) -> VariantSpec:
+    """A variant whose containers take the inputs of asynchronous requests."""
+    containers = (replace(c, environment=async_config.environment(c.environment)) for c in variant.model.containers)
+    return replace(variant, model=replace(variant.model, containers=tuple(containers)))
 
 
 def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:

@@ -1,6 +1,7 @@
-"""SNS, as much of it as brings a message to an http(s) address: topics, subscriptions, Publish.
+"""SNS, as much of it as brings a message to an http(s) address or to a queue: topics, subscriptions, Publish.
 
-A subscriber is confirmed when it answers the confirmation request with 2xx, or by ConfirmSubscription with its token.
+A subscriber is confirmed when it answers the confirmation request with 2xx, or by ConfirmSubscription with its token; a
+queue of the same account is confirmed at once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ BATCH_MAX = 10
 PAGE = 100
 ARN_TYPE = "topic"
 PENDING = "PendingConfirmation"
-PROTOCOLS = ("http", "https")
+PROTOCOLS = ("http", "https", "sqs")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _KEPT = {"DisplayName", "Policy", "DeliveryPolicy", "TracingConfig", "KmsMasterKeyId", "SignatureVersion"}
 
@@ -172,15 +173,16 @@ def subscribe(context: Context, params: Params) -> dict[str, Any]:
     _, topic = _topic(context, params["TopicArn"])
     protocol, url = params["Protocol"], params.get("Endpoint", "")
     if protocol not in PROTOCOLS:
-        raise invalid(f"Protocol Reason: {protocol} is not supported by this Eyrie; it does http and https")
-    if not url.startswith(f"{protocol}://"):
-        raise invalid(f"Endpoint Reason: {url!r} must begin with {protocol}://")
+        raise invalid(f"Protocol Reason: {protocol} is not supported by this Eyrie; it does http, https and sqs")
+    _check_address(context, protocol, url)
     known = subscriptions(context.store, context.scope, topic.name)
     same = next((one for one in known if (one.protocol, one.url) == (protocol, url)), None)
     if same is None and len(known) >= SUBSCRIPTIONS_MAX:
         raise ApiError("SubscriptionLimitExceeded", f"There are {SUBSCRIPTIONS_MAX} subscriptions already.", 403)
     token = context.identity.token
-    one = same or Subscription(context.scope, topic.name, uuid(token), protocol, url, token(64))
+    one = same or Subscription(
+        *(context.scope, topic.name, uuid(token), protocol, url, token(64)), confirmed=protocol == "sqs"
+    )
     for name, value in params.get("Attributes", {}).items():
         one = _with_attribute(one, name, value)
     puts = [subscription_document(context.store, one, context.now_ms)]
@@ -190,6 +192,15 @@ def subscribe(context: Context, params: Params) -> dict[str, Any]:
     context.wake_events()
     shown = one.confirmed or params.get("ReturnSubscriptionArn")
     return {"SubscriptionArn": one.arn if shown else "pending confirmation"}
+
+
+def _check_address(context: Context, protocol: str, url: str) -> None:
+    if protocol == "sqs":
+        prefix = f"arn:aws:sqs:{context.scope.region}:{context.scope.account}:"
+        if not url.startswith(prefix) or not _NAME.fullmatch(url.removeprefix(prefix)):
+            raise invalid(f"SQS endpoint ARN Reason: {url!r} is not the ARN of a queue of this account and region")
+    elif not url.startswith(f"{protocol}://"):
+        raise invalid(f"Endpoint Reason: {url!r} must begin with {protocol}://")
 
 
 def _with_attribute(one: Subscription, name: str, value: str) -> Subscription:

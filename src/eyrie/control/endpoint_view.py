@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eyrie.control import capture_config, image_table, images
+from eyrie.control import async_config, capture_config, image_table, images
 from eyrie.control.context import seconds
 from eyrie.control.serverless_config import shown as shown_serverless
 from eyrie.decide.rollout import shares
@@ -52,6 +52,8 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         shown["PendingDeploymentSummary"] = _pending(endpoint, endpoint.deployment.green)
     if endpoint.last_deployment_config:
         shown["LastDeploymentConfig"] = endpoint.last_deployment_config
+    if endpoint.fleet.asynchronous is not None:
+        shown[async_config.MEMBER] = async_config.shown(endpoint.fleet.asynchronous)
     if (captured := capture_config.shown(endpoint)) is not None:
         shown["DataCaptureConfig"] = captured
     return shown

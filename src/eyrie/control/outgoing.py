@@ -1,4 +1,5 @@
-"""How one delivery is done: a request to a web hook or an API destination, or an event put into a log group.
+"""How one delivery is done: a request to a web hook or an API destination, a message put into a queue, or an event into
+a log group.
 
 A 2xx answer is success. 4xx answers (but 408, 409, 425 and 429) will not become better and end it; all else is tried
 again. Redirects are failures.
@@ -12,6 +13,7 @@ from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from eyrie.adapters.log_file import Missing
+from eyrie.adapters.queue_client import QueueClient, QueueRefused, QueueUnavailable
 from eyrie.adapters.webhooks import WebhookFailed, send
 from eyrie.control import event_table
 from eyrie.control.deliveries import Failed
@@ -27,13 +29,15 @@ _TRIES = 5  # of confirming a subscription against concurrent changes
 class Outgoing:
     """Does deliveries. Called on many threads."""
 
-    def __init__(self, store: Store, clock: Clock, logs: LogBook) -> None:
-        self._store, self._clock, self._logs = store, clock, logs
+    def __init__(self, store: Store, clock: Clock, logs: LogBook, queues: QueueClient) -> None:
+        self._store, self._clock, self._logs, self._queues = store, clock, logs, queues
 
     def send(self, owed: Delivery) -> None:
         """Do one. Raises Failed."""
         if owed.to.startswith(("http://", "https://")):
             _request(owed.to, "POST", owed.headers, owed.body)
+        elif owed.to.startswith("arn:aws:sqs:"):
+            self._to_queue(owed)
         elif ":api-destination/" in owed.to:
             self._to_destination(owed)
         elif ":log-group:" in owed.to:
@@ -42,6 +46,14 @@ class Outgoing:
             raise Failed(f"there is no {owed.to}", final=True)
         if owed.confirms:
             self._confirm(owed)
+
+    def _to_queue(self, owed: Delivery) -> None:
+        try:
+            self._queues.send(owed.to, owed.body)
+        except QueueRefused as error:
+            raise Failed(str(error), final=True) from None
+        except QueueUnavailable as error:
+            raise Failed(str(error)) from None
 
     def _to_destination(self, owed: Delivery) -> None:
         name = owed.to.split(":api-destination/", 1)[1].split("/")[0]

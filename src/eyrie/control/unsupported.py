@@ -24,7 +24,7 @@ CONTAINER = {
     "ModelDataSource.S3DataSource.HubAccessConfig": "there are no hubs",
 }
 CONFIG = {
-    "AsyncInferenceConfig": "there are no asynchronous endpoints yet",
+    "AsyncInferenceConfig.OutputConfig.KmsKeyId": "results are not encrypted, and there are no keys",
     "ExplainerConfig": "explanations are not computed yet",
     "ShadowProductionVariants": "shadow variants are not run yet",
     "EnableNetworkIsolation": "the sandbox of an instance cannot promise it yet",

@@ -21,7 +21,15 @@ from eyrie.domain.endpoint import (
     Variant,
     VariantSpec,
 )
-from eyrie.domain.errors import BadAmount, EndpointBusy, EndpointUnusable, NotServerless, VariantMissing, VariantTwice
+from eyrie.domain.errors import (
+    BadAmount,
+    EndpointBusy,
+    EndpointUnusable,
+    KindChanged,
+    NotServerless,
+    VariantMissing,
+    VariantTwice,
+)
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.plan import Decision, Note
 from eyrie.domain.serverless import Serverless
@@ -82,6 +90,8 @@ def update(
     """
     _check_idle(endpoint)
     _check_wish(wish)
+    if (endpoint.fleet.asynchronous is None) != (wish.asynchronous is None):
+        raise KindChanged(endpoint.arn, wish.config_name, wish.asynchronous is not None)
     kept = (set() if not retain_all else {DESIRED_COUNT, DESIRED_WEIGHT, DATA_CAPTURE}) - set(exclude_retained)
     config = endpoint.last_deployment_config if retain_deployment_config else deployment_config
     green = _fleet(wish, endpoint.generation + 1, now_ms, [_retained(endpoint, v, kept) for v in wish.variants])
@@ -269,7 +279,10 @@ def _check_weight(variant: str, weight: float) -> None:
 
 
 def _fleet(wish: FleetSpec, generation: int, now_ms: int, variants: Sequence[Variant]) -> Fleet:
-    return Fleet(generation, wish.config_name, wish.config_arn, tuple(variants), now_ms, wish.sticky)
+    return Fleet(
+        *(generation, wish.config_name, wish.config_arn, tuple(variants), now_ms, wish.sticky),
+        asynchronous=wish.asynchronous,
+    )
 
 
 def _initial(spec: VariantSpec) -> Variant:

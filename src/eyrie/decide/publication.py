@@ -35,7 +35,8 @@ def publish(draft: Draft, policy: Policy) -> None:
     ):
         return
     variants = wished(endpoint, policy)
-    if endpoint.route is None or endpoint.route.variants != variants:
+    route = endpoint.route
+    if route is None or route.variants != variants or route.asynchronous != endpoint.fleet.asynchronous:
         _renew(draft, policy, variants)
 
 
@@ -140,6 +141,7 @@ def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> 
         body_bytes_max=min(policy.body_bytes_max, BODY_BYTES_MAX)
         if _any_serverless(variants)
         else policy.body_bytes_max,
+        asynchronous=draft.endpoint.fleet.asynchronous,
     )
     draft.change(route=route, route_generation=route.generation, route_ms=draft.now_ms)
     _remember(draft, before)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from eyrie.domain.async_inference import AsyncRoute
 from eyrie.domain.deployment import Deployment, DeploymentPhase, Resize
 from eyrie.domain.fleet import (
     COUNTED,
@@ -68,6 +69,7 @@ class FleetSpec:
     config_arn: str
     variants: tuple[VariantSpec, ...]
     sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky)
+    asynchronous: AsyncRoute | None = None
 
 
 @dataclass(frozen=True, slots=True)

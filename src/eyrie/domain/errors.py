@@ -52,6 +52,20 @@ class EndpointUnusable(Refused):
 
 
 @dataclass
+class KindChanged(Refused):
+    """An update that would make an asynchronous endpoint of a real-time one, or the other way round."""
+
+    arn: str
+    config: str
+    asynchronous: bool
+
+    def __str__(self) -> str:
+        has, kind = ("has an", "a real-time") if self.asynchronous else ("has no", "an asynchronous")
+        said = f'Cannot update endpoint "{self.arn}": configuration {self.config} {has} AsyncInferenceConfig'
+        return f"{said}, and it is {kind} endpoint."
+
+
+@dataclass
 class VariantMissing(Refused):
     """A change that names a variant which the endpoint does not have."""
 

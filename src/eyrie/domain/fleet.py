@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from eyrie.domain.async_inference import AsyncRoute
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, Execution, RoutingStrategy
 from eyrie.domain.serverless import Serverless
@@ -231,6 +232,7 @@ class Fleet:
     variants: tuple[Variant, ...]
     created_ms: int
     sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky)
+    asynchronous: AsyncRoute | None = None  # AsyncInferenceConfig
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from eyrie.domain.async_inference import AsyncRoute
 from eyrie.domain.capture import CaptureRoute
 from eyrie.domain.names import EndpointKey
 
@@ -84,3 +85,4 @@ class EndpointRoute:
     variants: tuple[VariantRoute, ...] = ()
     timeout_ms: int = 60_000  # deadline of one invocation
     body_bytes_max: int = 26_214_400  # 25 MB, SageMaker's limit since 2025
+    asynchronous: AsyncRoute | None = None  # with one it takes InvokeEndpointAsync only

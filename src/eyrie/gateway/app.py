@@ -4,7 +4,7 @@
          (with a response stream: a StreamInvocation of the same Invoker)
          -> /v2: the Open Inference Protocol -> OpenInference (infer: an InferInvocation of the same Invoker)
          -> a runtime feature that is not built? -> a modelled refusal
-         -> anything else -> Forwarder (control or objects)
+         -> anything else -> Forwarder (control, objects or dispatch)
 
 N workers accept from one inherited listening socket. One sweep keeps every deadline.
 """
@@ -118,7 +118,7 @@ class Gateway:
         if found.kind is not Kind.INVOKE:
             if found.kind is Kind.INFER:
                 self.inference.head(connection, path)
-            elif found.service == "sagemaker-runtime" and found.endpoint:
+            elif found.service == "sagemaker-runtime" and found.endpoint and found.kind is not Kind.DISPATCH:
                 self._not_built(connection, found.action)
             else:
                 self.forwarder.head(connection, found)
@@ -133,10 +133,7 @@ class Gateway:
         self.invoker.head(connection, found.endpoint, path, query)
 
     def _not_built(self, connection: Connection, action: str) -> None:
-        what = {
-            "async-invocations": "InvokeEndpointAsync",
-            "invocations-bidirectional-stream": "InvokeEndpointWithBidirectionalStream",
-        }.get(action)
+        what = {"invocations-bidirectional-stream": "InvokeEndpointWithBidirectionalStream"}.get(action)
         said = f"{what} is not supported: not built yet." if what else f"The runtime has no operation {action[:64]!r}."
         self.invoker.answer(connection, errors.validation(said))
 

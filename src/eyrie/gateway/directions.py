@@ -22,6 +22,9 @@ def refusal(endpoint: Endpoint, variant: str, fields: Mapping[bytes, bytes], req
     """Why a request is refused, or None. `variant`: the one that it names; "" where it names none."""
     variants = [v for v in endpoint.variants.values() if not variant or v.name == variant]
     name = endpoint.key.name
+    if endpoint.asynchronous:
+        said = "has an AsyncInferenceConfig: it takes InvokeEndpointAsync only, and not this operation."
+        return errors.validation(f"Endpoint {name} {said}")
     if TARGET_MODEL in fields:
         reply = _model_refusal(name, variants, fields)
         if reply is not None:

@@ -1,4 +1,4 @@
-"""Everything that is not InvokeEndpoint: routed by its head alone to control or objects, as unchanged bytes both ways.
+"""Everything that is not InvokeEndpoint: routed by its head alone to control, objects or dispatch, as unchanged bytes.
 
 Nothing is verified here; the process that receives a request verifies it. Buffers are bounded by pausing whichever
 side is
@@ -23,11 +23,13 @@ _SAFE = frozenset((b"GET", b"HEAD"))
 
 
 class Forwarder:
-    """Passes requests on to the two processes behind this worker."""
+    """Passes requests on to the processes behind this worker."""
 
     def __init__(self, run: Path, loop: asyncio.AbstractEventLoop, meter: Meter, sweep: Sweep, wait_ms: int) -> None:
         self._control = Pool(loop, str(run / "control.sock"), idle_max=16)
         self._objects = Pool(loop, str(run / "objects.sock"), idle_max=16)
+        self._dispatch = Pool(loop, str(run / "dispatch.sock"), idle_max=64)
+        self._pools = {Kind.OBJECTS: self._objects, Kind.DISPATCH: self._dispatch}
         self.meter = meter
         self.sweep = sweep
         self.wait_s = wait_ms / 1000
@@ -36,7 +38,7 @@ class Forwarder:
 
     def head(self, connection: Connection, destination: Destination) -> None:
         """A head was read that is not for this worker."""
-        pool = self._objects if destination.kind is Kind.OBJECTS else self._control
+        pool = self._pools.get(destination.kind, self._control)
         connection.stream(raw=True)
         forward = Forward(self, connection, pool, destination.service)
         connection.listener = forward
@@ -47,6 +49,7 @@ class Forwarder:
         """Cut the idle connections."""
         self._control.close()
         self._objects.close()
+        self._dispatch.close()
 
     def turn(self, now: float) -> None:
         """Called by the sweep: try those again that wait for a socket; end what stands still."""

@@ -174,6 +174,7 @@ class Endpoint:
         "_variants",
         "_weights",
         "_wheel",
+        "asynchronous",
         "body_bytes_max",
         "deadline_s",
         "gate",
@@ -194,7 +195,8 @@ class Endpoint:
         self.generation = -1
         self.timeout_s = 60.0
         self.body_bytes_max = 0
-        self.picky = False  # a request must say which model or container it is for
+        self.asynchronous = False  # it takes InvokeEndpointAsync only
+        self.picky = False  # a request must say which model or container it is for, or is refused
         self.tapped = False  # a variant has a tap
         self.sticky = ""  # where the key is found that ties a client to a variant
         self.variants: dict[VariantKey, Variant] = {}
@@ -361,7 +363,9 @@ class RouteBook:
             endpoint.variants[each.name, each.fleet].tap = tap_of(self.tap_makers, route, each)
         newest = max(route.variants, key=lambda v: v.fleet, default=None)
         endpoint.sticky = newest.sticky if newest is not None else ""
-        endpoint.picky = bool(endpoint.sticky) or any(v.multi_model or v.direct for v in endpoint.variants.values())
+        endpoint.asynchronous = route.asynchronous is not None
+        endpoint.picky = endpoint.asynchronous or bool(endpoint.sticky)
+        endpoint.picky = endpoint.picky or any(v.multi_model or v.direct for v in endpoint.variants.values())
         endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
         limits = next((v.serverless for v in route.variants if v.serverless is not None), None)
         endpoint.gate = self.gates.of(endpoint, limits) if self.gates is not None else None

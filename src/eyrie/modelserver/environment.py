@@ -21,7 +21,7 @@ log = logging.getLogger("eyrie.modelserver")
 MAX_PAYLOAD_MB = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 MAX_CONTENT = "MAX_CONTENT_LENGTH"
 BODY_BYTES_DEFAULT = 26_214_400
-BODY_BYTES_MAX = 104_857_600  # 100 MB, the most that a batch transform may set
+BODY_BYTES_MAX = 1 << 30  # 1 GB, the most that an asynchronous request may have
 CONTAINERS_MAX = 15
 VARIABLES_MAX = 100  # SageMaker's limit is on entries
 VARIABLE_BYTES_MAX = 10_240
@@ -188,8 +188,8 @@ def extend_path(folders: list[str]) -> None:
 
 
 def body_bytes_max(env: Mapping[str, str]) -> int:
-    """The limit of one request's body: SAGEMAKER_MAX_PAYLOAD_IN_MB, else MAX_CONTENT_LENGTH in bytes, else 25 MB; 100
-    MB at most.
+    """The limit of one request's body: SAGEMAKER_MAX_PAYLOAD_IN_MB, else MAX_CONTENT_LENGTH in bytes, else 25 MB; 1 GB
+    at most.
     """
     for name, unit in ((MAX_PAYLOAD_MB, 1024 * 1024), (MAX_CONTENT, 1)):
         text = env.get(name, "").strip()

@@ -20,6 +20,7 @@ class Kind(Enum):
 
     INVOKE = "invoke"  # the gateway worker itself: POST /endpoints/NAME/invocations[-response-stream]
     OBJECTS = "objects"  # the S3 API
+    DISPATCH = "dispatch"  # asynchronous invocations, and the SQS API
     CONTROL = "control"  # every other AWS API
     INFER = "infer"  # the gateway worker itself: the Open Inference Protocol, /v2/...
     OWN = "own"  # pages of Eyrie's own (/eyrie, /console, /metrics, ...): nothing of AWS
@@ -123,7 +124,8 @@ def destination(method: bytes, path: bytes, query: bytes, header: Header) -> Des
     if scope == b"s3" or b"AWSAccessKeyId=" in query:
         return _objects(header)
     if scope:
-        return Destination(Kind.CONTROL, _service(scope, path, header))
+        service = _service(scope, path, header)
+        return Destination(Kind.DISPATCH if service == "sqs" else Kind.CONTROL, service)
     return _unsigned(method, path, query, header)
 
 
@@ -173,6 +175,8 @@ def _runtime(method: bytes, path: bytes) -> Destination:
         invoked = _INVOKE_ACTIONS.get(action)
         if invoked is not None:
             return Destination(_INVOKE, "sagemaker-runtime", endpoint, invoked)
+        if action == b"async-invocations":
+            return Destination(Kind.DISPATCH, "sagemaker-runtime", endpoint, "async-invocations")
     return Destination(Kind.CONTROL, "sagemaker-runtime", endpoint, action.decode("utf-8", "replace"))
 
 
@@ -192,7 +196,8 @@ def _service(scope: bytes, path: bytes, header: Header) -> str:
 def _unsigned(method: bytes, path: bytes, query: bytes, header: Header) -> Destination:
     target = header(b"x-amz-target")
     if target is not None:
-        return Destination(Kind.CONTROL, SERVICE_OF_TARGET.get(target.rpartition(b".")[0], ""))
+        service = SERVICE_OF_TARGET.get(target.rpartition(b".")[0], "")
+        return Destination(Kind.DISPATCH if service == "sqs" else Kind.CONTROL, service)
     first = path.split(b"/", 2)[1] if path.startswith(b"/") else b""
     if first in _INFER_PATHS:
         return _INFER

@@ -24,6 +24,24 @@ _VALIDATION_CODES = {
     "logs": "InvalidParameterException",
     "s3": "InvalidArgument",
 }
+# What clients of the old query protocol know some exceptions by, where the model does not say it.
+_QUERY_CODES = {
+    "QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueNameExists": "QueueAlreadyExists",
+    **{
+        name: f"AWS.SimpleQueueService.{name}"
+        for name in (
+            "BatchEntryIdsNotDistinct",
+            "BatchRequestTooLong",
+            "EmptyBatchRequest",
+            "InvalidBatchEntryId",
+            "MessageNotInflight",
+            "PurgeQueueInProgress",
+            "TooManyEntriesInBatchRequest",
+            "UnsupportedOperation",
+        )
+    },
+}
 _MALFORMED_CODES = {QUERY: "MalformedInput", REST_XML: "MalformedXML"}
 
 
@@ -65,7 +83,8 @@ def refuse(models: Models, speech: Speech, method: str, request_id: str, error: 
     body = _body(shape, error, binary=speech.protocol == CBOR)
     headers = [("x-amzn-RequestId", request_id)]
     if speech.query_mode and service is not None and service.query_compatible:
-        old = str(shape.error.get("code", name)) if shape is not None else error.code
+        known = _QUERY_CODES.get(name, name) if service.name == "sqs" else name
+        old = str(shape.error.get("code", known)) if shape is not None else error.code
         headers.append(("x-amzn-query-error", header_value(f"{old};{error.fault}")))
     if speech.protocol == CBOR:
         headers += [("smithy-protocol", "rpc-v2-cbor"), ("Content-Type", "application/cbor")]

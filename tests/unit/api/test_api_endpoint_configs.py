@@ -71,7 +71,7 @@ def test_a_variant_that_cannot_be_is_refused_with_the_reason(
 
 
 CONFIGS = [
-    ({"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://b/o"}}}, "AsyncInferenceConfig is not supported"),
+    ({"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://b/o", "KmsKeyId": "k"}}}, "KmsKeyId is not"),
     ({"ShadowProductionVariants": [{**VARIANT, "VariantName": "s"}]}, "shadow variants are not run yet"),
     ({"KmsKeyId": "k"}, "KmsKeyId is not supported by this Eyrie: volumes are not encrypted"),
     ({"EnableNetworkIsolation": True}, "EnableNetworkIsolation is not supported"),
@@ -95,6 +95,24 @@ def test_a_config_that_asks_for_more_is_refused_with_the_reason(
     assert code == "ValidationException"
     assert text in message
     assert "docs/reference/coverage.md" in message
+
+
+ASYNC_TOPIC = {"ErrorTopic": "arn:aws:sns:us-east-1:999999999999:t"}
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ({"S3OutputPath": "https://b/o"}, "must be an s3:// address"),
+        ({}, "needs an S3OutputPath, or a SuccessTopic"),
+        ({"S3OutputPath": "s3://bucket/o", "NotificationConfig": ASYNC_TOPIC}, "is not a topic of account"),
+    ],
+)
+def test_an_asynchronous_config_that_cannot_be_is_refused(
+    sm: Any, model: None, refused: Any, output: dict[str, Any], text: str
+) -> None:
+    code, message = refused(create, sm=sm, AsyncInferenceConfig={"OutputConfig": output})
+    assert (code, text in message) == ("ValidationException", True)
 
 
 def test_what_is_switched_off_is_kept(sm: Any, model: None) -> None:
