@@ -16,7 +16,6 @@ from typing import Any
 
 from eyrie.adapters.clock import RandomIdentity, SystemClock
 from eyrie.adapters.group_commit import FileUnusable, GroupCommit
-from eyrie.adapters.s3_stream import Keyring, S3Stream
 from eyrie.dispatch import queue_table, requests
 from eyrie.dispatch.accept import Acceptor
 from eyrie.dispatch.feed import Feed
@@ -25,6 +24,7 @@ from eyrie.dispatch.notifier import Notifier
 from eyrie.dispatch.queues import Queues
 from eyrie.dispatch.runner import Runner
 from eyrie.dispatch.spools import Spools
+from eyrie.dispatch.storage import Keyring, S3Stream
 from eyrie.dispatch.storer import Storer
 from eyrie.dispatch.tables import Tables
 from eyrie.dispatch.tally import Tally

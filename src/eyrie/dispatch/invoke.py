@@ -7,8 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 
-from eyrie.adapters.s3_stream import Reading, S3Refused, S3Stream, S3Unavailable
 from eyrie.dispatch.spools import RESULT_BYTES_MAX, ResultTooLarge, Spools
+from eyrie.dispatch.storage import Reading, S3Refused, S3Stream, S3Unavailable
 from eyrie.dispatch.tables import Worker
 from eyrie.dispatch.tally import Tally
 from eyrie.domain.async_inference import INPUT_BYTES_MAX, Ended, Outcome, Place, Waiting

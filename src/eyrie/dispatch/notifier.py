@@ -10,10 +10,10 @@ import logging
 from urllib.parse import urlencode
 
 from eyrie.adapters.group_commit import GroupCommit
-from eyrie.adapters.s3_stream import Keyring
 from eyrie.decide import async_dispatch as decide
 from eyrie.dispatch import requests
 from eyrie.dispatch.requests import Notification
+from eyrie.dispatch.storage import Keyring
 from eyrie.dispatch.tally import Tally
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.http1.client import Broken, Exchange

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eyrie.adapters.group_commit import GroupCommit
-from eyrie.adapters.s3_stream import S3Refused, S3Stream, S3Unavailable
 from eyrie.decide import async_dispatch as decide
 from eyrie.dispatch import requests
 from eyrie.dispatch.invoke import SMALL_BYTES, failed, place_of
 from eyrie.dispatch.spools import Spools
+from eyrie.dispatch.storage import S3Refused, S3Stream, S3Unavailable
 from eyrie.dispatch.tally import Tally
 from eyrie.domain.async_inference import AsyncRoute, Ended, Outcome, Waiting
 from eyrie.domain.names import EndpointKey
