@@ -11,21 +11,20 @@ from typing import Annotated
 import typer
 
 from eyrie import __version__
+from eyrie.cli import endpoint_commands
 from eyrie.cli.errors import CommandError
-from eyrie.settings import Settings, SettingsError
+from eyrie.cli.options import Data
+from eyrie.cli.options import settings_of as _settings
 
 app = typer.Typer(
     name="eyrie",
     help="A machine-learning production environment that speaks the Amazon SageMaker API.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 keys = typer.Typer(help="Make, list and revoke API keys of the Open Inference Protocol (/v2).", no_args_is_help=True)
 app.add_typer(keys, name="key")
-
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data directory [EYRIE_DATA, else ~/.eyrie].")]
 
 
 class Switch(StrEnum):
@@ -363,6 +362,9 @@ def simulate(
     )
 
 
+endpoint_commands.add_to(app)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -379,13 +381,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-
-
-def _settings(data: Path | None) -> Settings:
-    try:
-        return Settings.from_env(os.environ).with_flags(data=None if data is None else data.expanduser().absolute())
-    except SettingsError as error:
-        raise CommandError(str(error), code=2) from None
 
 
 if __name__ == "__main__":
