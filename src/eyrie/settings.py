@@ -72,6 +72,9 @@ class Settings:
     capture_bytes_max: int = 1_073_741_824  # of an endpoint's captured records that wait for their bucket
     capture_disk_percent_max: int = 75  # a disk that is fuller than this is captured to no more
     queue_bytes_max: int = 8_589_934_592  # of requests and messages that wait in dispatch
+    shadow_requests_max: int = 64  # copies at once of one shadow, a gateway worker; beyond it they are dropped
+    shadow_bytes_max: int = 67_108_864  # of requests and replies that copies hold, a gateway worker
+    shadow_tolerance: float = 0.01  # numbers of a shadow's prediction and of production's that count as the same
     access_records: int = 10  # requests of an instance that a gateway worker tells one by one each second
 
     @property

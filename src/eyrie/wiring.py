@@ -47,6 +47,7 @@ from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
 from eyrie.control.events import Events
 from eyrie.control.exposition import Exposition, of_endpoints, of_host, of_instances
+from eyrie.control.inference_experiments import InferenceExperiments
 from eyrie.control.jobs import Jobs
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_follower import LogFollower
@@ -59,6 +60,7 @@ from eyrie.control.outgoing import Outgoing
 from eyrie.control.sampling import Sampling
 from eyrie.control.scaler import Scaler
 from eyrie.control.serverless_meter import ServerlessMeter
+from eyrie.control.shadow_meter import ShadowMeter
 from eyrie.control.story import Observation
 from eyrie.control.tally import Tally
 from eyrie.control.vitals import LoopLag, TimedStore
@@ -127,6 +129,8 @@ class Control:
         self._serverless = ServerlessMeter(
             self._metrics, clock, self._loop.serverless, self._loop.uses, settings.time_scale
         )
+        self._shadows = ShadowMeter(self._metrics, clock)
+        self._experiments = InferenceExperiments(store, self._loop.endpoints, clock, settings.time_scale)
         self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
         self._queries = LogQueries(self._logs)
         self._access = AccessLog(self._logs, clock, wall_ms)
@@ -181,6 +185,7 @@ class Control:
             return
         self._metering.take(told)
         self._tally.take(told)
+        self._shadows.take(told)
         self._access.take(told)
         self._captures.take(told)
 
@@ -203,6 +208,7 @@ class Control:
             self._loop.run(),
             self._models.survey(),
             self._jobs.run(),
+            self._experiments.run(),
             self._metering.run(),
             self._serverless.run(),
             self._access.run(),
@@ -232,6 +238,7 @@ class Control:
             observe=self._observe,
             scrape=self._scrape,
             wake_jobs=self._jobs.wake,
+            wake_experiments=self._experiments.wake,
             wake_alarms=self._alarms.wake,
             wake_events=self._wake_events,
             alarm_actions=self._alarm_actions,

@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
+from eyrie.domain.routing import EndpointRoute, RoutingStrategy, ShadowRoute, Target, VariantRoute
 from eyrie.gateway.app import VARYING, Gateway, limits_of
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
@@ -181,13 +181,17 @@ class World:
                 weight,
                 strategy,
                 "primary",
-                tuple(Target(i.instance_id, i.socket, "a", workers) for i in instances),
+                _targets(instances, workers),
                 **kept,
             )
             for variant, (weight, instances) in variants.items()
         )
         key = EndpointKey(ACCOUNT, REGION, name)
-        table = EndpointRoute(key, more.pop("generation", self.generation), routes, **more)
+        shadows = tuple(
+            ShadowRoute(VariantRoute(shadow, 0.0, strategy, "primary", _targets(instances, workers)), source, share)
+            for shadow, (source, share, instances) in more.pop("shadows", {}).items()
+        )
+        table = EndpointRoute(key, more.pop("generation", self.generation), routes, shadows=shadows, **more)
         path = self.data / "routes" / f"{key.slug}.json"
         path.with_suffix(".new").write_bytes(msgspec.json.encode(table))
         os.replace(path.with_suffix(".new"), path)
@@ -226,6 +230,10 @@ class World:
 
     def counter(self, name: str) -> int:
         return self.gateway.meter.counters.get(name, 0)
+
+
+def _targets(instances: list[FakeInstance], workers: int) -> tuple[Target, ...]:
+    return tuple(Target(i.instance_id, i.socket, "a", workers) for i in instances)
 
 
 async def read_reply(reader: asyncio.StreamReader) -> Reply:

@@ -140,7 +140,7 @@ class ToyGateway:
     live: bool = True
 
     def serves(self, instance_id: str) -> bool:
-        return any(t.instance_id == instance_id for r in self.tables.values() for v in r.variants for t in v.targets)
+        return any(t.instance_id == instance_id for r in self.tables.values() for v in r.everyone for t in v.targets)
 
 
 class World:
@@ -325,7 +325,7 @@ class World:
 
 
 def _targets(route: EndpointRoute | None) -> set[str]:
-    return {t.instance_id for v in route.variants for t in v.targets} if route else set()
+    return {t.instance_id for v in route.everyone for t in v.targets} if route else set()
 
 
 class Rig:
@@ -443,7 +443,7 @@ class Rig:
         table = self.world.tables.get(key)
         if endpoint.status is not EndpointStatus.IN_SERVICE or table is None:
             return False
-        targets = {t.instance_id for v in table.variants for t in v.targets}
+        targets = {t.instance_id for v in table.everyone for t in v.targets}
         wanted = sum(v.desired_count for v in endpoint.fleet.variants)
         return (
             len(endpoint.instances) == wanted == len(targets)

@@ -133,7 +133,7 @@ class Feed:
             self._published[slug] = route.generation
             self._sizes[slug], self._configs[slug] = _sizes(route), _configs(route)
             self._withdrawn.pop(slug, None)
-            self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.variants for t in v.targets))
+            self._note_left(slug, route.generation, frozenset(t.instance_id for v in route.everyone for t in v.targets))
         self._hint(slug)
 
     def withdraw(self, key: EndpointKey, generation: int) -> None:
@@ -208,7 +208,7 @@ class Feed:
                 continue
             self._published[route.key.slug] = route.generation
             self._sizes[route.key.slug], self._configs[route.key.slug] = _sizes(route), _configs(route)
-            self._targets[route.key.slug] = frozenset(t.instance_id for v in route.variants for t in v.targets)
+            self._targets[route.key.slug] = frozenset(t.instance_id for v in route.everyone for t in v.targets)
 
     def _not_connected(self) -> frozenset[int]:
         """Pids of workers and of dispatch that live by their lock and are not connected (looked at twice a second)."""
@@ -329,10 +329,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 def _sizes(route: EndpointRoute) -> dict[str, int]:
     """Instances by variant; while traffic shifts, those of both fleets."""
     sizes: dict[str, int] = {}
-    for variant in route.variants:
+    for variant in route.everyone:
         sizes[variant.name] = sizes.get(variant.name, 0) + len(variant.targets)
     return sizes
 
 
 def _configs(route: EndpointRoute) -> dict[str, str]:
-    return {t.instance_id: v.config for v in route.variants if v.config for t in v.targets}
+    return {t.instance_id: v.config for v in route.everyone if v.config for t in v.targets}

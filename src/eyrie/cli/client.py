@@ -63,6 +63,11 @@ class ControlClient:
         """Let a name mean an image that lies in the data directory: {"name", "digest"}."""
         return self._ask("POST", "/eyrie/images", {"name": name, "digest": digest})
 
+    def shadow(self, endpoint: str, experiment: str = "") -> dict[str, Any]:
+        """What a shadow's answers came to beside production's."""
+        query = f"?experiment={quote(experiment, safe='')}" if experiment else ""
+        return self._get(f"/eyrie/shadow/{quote(endpoint, safe='')}{query}")
+
     def remove_image(self, name: str) -> dict[str, Any]:
         """Let a name mean nothing any more: {"name", "digest"}."""
         return self._ask("POST", "/eyrie/images/remove", {"name": name})

@@ -157,6 +157,25 @@ def compare(
     command.run(_settings(data).data, endpoint, baseline, as_json)
 
 
+shadow = typer.Typer(help="Shadow variants: what their answers come to beside production's.", no_args_is_help=True)
+app.add_typer(shadow, name="shadow")
+
+
+@shadow.command("report")
+def shadow_report(
+    endpoint: str,
+    experiment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An inference experiment. [the shadow of now, else the last]")
+    ] = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say how a shadow's latency, errors and predictions differ from production's, and for which requests."""
+    from eyrie.cli import shadow as command
+
+    command.report(_settings(data).data, endpoint, experiment, as_json)
+
+
 @app.command()
 def transform(
     what: Annotated[

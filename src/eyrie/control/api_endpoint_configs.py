@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.control import async_config, capture_config
-from eyrie.control.api_models import find_model
+from eyrie.control.api_models import containers_of, find_model
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
 from eyrie.control.records import delete_with_tags, put_new
@@ -55,8 +55,12 @@ def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     refuse_unsupported(params, CONFIG)
     capture_config.check(params.get("DataCaptureConfig"))
     body = without(params, "Tags")
-    body["ProductionVariants"] = [_checked(context, variant) for variant in params["ProductionVariants"]]
-    _check_together(body["ProductionVariants"])
+    body["ProductionVariants"] = [checked_variant(context, variant) for variant in params["ProductionVariants"]]
+    if params.get("ShadowProductionVariants"):
+        shadows = params["ShadowProductionVariants"]
+        body["ShadowProductionVariants"] = [checked_variant(context, variant) for variant in shadows]
+        _check_shadows(context, body)
+    _check_together(body["ProductionVariants"], body.get("ShadowProductionVariants", []))
     sticky_of(params.get("Tags", []))
     if async_config.MEMBER in body:
         async_config.check(context, body[async_config.MEMBER], body["ProductionVariants"])
@@ -101,7 +105,7 @@ def _row(context: Context, d: Document) -> Row:
     return Row(d.name, d.created_ms, d.modified_ms, summary)
 
 
-def _checked(context: Context, variant: Mapping[str, Any]) -> dict[str, Any]:
+def checked_variant(context: Context, variant: Mapping[str, Any]) -> dict[str, Any]:
     """The variant with its defaults, once everything in it is known to be possible."""
     name = variant["VariantName"]
     if is_serverless(variant):
@@ -139,8 +143,32 @@ def _article(member: str) -> str:
     return "an" if member[0] in "AEIOU" else "a"
 
 
-def _check_together(variants: list[dict[str, Any]]) -> None:
-    twice = first_duplicate([variant["VariantName"] for variant in variants])
+def _check_shadows(context: Context, body: Mapping[str, Any]) -> None:
+    """One shadow of one production variant, and nothing that copies of requests could not be sent to."""
+    production, shadows = body["ProductionVariants"], body["ShadowProductionVariants"]
+    if len(production) != 1 or len(shadows) != 1:
+        raise validation(
+            "With ShadowProductionVariants you can only specify one variant for ProductionVariants and one variant for "
+            f"ShadowProductionVariants: there are {len(production)} and {len(shadows)}."
+        )
+    if "AsyncInferenceConfig" in body:
+        raise validation("ShadowProductionVariants are not for asynchronous endpoints (AsyncInferenceConfig).")
+    for variant in (*production, *shadows):
+        check_shadowing(context, variant)
+
+
+def check_shadowing(context: Context, variant: Mapping[str, Any]) -> None:
+    """Raise ValidationException for a variant that neither has shadows nor is one."""
+    name = variant["VariantName"]
+    if "ServerlessConfig" in variant:
+        raise validation(f'Variant "{name}" is serverless: a shadow and what it shadows need instances.')
+    containers = containers_of(find_model(context, variant["ModelName"]))
+    if len(containers) > 1 or containers[0].get("Mode") == "MultiModel":
+        raise validation(f'Variant "{name}" has several containers or models: a shadow and what it shadows have one.')
+
+
+def _check_together(variants: list[dict[str, Any]], shadows: list[dict[str, Any]]) -> None:
+    twice = first_duplicate([variant["VariantName"] for variant in (*variants, *shadows)])
     if twice is not None:
         raise validation(f'Variant names must be unique within an endpoint configuration: "{twice}" occurs twice.')
     if sum(variant["InitialVariantWeight"] for variant in variants) <= 0:

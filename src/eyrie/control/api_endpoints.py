@@ -136,11 +136,14 @@ def delete_endpoint(context: Context, params: Params) -> dict[str, Any]:
 def fleet_of(context: Context, config: Document) -> FleetSpec:
     """What a config resolves to: every variant with its whole model. Raises ValidationException for what is missing."""
     route = async_config.route_of(config.body.get(async_config.MEMBER))
-    variants = tuple(_variant(context, given) for given in config.body["ProductionVariants"])
+    production = tuple(variant_of(context, given) for given in config.body["ProductionVariants"])
     if route is not None:
-        variants = tuple(_taking_much(variant) for variant in variants)
+        production = tuple(_taking_much(variant) for variant in production)
+    source = config.body["ProductionVariants"][0]["VariantName"]  # where there are shadows, it is the only one
+    shadows = tuple(variant_of(context, given, source) for given in config.body.get("ShadowProductionVariants", []))
     tags = tags_document(context, ARN_TYPE, config.name)
     sticky = sticky_of(tags.body["Tags"]) if tags is not None else ""
+    variants = (*production, *shadows)
     return FleetSpec(config.name, config_arn(context, config.name), variants, sticky, asynchronous=route)
 
 
@@ -150,7 +153,8 @@ def _taking_much(variant: VariantSpec) -> VariantSpec:
     return replace(variant, model=replace(variant.model, containers=tuple(containers)))
 
 
-def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
+def variant_of(context: Context, given: Mapping[str, Any], shadow_of: str = "") -> VariantSpec:
+    """A ProductionVariant with its whole model; `shadow_of`: the variant that it shadows, where it is none itself."""
     model = find_model(context, given["ModelName"])
     containers = containers_of(model)
     held = _model(context, model, containers)
@@ -173,6 +177,7 @@ def _variant(context: Context, given: Mapping[str, Any]) -> VariantSpec:
         startup_timeout_s=given.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
         foreign=foreign,
         workers=workers(size.vcpu_milli, context.instance_types.host_cpus, environments, foreign),
+        shadow_of=shadow_of,
     )
 
 
@@ -225,7 +230,8 @@ def _check_changes(context: Context, now: Endpoint, changes: Sequence[CapacityCh
     for variant in now.fleet.variants:
         change = wanted.get(variant.name)
         counts += change.count if change and change.count is not None else variant.desired_count
-        weights += change.weight if change and change.weight is not None else variant.desired_weight
+        if not variant.shadow:
+            weights += change.weight if change and change.weight is not None else variant.desired_weight
     if weights <= 0:
         raise validation("The weights of the production variants would add up to 0: no request could be routed.")
     _check_quota([e for e in context.endpoints.list(context.scope) if e.key != now.key], counts)

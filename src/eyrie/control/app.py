@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
-from eyrie.control import comparison, exposition, image_door, insights, story
+from eyrie.control import comparison, exposition, image_door, insights, shadow_report, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -69,6 +69,7 @@ class Surroundings:
     queries: LogQueries
     scrape: Callable[[bytes | None, int], bytes] = lambda authorization, now_ms: text(())  # for GET /metrics
     wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
+    wake_experiments: Callable[[], None] = lambda: None  # likewise an inference experiment
     wake_alarms: Callable[[], None] = lambda: None  # likewise an alarm
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
     alarm_actions: AlarmActions = field(default_factory=dict)
@@ -196,6 +197,7 @@ class ControlApp:
             instance_types=w.instance_types,
             metrics=w.metrics,
             wake_jobs=w.wake_jobs,
+            wake_experiments=w.wake_experiments,
             wake_alarms=w.wake_alarms,
             wake_events=w.wake_events,
             alarm_actions=w.alarm_actions,
@@ -228,6 +230,8 @@ class ControlApp:
             found = await self._run(lambda: story.status(context, self._with.observe(), counts))
         elif head.path.startswith(comparison.PATH):
             found = await self._run(lambda: comparison.compare(context, head.path, head.query))
+        elif head.path.startswith(shadow_report.PATH):
+            found = await self._run(lambda: shadow_report.report(context, head.path, head.query))
         elif head.path.startswith(insights.PATH):
             found = await self._run(lambda: insights.insights(context, head.path))
         elif head.path.startswith(story.STORY):

@@ -81,7 +81,7 @@ def _names(context: Context, endpoint: Endpoint) -> list[tuple[str, str]]:
     told = {
         (series.metric.namespace, series.metric.name)
         for series in context.metrics.series(context.scope)
-        if not series.metric.namespace.startswith(("AWS/", "/aws/"))
+        if not series.metric.namespace.startswith(("AWS/", "/aws/", "Eyrie/"))
         and {name for name, _ in series.metric.dimensions} == {"EndpointName", "VariantName"}
         and dict(series.metric.dimensions)["EndpointName"] == endpoint.key.name
     }

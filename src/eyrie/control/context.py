@@ -56,6 +56,7 @@ class Context:
     instance_types: InstanceTypes
     metrics: Metrics
     wake_jobs: Callable[[], None] = lambda: None  # a job was created or changed
+    wake_experiments: Callable[[], None] = lambda: None  # an inference experiment was created or changed
     wake_alarms: Callable[[], None] = lambda: None  # an alarm was created, changed or deleted
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
     alarm_actions: AlarmActions = field(default_factory=dict)

@@ -33,6 +33,8 @@ ACTS = _names(
     UpdateEndpointWeightsAndCapacities DeleteEndpoint AddTags ListTags DeleteTags
     CreateCompilationJob DescribeCompilationJob ListCompilationJobs StopCompilationJob DeleteCompilationJob
     CreateTransformJob DescribeTransformJob ListTransformJobs StopTransformJob
+    CreateInferenceExperiment DescribeInferenceExperiment ListInferenceExperiments UpdateInferenceExperiment
+    StartInferenceExperiment StopInferenceExperiment DeleteInferenceExperiment
     """
 )
 
@@ -134,12 +136,12 @@ REFUSED: tuple[Area, ...] = (
         "its endpoints have whole instances, one model each, for now",
         _names(
             """
-            CreateInferenceComponent CreateInferenceExperiment CreateInferenceRouter DeleteEndpointPolicy
-            DeleteInferenceComponent DeleteInferenceExperiment DeleteInferenceRouter
-            DescribeInferenceComponent DescribeInferenceExperiment DescribeInferenceRouter
-            GetEndpointPolicy ListInferenceComponents ListInferenceExperiments ListInferenceRouters
-            PutEndpointPolicy StartInferenceExperiment StopInferenceExperiment UpdateInferenceComponent
-            UpdateInferenceComponentRuntimeConfig UpdateInferenceExperiment UpdateInferenceRouter
+            CreateInferenceComponent CreateInferenceRouter DeleteEndpointPolicy
+            DeleteInferenceComponent DeleteInferenceRouter
+            DescribeInferenceComponent DescribeInferenceRouter
+            GetEndpointPolicy ListInferenceComponents ListInferenceRouters
+            PutEndpointPolicy UpdateInferenceComponent
+            UpdateInferenceComponentRuntimeConfig UpdateInferenceRouter
             """
         ),
     ),

@@ -19,6 +19,7 @@ from eyrie.control import (
     api_events,
     api_experiments,
     api_iam,
+    api_inference_experiments,
     api_logs,
     api_metrics,
     api_models,
@@ -31,6 +32,7 @@ from eyrie.control import (
 from eyrie.control.context import Context, Operation, Params
 from eyrie.control.coverage_lists import PAGE, REFUSED
 from eyrie.control.family_table import FAMILY
+from eyrie.domain import inference_experiments
 from eyrie.wire.errors import ApiError, validation
 from eyrie.wire.model import Models, Service
 
@@ -40,6 +42,7 @@ TAGGABLE = {
     "endpoint": ("Endpoint", api_endpoints.NOUN),
     api_compilation.ARN_TYPE: (api_compilation.KIND, api_compilation.NOUN),
     api_transform.ARN_TYPE: (api_transform.KIND, api_transform.NOUN),
+    inference_experiments.ARN_TYPE: (inference_experiments.KIND, api_inference_experiments.NOUN),
     **{noun.arn_type: (noun.kind, noun.words) for noun in FAMILY},
 }
 
@@ -81,6 +84,7 @@ def sagemaker(service: Service) -> Mapping[str, Operation]:
         **api_endpoints.operations(),
         **api_compilation.operations(),
         **api_transform.operations(),
+        **api_inference_experiments.operations(),
         **api_tags.operations(TAGGABLE),
     }
 

@@ -61,7 +61,11 @@ def _detail(body: Body, status: str, tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _variants(body: Body, fleet: Body) -> list[dict[str, Any]]:
-    return [_variant(body, fleet, variant) for variant in fleet["variants"]]
+    return [_variant(body, fleet, variant) for variant in _production(fleet)]
+
+
+def _production(fleet: Body) -> list[Body]:
+    return [variant for variant in fleet["variants"] if not variant["spec"].get("shadow_of")]
 
 
 def _variant(body: Body, fleet: Body, variant: Body) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def _pending(body: Body, deployment: Body) -> dict[str, Any]:
     green = deployment["green"]
     words = STATUS_OF_GREEN.get(DeploymentPhase(deployment["phase"]), "Updating")
     status = {"Status": words, "StartTime": body["modified_ms"]}
-    variants = [{**_variant(body, green, variant), "VariantStatus": [status]} for variant in green["variants"]]
+    variants = [{**_variant(body, green, variant), "VariantStatus": [status]} for variant in _production(green)]
     return {
         "EndpointConfigName": green["config_name"],
         "StartTime": green["created_ms"],

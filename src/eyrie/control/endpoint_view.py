@@ -41,7 +41,7 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         "EndpointName": endpoint.key.name,
         "EndpointArn": endpoint.arn,
         "EndpointConfigName": endpoint.config_name,
-        "ProductionVariants": [_variant(endpoint, endpoint.fleet, v, status) for v in endpoint.fleet.variants],
+        **_variants(endpoint, endpoint.fleet, status),
         "EndpointStatus": str(endpoint.status),
         "CreationTime": seconds(endpoint.created_ms),
         "LastModifiedTime": seconds(endpoint.modified_ms),
@@ -59,9 +59,21 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
     return shown
 
 
+def _variants(endpoint: Endpoint, fleet: Fleet, status: str | None, types: bool = False) -> dict[str, Any]:
+    """The variants of a fleet, with their instance types where the shape has these."""
+
+    def shown(variant: Variant) -> dict[str, Any]:
+        return {**_variant(endpoint, fleet, variant, status), **(_type(variant) if types else {})}
+
+    found: dict[str, Any] = {"ProductionVariants": [shown(v) for v in fleet.production]}
+    if fleet.shadows:
+        found["ShadowProductionVariants"] = [shown(v) for v in fleet.shadows]
+    return found
+
+
 def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | None) -> dict[str, Any]:
     held = {f.generation: by for f, by in shares(endpoint)} if endpoint.route is not None else {}
-    part = held.get(fleet.generation, {}).get(variant.name, 0.0)
+    part = held.get(fleet.generation, {}).get(variant.spec.shadow_of or variant.name, 0.0)
     shown: dict[str, Any] = {
         "VariantName": variant.name,
         "DeployedImages": [_image(fleet, container) for container in variant.spec.model.containers],
@@ -100,10 +112,9 @@ def _resolved(container: ContainerSpec) -> str:
 def _pending(endpoint: Endpoint, green: Fleet) -> dict[str, Any]:
     assert endpoint.deployment is not None
     status = STATUS_OF_GREEN.get(endpoint.deployment.phase)
-    variants = [{**_variant(endpoint, green, v, status), **_type(v)} for v in green.variants]
     return {
         "EndpointConfigName": green.config_name,
-        "ProductionVariants": variants,
+        **_variants(endpoint, green, status, types=True),
         "StartTime": seconds(endpoint.deployment.started_ms),
     }
 

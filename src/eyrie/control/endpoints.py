@@ -7,6 +7,7 @@ threads and from the loop; the store is what serialises them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -37,6 +38,14 @@ def decode(body: dict[str, Any]) -> Endpoint:
     anything else.
     """
     return msgspec.convert(endpoint_of_today(body), Endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Also:
+    """What goes into the commit of a command besides: another root kind's step that the command is part of."""
+
+    puts: Sequence[Document] = ()
+    events: Sequence[Event] = ()
 
 
 class Endpoints:
@@ -77,7 +86,7 @@ class Endpoints:
             uid = "e-" + self._identity.token(12)
             return decide.create(key, uid, wish, now_ms, data_capture, deployment_config, options)
 
-        return self._command(key, make, also)
+        return self._command(key, make, Also(also))
 
     def update(
         self,
@@ -89,8 +98,9 @@ class Endpoints:
         deployment_config: dict[str, Any] | None = None,
         retain_deployment_config: bool = False,
         policy: TrafficPolicy | None = None,
+        also: Also | None = None,
     ) -> Endpoint:
-        """UpdateEndpoint. Raises a domain Refused."""
+        """UpdateEndpoint; `also` goes into the same commit. Raises a domain Refused."""
 
         def make(now: Endpoint | None, now_ms: int) -> Decision:
             return decide.update(
@@ -105,13 +115,17 @@ class Endpoints:
                 policy=policy,
             )
 
-        return self._command(key, make)
+        return self._command(key, make, also or Also())
 
-    def update_weights(self, key: EndpointKey, changes: Sequence[CapacityChange]) -> Endpoint:
-        """UpdateEndpointWeightsAndCapacities. Raises a domain Refused."""
-        return self._command(
-            key, lambda now, now_ms: decide.update_weights_and_capacities(_present(key, now), changes, now_ms)
-        )
+    def update_weights(
+        self, key: EndpointKey, changes: Sequence[CapacityChange], also: Also | None = None
+    ) -> Endpoint:
+        """UpdateEndpointWeightsAndCapacities; `also` goes into the same commit. Raises a domain Refused."""
+
+        def make(now: Endpoint | None, now_ms: int) -> Decision:
+            return decide.update_weights_and_capacities(_present(key, now), changes, now_ms)
+
+        return self._command(key, make, also or Also())
 
     def scale(
         self, key: EndpointKey, variant: str, before: int, count: int, why: str, also: Sequence[Document] = ()
@@ -130,7 +144,7 @@ class Endpoints:
             changes = [CapacityChange(variant, count=count)]
             return decide.update_weights_and_capacities(endpoint, changes, now_ms, why, overtake=True)
 
-        return self._command(key, make, also)
+        return self._command(key, make, Also(also))
 
     def provision(
         self, key: EndpointKey, variant: str, before: int, count: int, why: str, also: Sequence[Document] = ()
@@ -146,7 +160,7 @@ class Endpoints:
             changes = [CapacityChange(variant, provisioned=count)]
             return decide.update_weights_and_capacities(endpoint, changes, now_ms, why)
 
-        return self._command(key, make, also)
+        return self._command(key, make, Also(also))
 
     def delete(self, key: EndpointKey) -> Endpoint:
         """DeleteEndpoint: it is gone once every instance has stopped. Raises a domain Refused."""
@@ -158,10 +172,11 @@ class Endpoints:
         return (decode(document.body), document) if document is not None else (None, None)
 
     def store(
-        self, key: EndpointKey, before: Document | None, decision: Decision, now_ms: int, also: Sequence[Document] = ()
+        self, key: EndpointKey, before: Document | None, decision: Decision, now_ms: int, also: Also | None = None
     ) -> None:
         """Commit a decision that was made from `before`. Raises Conflict when it has changed meanwhile."""
-        puts: list[Document] = list(also)
+        also = also or Also()
+        puts: list[Document] = list(also.puts)
         deletes: list[Document] = []
         if decision.endpoint is not None:
             puts.append(_document(key, before, decision.endpoint, now_ms))
@@ -171,7 +186,10 @@ class Endpoints:
             Commit(
                 puts=puts,
                 deletes=deletes,
-                events=[Event(KIND, key.scope, key.name, now_ms, n.what, n.why) for n in decision.notes],
+                events=[
+                    *(Event(KIND, key.scope, key.name, now_ms, n.what, n.why) for n in decision.notes),
+                    *also.events,
+                ],
                 actions=[
                     Action(e.effect_id, KIND, key.scope, key.name, e.verb, {**e.arguments, "subject": e.subject})
                     for e in decision.effects
@@ -181,7 +199,7 @@ class Endpoints:
         )
 
     def _command(
-        self, key: EndpointKey, make: Callable[[Endpoint | None, int], Decision], also: Sequence[Document] = ()
+        self, key: EndpointKey, make: Callable[[Endpoint | None, int], Decision], also: Also | None = None
     ) -> Endpoint:
         for attempt in range(ATTEMPTS_MAX):
             endpoint, document = self.read(key)

@@ -2,7 +2,8 @@
 
 Namespace, names, units and dimensions are CloudWatch's (`AWS/SageMaker`, EndpointName and VariantName); those for a
 whole endpoint (EndpointName alone) and for one instance (InstanceId besides) are Eyrie's own addition. During an update
-every variant's are also told by EndpointConfigName, the old fleet's and the new one's apart. How many
+every variant's are also told by EndpointConfigName, the old fleet's and the new one's apart. A shadow variant has all
+that its copies come to under its own name; to the endpoint as a whole they do not count. How many
 requests an instance has at once is the sum of what the workers tell for one second: known when it is over for all.
 """
 
@@ -12,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,7 @@ class _Second:
     at_ms: int
     told_s: float  # when it was first told of
     peaks: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by slug, variant and instance
+    shadows: set[tuple[str, str]] = field(default_factory=set)  # slug and variant of those that answer copies
 
 
 class Metering:
@@ -100,6 +102,8 @@ class Metering:
                 for instance_id, rollup in instances.items():
                     if instance_id and variant:
                         second.peaks[slug, variant, instance_id] += int(rollup["peak"])
+                        if rollup.get("shadow"):
+                            second.shadows.add((slug, variant))
         self.flush()
 
     async def run(self) -> None:
@@ -113,7 +117,7 @@ class Metering:
         over_s = self._monotonic() - PATIENCE_MS / 1000
         for at_s in [at_s for at_s, second in self._seconds.items() if second.told_s <= over_s]:
             second = self._seconds.pop(at_s)
-            self._record(list(concurrency(second.peaks, second.at_ms)))
+            self._record(list(concurrency(second.peaks, second.at_ms, second.shadows)))
 
     def _record(self, measured: list[Measured]) -> None:
         try:
@@ -123,14 +127,18 @@ class Metering:
             log.warning("%d measurements dropped so far: %s", self._dropped, error)
 
 
-def concurrency(peaks: Mapping[tuple[str, str, str], int], at_ms: int) -> Iterator[Measured]:
-    """How many requests instances had at once: a value an instance, so that a variant's average is by instance."""
+def concurrency(
+    peaks: Mapping[tuple[str, str, str], int], at_ms: int, shadows: Collection[tuple[str, str]] = ()
+) -> Iterator[Measured]:
+    """How many requests instances had at once: a value an instance, so that a variant's average is by instance.
+    Copies that `shadows` answer are no requests of the endpoint as a whole.
+    """
     found: dict[tuple[str, Dimensions], Summary] = {}
     for (slug, variant, instance_id), peak in peaks.items():
         endpoint, of_variant = ("EndpointName", EndpointKey.from_slug(slug).name), ("VariantName", variant)
         alone = (endpoint, ("InstanceId", instance_id), of_variant)
         levels: tuple[Dimensions, ...] = ((endpoint,), (endpoint, of_variant), alone)
-        for dimensions in levels:
+        for dimensions in levels[(slug, variant) in shadows :]:
             found.setdefault((slug, dimensions), Summary()).add(float(peak))
     for (slug, dimensions), summary in found.items():
         metric = Metric(EndpointKey.from_slug(slug).scope, NAMESPACE, CONCURRENCY, dimensions)
@@ -163,7 +171,8 @@ def measurements(
                 alone = {name: summary for name, summary in found.items() if name not in _ONCE_AN_ENDPOINT}
                 yield from _measured(key, alone, (dimensions[0], ("InstanceId", instance_id), dimensions[1]), at_ms)
         together = _together(parts)
-        whole.append(together)
+        if not any(rollup.get("shadow") for rollup in instances.values()):
+            whole.append(together)
         if variant:
             yield from _measured(key, together, dimensions, at_ms)
         for config, ours in by_config.items():

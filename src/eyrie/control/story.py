@@ -22,7 +22,7 @@ PREFIX = "/eyrie/"
 STATUS = "/eyrie/status"
 STORY = "/eyrie/story/"
 EVENTS_MAX = 1000
-TOLD = ("Endpoint", "Alarm", "EventRule", "Topic")  # kinds of what has a story
+TOLD = ("Endpoint", "InferenceExperiment", "Alarm", "EventRule", "Topic")  # kinds of what has a story
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def reply(found: Mapping[str, Any], request_id: str, status: int = 200) -> HttpR
 def _endpoint(
     endpoint: Endpoint, by_id: Mapping[str, ObservedInstance], models: Callable[[str], int]
 ) -> dict[str, Any]:
-    routed = {t.instance_id for v in endpoint.route.variants for t in v.targets} if endpoint.route else set()
+    routed = {t.instance_id for v in endpoint.route.everyone for t in v.targets} if endpoint.route else set()
     serving = shares(endpoint)[-1][0]  # green as soon as it holds any traffic
     return {
         "account": endpoint.key.account,
@@ -95,6 +95,7 @@ def _endpoint(
                 "weight": v.desired_weight,
                 "desired": v.desired_count,
                 "ready": endpoint.ready_count(serving, v.name),
+                "shadow_of": v.spec.shadow_of,
             }
             for v in serving.variants
         ],

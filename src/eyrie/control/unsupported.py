@@ -26,7 +26,6 @@ CONTAINER = {
 CONFIG = {
     "AsyncInferenceConfig.OutputConfig.KmsKeyId": "results are not encrypted, and there are no keys",
     "ExplainerConfig": "explanations are not computed yet",
-    "ShadowProductionVariants": "shadow variants are not run yet",
     "EnableNetworkIsolation": "the sandbox of an instance cannot promise it yet",
     "CrossRegionTrafficConfig": "an Eyrie serves one place",
     "KmsKeyId": "volumes are not encrypted, and there are no keys",

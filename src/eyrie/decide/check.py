@@ -58,7 +58,7 @@ def _route_problems(endpoint: Endpoint) -> Iterator[str]:
         return
     if endpoint.route.generation != endpoint.route_generation:
         yield "the route's generation is not the endpoint's"
-    targets = [(v.name, t) for v in endpoint.route.variants for t in v.targets]
+    targets = [(v.name, t) for v in endpoint.route.everyone for t in v.targets]
     if len({t.instance_id for _, t in targets}) != len(targets):
         yield "an instance is in the route twice"
     known = {i.instance_id: i for i in endpoint.instances}
@@ -68,6 +68,9 @@ def _route_problems(endpoint: Endpoint) -> Iterator[str]:
             yield f"{target.instance_id} is in the route and unknown"
         elif instance.variant != variant or instance.zone != target.zone or not target.socket:
             yield f"{target.instance_id} is in the route as something else than it is"
+    shadows = {v.name for f in endpoint.fleets for v in f.shadows}
+    if shadows & {v.name for v in endpoint.route.variants} - {v.name for f in endpoint.fleets for v in f.production}:
+        yield "a shadow shares the traffic"
     yield from _split_problems(endpoint)
 
 
@@ -78,7 +81,7 @@ def _split_problems(endpoint: Endpoint) -> Iterator[str]:
         return
     total = sum(v.weight for v in route.variants)
     green = [v for v in route.variants if v.fleet == deployment.green.generation]
-    most = max(rollout.share(deployment, v, deployment.step) for v in deployment.green.variants)
+    most = max(rollout.share(deployment, v, deployment.step) for v in deployment.green.production)
     if total and sum(v.weight for v in green) > most * total * (1 + 1e-9):
         yield f"green has {sum(v.weight for v in green) / total:.3f} of the traffic where {most:.3f} is allowed"
     for variant in green:
@@ -203,6 +206,6 @@ def _instance_refusal(endpoint: Endpoint, effect: Effect) -> str | None:
     if instance.state not in _STOPPABLE:
         return f"it is {instance.state}: not to be ended"
     routed = endpoint.route is not None and any(
-        t.instance_id == instance.instance_id for v in endpoint.route.variants for t in v.targets
+        t.instance_id == instance.instance_id for v in endpoint.route.everyone for t in v.targets
     )
     return "it is still in the route" if routed else None

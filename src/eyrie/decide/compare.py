@@ -62,6 +62,23 @@ def difference(first: Sample, second: Sample, alpha: float = ALPHA) -> Differenc
     return Difference(value, value - width, value + width)
 
 
+def mean_of(sample: Sample, alpha: float = ALPHA) -> Difference:
+    """The mean of one sample (of differences within pairs, of agreement), with the interval that holds the true one."""
+    width = inf
+    if sample.count >= COUNT_MIN:
+        varies = sample.variance > 0
+        width = _bound(sample.count / sample.variance, PLANNED / sample.variance, alpha) if varies else 3 / sample.count
+    return Difference(sample.mean, sample.mean - width, sample.mean + width)
+
+
+def _bound(known: float, planned: float, alpha: float) -> float:
+    """Robbins' mixture: half the interval's width where so much is known (one over the variance of what is estimated),
+    tightest about where as much is known as was planned.
+    """
+    start = planned / (2 * log(1 / alpha) + log(1 + 2 * log(1 / alpha)))
+    return sqrt((known + start) * (2 * log(1 / alpha) + log((known + start) / start))) / known
+
+
 def _width(first: Sample, second: Sample, alpha: float, times: float = 1.0) -> float:
     """Half the interval's width, were there so many times as many values."""
     if min(first.count, second.count) * times < COUNT_MIN:
@@ -70,9 +87,7 @@ def _width(first: Sample, second: Sample, alpha: float, times: float = 1.0) -> f
     pooled = (first.count * first.variance + second.count * second.variance) / (first.count + second.count)
     if noise <= 0 or pooled <= 0:  # nothing ever varied: as if one value more of each had
         return 3.0 / (min(first.count, second.count) * times)
-    known = 1 / noise  # how much is known of the difference; grows with the counts
-    start = PLANNED / 2 / pooled / (2 * log(1 / alpha) + log(1 + 2 * log(1 / alpha)))
-    return sqrt((known + start) * (2 * log(1 / alpha) + log((known + start) / start))) / known
+    return _bound(1 / noise, PLANNED / 2 / pooled, alpha)
 
 
 def needed(first: Sample, second: Sample, alpha: float = ALPHA) -> float | None:

@@ -171,7 +171,7 @@ def _provisioning(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 def _shift(draft: Draft, deployment: Deployment, why: str) -> None:
     """One step more: the route that comes of it is published by the same decision."""
     step, count = deployment.step + 1, rollout.steps(deployment.policy, deployment.green)
-    parts = ", ".join(f"{v.name} {rollout.share(deployment, v, step):.0%}" for v in deployment.green.variants)
+    parts = ", ".join(f"{v.name} {rollout.share(deployment, v, step):.0%}" for v in deployment.green.production)
     _enter(draft, deployment, _Phase.SHIFTING, f"step {step} of {count}: green gets {parts}; {why}", step)
 
 

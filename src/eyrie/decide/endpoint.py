@@ -205,7 +205,7 @@ def _check_idle(endpoint: Endpoint) -> None:
 
 
 def _check_wish(wish: FleetSpec) -> None:
-    if not wish.variants:
+    if all(variant.shadow_of for variant in wish.variants):
         raise BadAmount("An endpoint needs at least one production variant.")
     for variant in wish.variants:
         _check_count(variant, variant.initial_count)
@@ -291,7 +291,7 @@ def _initial(spec: VariantSpec) -> Variant:
 
 def _retained(endpoint: Endpoint, spec: VariantSpec, kept: Collection[str]) -> Variant:
     now = endpoint.fleet.variant(spec.name)
-    if now is None:
+    if now is None or now.shadow is not bool(spec.shadow_of):  # a promoted shadow's weight was a sampling rate
         return _initial(spec)
     counted = spec.serverless is None and now.serverless is None  # else the count is not the user's
     count = max(now.desired_count, spec.least) if counted and DESIRED_COUNT in kept else spec.initial_count

@@ -17,7 +17,7 @@ from eyrie.decide.rollout import active, shares
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import Fleet, Instance, InstanceState, Variant
 from eyrie.domain.plan import Verb
-from eyrie.domain.routing import EndpointRoute, ServerlessRoute, Target, VariantRoute
+from eyrie.domain.routing import EndpointRoute, ServerlessRoute, ShadowRoute, Target, VariantRoute
 from eyrie.domain.serverless import BODY_BYTES_MAX
 
 
@@ -34,10 +34,16 @@ def publish(draft: Draft, policy: Policy) -> None:
         and not _complete(endpoint, endpoint.fleet)
     ):
         return
-    variants = wished(endpoint, policy)
+    if not _up_to_date(endpoint, policy):
+        _renew(draft, policy, wished(endpoint, policy), wished_shadows(endpoint, policy))
+
+
+def _up_to_date(endpoint: Endpoint, policy: Policy) -> bool:
+    """Whether the newest table says what it should."""
     route = endpoint.route
-    if route is None or route.variants != variants or route.asynchronous != endpoint.fleet.asynchronous:
-        _renew(draft, policy, variants)
+    if route is None or route.asynchronous != endpoint.fleet.asynchronous:
+        return False
+    return (route.variants, route.shadows) == (wished(endpoint, policy), wished_shadows(endpoint, policy))
 
 
 def wished(endpoint: Endpoint, policy: Policy) -> tuple[VariantRoute, ...]:
@@ -56,13 +62,28 @@ def wished(endpoint: Endpoint, policy: Policy) -> tuple[VariantRoute, ...]:
     )
 
 
+def wished_shadows(endpoint: Endpoint, policy: Policy) -> tuple[ShadowRoute, ...]:
+    """The shadows of the table that the endpoint should have now: of each fleet that holds traffic."""
+    return tuple(
+        ShadowRoute(_variant_route(endpoint, policy, fleet, v, 0.0), v.spec.shadow_of, sampled(fleet, v))
+        for fleet, by in shares(endpoint)
+        for v in fleet.shadows
+        if v.spec.shadow_of in by
+    )
+
+
+def sampled(fleet: Fleet, shadow: Variant) -> float:
+    """The part of its source's requests that a shadow gets: its weight over the sum of the production weights."""
+    return min(1.0, shadow.desired_weight / _weight(fleet))
+
+
 def acknowledged(draft: Draft, policy: Policy) -> bool:
     """The table that the endpoint should have is published, and every live gateway serves it.
 
     A worker that lives and says nothing (stopped, say) is not waited for longer than the limit.
     """
     route = draft.endpoint.route
-    if route is None or route.variants != wished(draft.endpoint, policy):
+    if route is None or not _up_to_date(draft.endpoint, policy):
         return False
     if draft.owed(Verb.PUBLISH_ROUTE, str(route.generation)):
         return False
@@ -74,14 +95,14 @@ def acknowledged(draft: Draft, policy: Policy) -> bool:
 
 
 def _weight(fleet: Fleet) -> float:
-    return sum(v.desired_weight for v in fleet.variants) or 1.0
+    return sum(v.desired_weight for v in fleet.production) or 1.0
 
 
 def in_route(endpoint: Endpoint) -> frozenset[str]:
     """Ids of the instances in the endpoint's newest table."""
     if endpoint.route is None:
         return frozenset()
-    return frozenset(t.instance_id for v in endpoint.route.variants for t in v.targets)
+    return frozenset(t.instance_id for v in endpoint.route.everyone for t in v.targets)
 
 
 def _complete(endpoint: Endpoint, fleet: Fleet) -> bool:
@@ -93,9 +114,9 @@ def _variant_route(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Va
     silent = members(endpoint, fleet, variant.name, InstanceState.UNKNOWN)
     routed = [*ready, *silent] if suspect(len(ready), len(silent)) else ready
     routed.sort(key=lambda i: (i.requested_ms, i.instance_id))
-    captured = endpoint.data_capture
-    if (deployment := endpoint.deployment) is not None and fleet.generation == deployment.green.generation:
-        routed = routed[: active(deployment, variant, deployment.step)]
+    captured, deployment = endpoint.data_capture, endpoint.deployment
+    if deployment is not None and fleet.generation == deployment.green.generation:
+        routed = routed if variant.shadow else routed[: active(deployment, variant, deployment.step)]
         captured = deployment.data_capture
     model = variant.spec.model
     return VariantRoute(
@@ -131,7 +152,9 @@ def _serverless(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Varia
     )
 
 
-def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> None:
+def _renew(
+    draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...], shadows: tuple[ShadowRoute, ...]
+) -> None:
     before = in_route(draft.endpoint)
     route = EndpointRoute(
         key=draft.endpoint.key,
@@ -142,11 +165,13 @@ def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...]) -> 
         if _any_serverless(variants)
         else policy.body_bytes_max,
         asynchronous=draft.endpoint.fleet.asynchronous,
+        shadows=shadows,
     )
     draft.change(route=route, route_generation=route.generation, route_ms=draft.now_ms)
     _remember(draft, before)
-    shares = ", ".join(f"{v.name} weight {v.weight:g} x {len(v.targets)}" for v in variants)
-    draft.note(f"route {route.generation}", shares)
+    parts = [f"{v.name} weight {v.weight:g} x {len(v.targets)}" for v in variants]
+    parts += [f"{s.variant.name} shadows {s.share:.0%} of {s.source} x {len(s.variant.targets)}" for s in shadows]
+    draft.note(f"route {route.generation}", ", ".join(parts))
     draft.owe(Verb.PUBLISH_ROUTE, str(route.generation), generation=route.generation)
 
 

@@ -46,7 +46,7 @@ def check(policy: TrafficPolicy, green: Fleet) -> None:
 
 def _check_size(member: str, size: CapacitySize, green: Fleet, low: int, high: int) -> None:
     share = 100 * _ratio(size, green)
-    count = sum(v.desired_count for v in green.variants)
+    count = sum(v.desired_count for v in green.production)
     if size.value < 1 or share > high + _TINY or (size.kind is SizeKind.CAPACITY_PERCENT and share < low - _TINY):
         raise BadAmount(
             f"{member} of {size.value} ({size.kind}) is {share:g} % of the {count} instances; "
@@ -57,7 +57,7 @@ def _check_size(member: str, size: CapacitySize, green: Fleet, low: int, high: i
 def _ratio(size: CapacitySize, green: Fleet) -> float:
     if size.kind is SizeKind.CAPACITY_PERCENT:
         return size.value / 100
-    return size.value / max(sum(v.desired_count for v in green.variants), 1)
+    return size.value / max(sum(v.desired_count for v in green.production), 1)
 
 
 def steps(policy: TrafficPolicy, green: Fleet) -> int:
@@ -68,7 +68,7 @@ def steps(policy: TrafficPolicy, green: Fleet) -> int:
         return 2
     if policy.strategy is Strategy.LINEAR:
         return ceil(1 / _ratio(policy.size, green) - _TINY)
-    return max(1, *(ceil(v.desired_count / _batch(policy.size, green, v)) for v in green.variants))
+    return max(1, *(ceil(v.desired_count / _batch(policy.size, green, v)) for v in green.production))
 
 
 def share(deployment: Deployment, variant: Variant, step: int) -> float:
@@ -101,9 +101,9 @@ def _batch(size: CapacitySize, fleet: Fleet, variant: Variant) -> int:
 
 
 def wanted(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> int:
-    """How many instances a variant of one of the endpoint's fleets is to have now."""
+    """How many instances a variant of one of the endpoint's fleets is to have now. Shadows come and go as a whole."""
     deployment, count = endpoint.deployment, variant.desired_count
-    if deployment is None or deployment.policy.strategy is not Strategy.ROLLING:
+    if deployment is None or deployment.policy.strategy is not Strategy.ROLLING or variant.shadow:
         return count
     if fleet.generation == deployment.green.generation:
         return _green_wanted(deployment, variant)
@@ -125,16 +125,17 @@ def _green_wanted(deployment: Deployment, variant: Variant) -> int:
 def _progress(deployment: Deployment, name: str, step: int) -> float:
     """How much of a variant of blue green has taken over: as much as its own of that name has, else the least."""
     twin = deployment.green.variant(name)
-    if twin is not None:
+    if twin is not None and not twin.shadow:
         return share(deployment, twin, step)
-    return min(share(deployment, variant, step) for variant in deployment.green.variants)
+    return min(share(deployment, variant, step) for variant in deployment.green.production)
 
 
 def ready_for(endpoint: Endpoint, deployment: Deployment, step: int) -> bool:
     """Whether green has the instances that serve after so many steps: in blue/green, all of them from the first on."""
     rolling = deployment.policy.strategy is Strategy.ROLLING
     return all(
-        endpoint.ready_count(deployment.green, v.name) >= (active(deployment, v, step) if rolling else v.desired_count)
+        endpoint.ready_count(deployment.green, v.name)
+        >= (active(deployment, v, step) if rolling and not v.shadow else v.desired_count)
         for v in deployment.green.variants
     )
 
@@ -143,14 +144,14 @@ def shares(endpoint: Endpoint) -> list[tuple[Fleet, dict[str, float]]]:
     """The fleets that hold traffic now, with each variant's part of what its fleet's weights would give it alone."""
     deployment, blue = endpoint.deployment, endpoint.fleet
     if deployment is None or deployment.step == 0:
-        return [(blue, {v.name: 1.0 for v in blue.variants})]
+        return [(blue, {v.name: 1.0 for v in blue.production})]
     green = deployment.green
     if deployment.phase in (_Phase.TERMINATION_WAIT, _Phase.RETIRING):
-        return [(green, {v.name: 1.0 for v in green.variants})]
+        return [(green, {v.name: 1.0 for v in green.production})]
     if deployment.phase in (_Phase.ROLLING_BACK, _Phase.ROLLBACK_FAILED):
         return _by_health(endpoint, deployment)
-    ours = {v.name: share(deployment, v, deployment.step) for v in green.variants}
-    theirs = {v.name: 1.0 - _progress(deployment, v.name, deployment.step) for v in blue.variants}
+    ours = {v.name: share(deployment, v, deployment.step) for v in green.production}
+    theirs = {v.name: 1.0 - _progress(deployment, v.name, deployment.step) for v in blue.production}
     return _held([(blue, theirs), (green, ours)])
 
 
@@ -159,9 +160,9 @@ def _by_health(endpoint: Endpoint, deployment: Deployment) -> list[tuple[Fleet, 
     rolling update most of them may be gone, and each takes its own part.
     """
     blue, green = endpoint.fleet, deployment.green
-    able = {v.name: _able(endpoint, deployment, v) for v in blue.variants}
+    able = {v.name: _able(endpoint, deployment, v) for v in blue.production}
     least = min(able.values())
-    return _held([(blue, able), (green, {v.name: 1.0 - able.get(v.name, least) for v in green.variants})])
+    return _held([(blue, able), (green, {v.name: 1.0 - able.get(v.name, least) for v in green.production})])
 
 
 def _able(endpoint: Endpoint, deployment: Deployment, variant: Variant) -> float:

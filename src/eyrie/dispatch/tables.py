@@ -135,7 +135,7 @@ class Tables:
             return now.route.generation
         known = {worker.name: worker for worker in now.workers} if now is not None else {}
         endpoint = self.endpoints[slug] = Endpoint(route)
-        for variant in route.variants:  # also of real-time endpoints: control hears of their instances too, as idle
+        for variant in route.everyone:  # also of real-time endpoints: control hears of their instances too, as idle
             for target in variant.targets:
                 endpoint.workers += [self._worker(target, n, variant, known) for n in range(target.workers)]
         for left in known.values():

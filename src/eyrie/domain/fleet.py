@@ -187,6 +187,7 @@ class VariantSpec:
     workers: int = 1  # model server processes an instance (decide/workers)
     may_be_empty: bool = False  # it may have no instance at all: requests wait for one (asynchronous, serverless)
     serverless: Serverless | None = None  # what its config allows; None: it has instances of a type
+    shadow_of: str = ""  # the production variant whose requests it gets copies of; "": it is a production variant
 
     @property
     def least(self) -> int:
@@ -207,6 +208,11 @@ class Variant:
     def name(self) -> str:
         """The variant's name."""
         return self.spec.name
+
+    @property
+    def shadow(self) -> bool:
+        """It answers copies, and takes no part in the traffic."""
+        return bool(self.spec.shadow_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +239,16 @@ class Fleet:
     created_ms: int
     sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky)
     asynchronous: AsyncRoute | None = None  # AsyncInferenceConfig
+
+    @property
+    def production(self) -> tuple[Variant, ...]:
+        """The variants that answer requests: only they have parts in the traffic."""
+        return tuple(v for v in self.variants if not v.shadow)
+
+    @property
+    def shadows(self) -> tuple[Variant, ...]:
+        """The variants that get copies of requests: started, healed and ended as the others are."""
+        return tuple(v for v in self.variants if v.shadow)
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name."""

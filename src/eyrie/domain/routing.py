@@ -77,6 +77,15 @@ class VariantRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRoute:
+    """A variant that gets copies of another one's requests, after they were answered."""
+
+    variant: VariantRoute  # its weight says nothing: it is dealt no request
+    source: str  # name of the production variant of the same fleet
+    share: float  # of the source's requests that are copied, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRoute:
     """All that a gateway knows of one endpoint. `generation` only rises; a worker refuses a lower one."""
 
@@ -86,3 +95,9 @@ class EndpointRoute:
     timeout_ms: int = 60_000  # deadline of one invocation
     body_bytes_max: int = 26_214_400  # 25 MB, SageMaker's limit since 2025
     asynchronous: AsyncRoute | None = None  # with one it takes InvokeEndpointAsync only
+    shadows: tuple[ShadowRoute, ...] = ()  # apart from `variants`, which share the traffic
+
+    @property
+    def everyone(self) -> tuple[VariantRoute, ...]:
+        """Every variant that a worker may send to: those that share the traffic, and the shadows."""
+        return (*self.variants, *(shadow.variant for shadow in self.shadows))

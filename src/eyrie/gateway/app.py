@@ -38,6 +38,8 @@ from eyrie.gateway.openinference import OpenInference
 from eyrie.gateway.routes import Instance, RouteBook
 from eyrie.gateway.serverless import Gates
 from eyrie.gateway.sessions import Sessions, signing_key
+from eyrie.gateway.shadow import Mirror
+from eyrie.gateway.shadow_pairs import Pairs
 from eyrie.gateway.stream import StreamInvocation
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server, listen
@@ -94,6 +96,9 @@ class Gateway:
         self.invoker.models = Models(
             loads, self.meter, self.sweep, {Invocation: ModelInvocation, InferInvocation: InferModelInvocation}
         )
+        self.mirror = Mirror(*(settings, loop, self.meter, self.sweep, self.health), Pairs(settings.shadow_tolerance))
+        self.meter.sources["shadows"] = self.mirror.pairs.take
+        self.book.tap_makers += (self.mirror.tap_for,)
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
         self._names: dict[bytes, str] = {}
         self._second = 0
@@ -173,6 +178,7 @@ class Gateway:
         self.book.close()
         self.gates.close()
         self.invoker.models.close()
+        self.mirror.close()
         self.forwarder.close()
 
     def _turn(self, now: float) -> None:
@@ -184,6 +190,7 @@ class Gateway:
         self.invoker.turn(now)
         self.gates.turn(now)
         self.invoker.models.turn(now)
+        self.mirror.turn(now)
         self.forwarder.turn(now)
         self.inference.turn(now)
         self.capture.turn()
@@ -201,6 +208,8 @@ class Gateway:
             "active_requests": float(len(self.invoker.active)),
             "forwards": float(len(self.forwarder.active)),
             "reserved_bytes": float(self.invoker.reserved_bytes),
+            "shadow_copies": float(len(self.mirror.active)),
+            "shadow_bytes": float(self.mirror.bytes),
             "loop_lag_seconds": round(self._lag_s, 2),
         }
         self._lag_s = 0.0
@@ -208,13 +217,14 @@ class Gateway:
     def _note_outstanding(self) -> None:
         """Requests that take longer than a second count in each of them, and not only when they are answered."""
         for endpoint in self.book.endpoints.values():
-            for variant in endpoint.variants.values():
+            for variant in endpoint.everyone:
                 busy: dict[str, int] = {}
                 for instance in variant.instances:
                     if instance.invocations:  # of each of its workers
                         busy[instance.instance_id] = busy.get(instance.instance_id, 0) + len(instance.invocations)
                 for instance_id, count in busy.items():
-                    self.meter.rollup(endpoint.slug, variant.name, instance_id).at_once(count)
+                    shadow = variant.key not in endpoint.variants
+                    self.meter.rollup(endpoint.slug, variant.name, instance_id, shadow).at_once(count)
 
     def stats(self, server: Server) -> dict[str, Any]:
         """What `run/gateway-N.sock` answers to `stats`."""
@@ -234,7 +244,7 @@ class Gateway:
                 endpoint.slug: {
                     "generation": endpoint.generation,
                     "held": len(endpoint.held),
-                    "instances": {i.name: _stats(i) for v in endpoint.variants.values() for i in v.instances},
+                    "instances": {i.name: _stats(i) for v in endpoint.everyone for i in v.instances},
                 }
                 for endpoint in self.book.endpoints.values()
             },

@@ -122,7 +122,7 @@ class Health:
 
     def _variants(self) -> Iterable[Variant]:
         for endpoint in tuple(self._book.endpoints.values()):
-            yield from endpoint.variants.values()
+            yield from endpoint.everyone
 
     def _ask(self, instance: Instance) -> None:
         now = self._sweep.now

@@ -5,12 +5,14 @@ A rollup goes to control over the feed once a second, what changed only:
 `{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "em": model errors, "peak": most at once, "model": {BUCKET: N},
 "model_us": their sum, "overhead": {BUCKET: N}, "overhead_us"}`, and of a multi-model endpoint
 `"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too; of
-streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three.
+streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three. A rollup of a shadow
+has `"shadow": true`: it answered copies. Beside the rollups is what others tell each second, by name (`sources`).
 Buckets are those of `domain.metrics`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time_ns
 from typing import Any
 
@@ -110,11 +112,13 @@ class Rollup:
         "records",
         "requests",
         "server_errors",
+        "shadow",
         "streams",
         "taken",
     )
 
-    def __init__(self, recorded: int = 0) -> None:
+    def __init__(self, recorded: int = 0, shadow: bool = False) -> None:
+        self.shadow = shadow
         self.taken = False  # its second has ended: count in another
         self.recorded = recorded  # requests that are told one by one, and as many errors beyond them
         self.records: list[tuple[int, int, int, int]] = []  # milliseconds since the epoch, status, model and gateway us
@@ -176,7 +180,9 @@ class Rollup:
         streams = {"streams": self.streams.as_json()} if self.streams is not None else {}
         models = {"models": self.models.as_json()} if self.models is not None else {}
         records = {"records": self.records} if self.records else {}
+        shadow = {"shadow": True} if self.shadow else {}
         return {
+            **shadow,
             **models,
             **streams,
             **records,
@@ -199,6 +205,7 @@ class Meter:
         """`recorded`: requests of an instance and second that are told one by one."""
         self._recorded = recorded
         self.counters: dict[str, int] = {}
+        self.sources: dict[str, Callable[[], dict[str, Any]]] = {}  # what is told of a second besides, if anything
         self.gauges: dict[str, float] = {}  # levels of the worker itself, set before each second is taken
         self._gauges_told: dict[str, float] = {}
         self._told: dict[str, int] = {}
@@ -209,12 +216,14 @@ class Meter:
         """Raise a counter of the worker: a retry, an ejection, a limit that was hit."""
         self.counters[name] = self.counters.get(name, 0) + 1
 
-    def rollup(self, slug: str, variant: str, instance_id: str) -> Rollup:
-        """The current second of an instance; "" as instance for requests that reached none."""
+    def rollup(self, slug: str, variant: str, instance_id: str, shadow: bool = False) -> Rollup:
+        """The current second of an instance; "" as instance for requests that reached none. Copies that a shadow
+        answers are not told one by one.
+        """
         key = (slug, variant, instance_id)
         found = self._rollups.get(key)
         if found is None:
-            found = self._rollups[key] = Rollup(self._recorded)
+            found = self._rollups[key] = Rollup(0 if shadow else self._recorded, shadow)
         return found
 
     def captured(self, slug: str, variant: str, records: int) -> None:
@@ -239,7 +248,8 @@ class Meter:
         rollups, self._rollups = self._rollups, {}
         gauges = self.gauges if self.gauges != self._gauges_told else {}
         captured, self._captured = self._captured, {}
-        if not rollups and not changed and not gauges and not captured:
+        besides = {name: found for name, take in self.sources.items() if (found := take())}
+        if not rollups and not changed and not gauges and not captured and not besides:
             return None
         self._gauges_told = dict(self.gauges)
         self._told.update(changed)
@@ -247,7 +257,7 @@ class Meter:
         for (slug, variant, instance_id), rollup in rollups.items():
             rollup.taken = True
             endpoints.setdefault(slug, {}).setdefault(variant, {})[instance_id] = rollup.as_json()
-        told: dict[str, Any] = {"at_s": at_s, "endpoints": endpoints, "counters": changed}
+        told: dict[str, Any] = {"at_s": at_s, "endpoints": endpoints, "counters": changed, **besides}
         for (slug, variant), counts in captured.items():
             told.setdefault("capture", {}).setdefault(slug, {})[variant] = counts
         return {**told, "gauges": self._gauges_told} if gauges else told

@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -40,6 +40,29 @@ _HEAD_BYTES_MAX = 1_024
 
 VariantKey = tuple[str, int]  # its name and its fleet
 Kinds = tuple[bytes | None, bytes | None]  # Content-Type and Accept of a request
+
+
+class Outstanding(Protocol):
+    """A request, or a shadow's copy of one, that was sent to an instance."""
+
+    @property
+    def instance(self) -> Instance | None:
+        """Where it is."""
+
+    @property
+    def sent_at_s(self) -> float:
+        """Since when, by the sweep's clock."""
+
+    @property
+    def movable(self) -> bool:
+        """Whether it may go to another instance: its reply has not begun."""
+
+    @property
+    def moved(self) -> bool:
+        """It has, once."""
+
+    def move(self, why: str, dead: bool) -> None:
+        """Its instance is lost to it."""
 
 
 class Instance:
@@ -74,7 +97,7 @@ class Instance:
         self.variant = variant
         self.endpoint = variant.endpoint
         self.pool = pool
-        self.invocations: set[Invocation] = set()  # sent and not wholly answered
+        self.invocations: set[Outstanding] = set()  # sent and not wholly answered
         self.heard_at_s = 0.0  # when it last answered anything, by the loop's clock
         self.asked_at_s = 0.0  # when it was last asked for a pong
         self.ejected = ""  # why it is out of the route, by this worker's own judgement
@@ -182,6 +205,7 @@ class Endpoint:
         "held",
         "key",
         "picky",
+        "shadows",
         "slug",
         "sticky",
         "tapped",
@@ -200,6 +224,7 @@ class Endpoint:
         self.tapped = False  # a variant has a tap
         self.sticky = ""  # where the key is found that ties a client to a variant
         self.variants: dict[VariantKey, Variant] = {}
+        self.shadows: dict[VariantKey, Variant] = {}  # by the variant whose requests they get copies of
         self.held: deque[Invocation] = deque()  # waiting for a target to appear
         self.gate: Gate | None = None  # of a serverless endpoint
         self._wheel: Wheel[VariantKey] = Wheel({})
@@ -213,13 +238,18 @@ class Endpoint:
         return bool(self._variants)
 
     @property
+    def everyone(self) -> list[Variant]:
+        """The variants, and the shadows."""
+        return [*self.variants.values(), *self.shadows.values()]
+
+    @property
     def names(self) -> list[str]:
         """The names of the variants."""
         return list(dict.fromkeys(name for name, _ in self.variants))
 
     def reweigh(self) -> None:
         """Who is in the route has changed: variants without an instance are left out, the others keep their place."""
-        for variant in self.variants.values():
+        for variant in self.everyone:
             variant.routed = [i for i in variant.instances if not i.ejected]
             variant.orders.clear()
         routed = [v for v in self.variants.values() if v.routed]
@@ -357,10 +387,14 @@ class RouteBook:
         endpoint.generation = route.generation
         endpoint.timeout_s = route.timeout_ms / 1000
         endpoint.body_bytes_max = route.body_bytes_max
-        known = {i.name: i for v in endpoint.variants.values() for i in v.instances}
-        endpoint.variants = {(v.name, v.fleet): self._variant(endpoint, v, known) for v in route.variants}
-        for each in route.variants:
-            endpoint.variants[each.name, each.fleet].tap = tap_of(self.tap_makers, route, each)
+        known = {i.name: i for v in endpoint.everyone for i in v.instances}
+        before = {v.key: v for v in endpoint.everyone}
+        endpoint.variants = {(v.name, v.fleet): self._variant(endpoint, v, known, before) for v in route.variants}
+        endpoint.shadows = {
+            (s.source, s.variant.fleet): self._variant(endpoint, s.variant, known, before) for s in route.shadows
+        }
+        for variant in endpoint.everyone:
+            variant.tap = tap_of(self.tap_makers, route, variant.route)
         newest = max(route.variants, key=lambda v: v.fleet, default=None)
         endpoint.sticky = newest.sticky if newest is not None else ""
         endpoint.asynchronous = route.asynchronous is not None
@@ -375,8 +409,10 @@ class RouteBook:
         self.on_change(endpoint)
         return endpoint.generation
 
-    def _variant(self, endpoint: Endpoint, route: VariantRoute, known: dict[str, Instance]) -> Variant:
-        old = endpoint.variants.get((route.name, route.fleet))
+    def _variant(
+        self, endpoint: Endpoint, route: VariantRoute, known: dict[str, Instance], before: dict[VariantKey, Variant]
+    ) -> Variant:
+        old = before.get((route.name, route.fleet))
         variant = Variant(endpoint, route)
         if old is not None:
             variant.slowest_s, variant.answered = old.slowest_s, old.answered
@@ -405,10 +441,10 @@ class RouteBook:
         if endpoint is None:
             return
         del self._by_name[key.account, key.region, key.name]
-        for variant in endpoint.variants.values():
+        for variant in endpoint.everyone:
             for instance in variant.instances:
                 self._retire(instance)
-        endpoint.variants = {}
+        endpoint.variants, endpoint.shadows = {}, {}
         endpoint.gate = None
         endpoint.reweigh()
         self.on_change(endpoint)
@@ -440,6 +476,6 @@ class RouteBook:
     def close(self) -> None:
         """Cut the idle connections to every instance."""
         for endpoint in self.endpoints.values():
-            for variant in endpoint.variants.values():
+            for variant in endpoint.everyone:
                 for instance in variant.instances:
                     instance.pool.close()

@@ -72,7 +72,6 @@ def test_a_variant_that_cannot_be_is_refused_with_the_reason(
 
 CONFIGS = [
     ({"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://b/o", "KmsKeyId": "k"}}}, "KmsKeyId is not"),
-    ({"ShadowProductionVariants": [{**VARIANT, "VariantName": "s"}]}, "shadow variants are not run yet"),
     ({"KmsKeyId": "k"}, "KmsKeyId is not supported by this Eyrie: volumes are not encrypted"),
     ({"EnableNetworkIsolation": True}, "EnableNetworkIsolation is not supported"),
     (

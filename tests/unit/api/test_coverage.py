@@ -94,7 +94,7 @@ def test_every_member_of_a_create_is_used_kept_or_refused(models: Models) -> Non
     """A member that a newer botocore brings must be decided on, not ignored."""
     used = {
         "CreateModel": {"ModelName", "PrimaryContainer", "Containers", "InferenceExecutionConfig", "Tags"},
-        "CreateEndpointConfig": {"EndpointConfigName", "ProductionVariants", "Tags"},
+        "CreateEndpointConfig": {"EndpointConfigName", "ProductionVariants", "ShadowProductionVariants", "Tags"},
         "CreateEndpoint": {"EndpointName", "EndpointConfigName", "DeploymentConfig", "Tags"},
         "UpdateEndpoint": {
             "EndpointName", "EndpointConfigName", "RetainAllVariantProperties", "ExcludeRetainedVariantProperties",

@@ -1,0 +1,285 @@
+"""Shadows: copies of a variant's requests for another one, whose answers nobody waits for.
+
+On the path: a tap of the production variant hears each exchange once its reply is handed to the client's connection; a
+sampled one is sent to the shadow at the end of that turn of the loop, when the replies of the turn have gone out. What
+the shadow answers is measured under its own name, compared (`shadow_pairs`), told to its own tap (data capture), and
+forgotten.
+
+Nothing of it can cost production more than the sending: a copy has its own bounds (requests of a shadow, bytes of the
+worker), beyond which it is dropped and counted; it is never tried again; it takes nothing from the retry budget and is
+not remembered as poison; an instance of a shadow that dies or hangs is no instance of the production variant.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import AbstractEventLoop
+from time import perf_counter
+
+from eyrie.domain.routing import EndpointRoute, VariantRoute
+from eyrie.gateway.health import Health
+from eyrie.gateway.invoke import FORWARDED, JOINED_BYTES_MAX
+from eyrie.gateway.meter import Meter
+from eyrie.gateway.routes import Instance, Variant
+from eyrie.gateway.shadow_pairs import Pairs
+from eyrie.gateway.taps import Exchange, Headers, Tap
+from eyrie.http1.sweep import Sweep
+from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
+from eyrie.settings import Settings
+
+_SESSION = b"x-amzn-sagemaker-session-id"
+_MODEL_ERROR = 424
+LEAVING_S = 1.0  # a copy holds an instance that has left the tables for so long at most
+REPLY_BYTES_MAX = 6_291_456  # of a shadow's reply that comes in pieces: a longer one is not kept
+
+
+class ShadowTap:
+    """Hears what a production variant answers, and has its share of it copied."""
+
+    __slots__ = ("_mirror", "_share")
+
+    def __init__(self, mirror: Mirror, share: float) -> None:
+        self._mirror = mirror
+        self._share = share
+
+    def answered(self, exchange: Exchange) -> None:
+        """A reply was handed to its client's connection."""
+        if self._share >= 1.0 or random.random() < self._share:
+            self._mirror.copy(exchange)
+
+
+class Mirror:
+    """All copies of one worker."""
+
+    def __init__(
+        self, settings: Settings, loop: AbstractEventLoop, meter: Meter, sweep: Sweep, health: Health, pairs: Pairs
+    ) -> None:
+        self.meter = meter
+        self.sweep = sweep
+        self.health = health
+        self.pairs = pairs
+        self.bytes = 0  # of requests and replies that copies hold
+        self.active: set[Copy] = set()
+        self._loop = loop
+        self._requests_max = settings.shadow_requests_max
+        self._bytes_max = settings.shadow_bytes_max
+        self._waiting: list[tuple[Exchange, int]] = []
+
+    def tap_for(self, table: EndpointRoute, route: VariantRoute) -> Tap | None:
+        """The tap of a variant that a shadow gets copies of."""
+        for shadow in table.shadows:
+            if (shadow.source, shadow.variant.fleet) == (route.name, route.fleet) and shadow.share > 0:
+                return ShadowTap(self, shadow.share)
+        return None
+
+    def copy(self, exchange: Exchange) -> None:
+        """Send a copy of this request at the end of the turn, if there is room for it."""
+        held = len(exchange.body) + len(exchange.reply_body or b"")
+        if self.bytes + held > self._bytes_max:
+            self._drop(exchange, "bytes")
+            return
+        self.bytes += held
+        if not self._waiting:
+            self._loop.call_soon(self._send_all)
+        self._waiting.append((exchange, held))
+
+    def turn(self, now: float) -> None:
+        """Called by the sweep: give up what has had its time."""
+        for copy in [c for c in self.active if now >= c.deadline_s]:
+            copy.give_up()
+        for copy in [c for c in self.active if c.leaving and now >= c.sent_at_s + LEAVING_S]:
+            copy.cancel()
+
+    def close(self) -> None:
+        """The worker stops: nothing of this is waited for."""
+        for copy in tuple(self.active):
+            copy.cancel()
+
+    def _send_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for exchange, held in waiting:
+            why = self._send(exchange, held)
+            if why:
+                self.bytes -= held
+                self._drop(exchange, why)
+
+    def _send(self, exchange: Exchange, held: int) -> str:
+        """Send one copy; why it was not, or ""."""
+        shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
+        if shadow is None:
+            return "gone"
+        if exchange.fields is not None and _SESSION in exchange.fields:
+            return "session"  # no instance of the shadow knows it
+        if sum([len(instance.invocations) for instance in shadow.instances]) >= self._requests_max:
+            return "requests"
+        instance = shadow.choose(None)
+        if instance is None:
+            return "no_instance"
+        try:
+            Copy(self, exchange, instance, held).send()
+        except ConnectFailed as error:
+            if error.failure is Failure.REFUSED:
+                self.health.dead(instance, "nobody listens on its socket")
+                return "no_instance"
+            self.health.suspect(instance)
+            return "full"
+        return ""
+
+    def _drop(self, exchange: Exchange, why: str) -> None:
+        self.meter.count(f"shadow_dropped_{why}")
+        shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
+        if shadow is not None:
+            self.pairs.dropped(shadow, why)
+
+
+class Copy:
+    """One request's copy on its way. It is outstanding on its instance as any request is, and never moves."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_exchange",
+        "_headers",
+        "_held",
+        "_mirror",
+        "_sent_at",
+        "_status",
+        "channel",
+        "deadline_s",
+        "instance",
+        "sent_at_s",
+    )
+
+    movable = False
+    moved = True
+
+    def __init__(self, mirror: Mirror, exchange: Exchange, instance: Instance, held: int) -> None:
+        self.channel: Channel | None = None
+        self.instance: Instance | None = instance
+        self._mirror = mirror
+        self._exchange = exchange
+        self._held = held
+        self._status = 0
+        self._headers: Headers = ()
+        self._body: list[bytes] | None = []
+        self._body_bytes = 0
+        self._sent_at = 0.0
+        self.sent_at_s = mirror.sweep.now
+        self.deadline_s = self.sent_at_s + exchange.variant.endpoint.timeout_s
+
+    def send(self) -> None:
+        """Send it. Raises ConnectFailed."""
+        exchange, instance = self._exchange, self.instance
+        assert instance is not None
+        head = instance.heads.get(exchange.kinds) or instance.head(exchange.kinds)
+        fields, body = exchange.fields, exchange.body
+        if fields is not None:
+            head += b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in FORWARDED if name in fields])
+        head = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
+        if len(body) <= JOINED_BYTES_MAX:
+            instance.pool.send(self, head + body)
+        else:
+            instance.pool.send(self, head, body)
+        instance.invocations.add(self)
+        self._mirror.active.add(self)
+        self._sent_at = perf_counter()
+
+    @property
+    def leaving(self) -> bool:
+        """Its instance is about to be ended."""
+        return self.instance is not None and self.instance.retired
+
+    def move(self, why: str, dead: bool) -> None:
+        """Never called: a copy is not movable."""
+
+    # --- the instance's side ----------------------------------------------------------------------------------------
+
+    def reply_whole(self, head: ReplyHead, body: bytes) -> None:
+        """The reply, in one piece."""
+        self._answered(head.status, head.headers, body)
+
+    def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The head of the reply."""
+        self._status, self._headers = status, headers
+        if self.instance is not None:
+            self.instance.heard_at_s = self._mirror.sweep.now
+
+    def reply_data(self, piece: bytes) -> None:
+        """A piece of the reply, kept within the bound."""
+        self._body_bytes += len(piece)
+        if self._body is not None and self._body_bytes <= REPLY_BYTES_MAX:
+            self._body.append(piece)
+        else:
+            self._body = None
+
+    def reply_end(self) -> None:
+        """The reply is whole."""
+        self._answered(self._status, self._headers, b"".join(self._body) if self._body is not None else None)
+
+    def reply_failed(self, failure: Failure, began: bool) -> None:
+        """There is no (whole) reply: an error of the shadow, and a reason to look at its instance."""
+        if failure is not Failure.GARBAGE and self.instance is not None:
+            self._mirror.health.lost(self.instance)
+        self._answered(0, (), None)
+
+    def writable(self, writable: bool) -> None:
+        """The body is held whole in any case."""
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Its time is up."""
+        self._mirror.meter.count("shadow_timeouts")
+        self._cut()
+        self._answered(0, (), None)
+
+    def cancel(self) -> None:
+        """It is of no interest any more."""
+        self._cut()
+        self._leave()
+
+    def _cut(self) -> None:
+        if self.channel is not None:
+            self.channel.cancel()
+
+    def _leave(self) -> None:
+        self.channel = None
+        mirror, instance = self._mirror, self.instance
+        mirror.active.discard(self)
+        mirror.bytes -= self._held
+        self._held = 0
+        if instance is not None:
+            instance.invocations.discard(self)
+
+    def _answered(self, origin: int, headers: Headers, body: bytes | None) -> None:
+        """The shadow's answer, or that there is none (`origin` 0)."""
+        took = perf_counter() - self._sent_at
+        exchange, instance = self._exchange, self.instance
+        assert instance is not None
+        outstanding = len(instance.invocations)
+        self._leave()
+        status = origin if 0 < origin < 300 else _MODEL_ERROR
+        if origin:
+            instance.heard_at_s = self._mirror.sweep.now
+            _note_time(instance.variant, took)
+        model_us = int(took * 1e6)
+        rollup = instance.rollup
+        if rollup.taken:
+            slug, name = instance.endpoint.slug, instance.variant.name
+            rollup = instance.rollup = self._mirror.meter.rollup(slug, name, instance.instance_id, shadow=True)
+        rollup.add(status, model_us, 0, outstanding, origin)
+        answer = Exchange(
+            instance, exchange.kinds, exchange.fields, exchange.body, status, origin, headers, body, model_us,
+            exchange.at_ms, exchange.event_id,
+        )  # fmt: skip
+        self._mirror.pairs.add(exchange, answer)
+        tap = instance.variant.tap
+        if tap is not None:
+            tap.answered(answer)
+
+
+def _note_time(variant: Variant, took: float) -> None:
+    """How long answers take, which tells a silent instance from a slow one."""
+    if took > variant.slowest_s:
+        variant.slowest_s = took
+    variant.answered += 1
