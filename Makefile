@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks setup-clients demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console console demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ check: setup ## ruff, mypy strict, the floors (import-linter), the house test
 fmt: setup ## Sort imports and mend what ruff can mend
 	.venv/bin/ruff check --fix src tests bench examples
 
+setup-console: # Eyrie with the console, models to deploy, and what its browser tests need (Chromium comes from the system)
+	@.ci/setup .venv-console tests/console/console.lock --editable
+
+console: setup-console ## Keep Eyrie running with the console at /console; UP_ARGS adds flags
+	@.venv-console/bin/eyrie up $(UP_ARGS)
+
 up: setup ## Keep Eyrie running (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags
 	@.venv/bin/eyrie up $(UP_ARGS)
 
@@ -77,5 +83,5 @@ lock: setup # Write requirements.lock anew, with the newest versions
 	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-sdk2 .venv-sdk3 .venv-clients .venv-bench-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-sdk2 .venv-sdk3 .venv-clients .venv-console .venv-bench-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Floor 6, the door of each part: `python -m eyrie.app control|objects|dispatch|gateway --index N --listen-fd FD`.
+"""Floor 6, the door of each part: `python -m eyrie.app control|objects|dispatch|gateway|console --index N ...`.
 
 Settings come from the EYRIE_ variables that the supervisor gave. The part takes its lock, sends what it says to its
 log, and runs on uvloop until SIGTERM.
@@ -57,6 +57,10 @@ def _part(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any
         from eyrie.dispatch import app as dispatch
 
         return dispatch.serve(settings)
+    if options.part == "console":
+        from eyrie.console import app as console
+
+        return console.serve(settings)
     from eyrie.wiring import control
 
     return control(settings)
@@ -70,7 +74,7 @@ def _allow_many_files() -> None:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eyrie.app", description="One process of Eyrie; `eyrie up` starts it.")
-    parser.add_argument("part", choices=("control", "objects", "dispatch", "gateway"))
+    parser.add_argument("part", choices=("control", "objects", "dispatch", "gateway", "console"))
     parser.add_argument("--index", type=int, default=0, help="number of the gateway worker")
     parser.add_argument("--listen-fd", type=int, default=3, help="descriptor of the inherited listening socket")
     return parser.parse_args(argv)

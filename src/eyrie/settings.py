@@ -63,6 +63,7 @@ class Settings:
     log_bytes_max: int = 16_777_216  # of one instance, over its two files
     target_models_bytes_max: int = 21_474_836_480  # of unpacked models of multi-model endpoints, kept on this host
     scale_in_when_idle: bool = True  # without any request; off: as AWS, which has no data then and leaves it
+    console: bool = True  # pages at /console, where the extra is installed
     metrics_open: bool = False  # GET /metrics without an API key, for whoever reaches the port
     otlp: str = ""  # address of an OTLP/HTTP receiver; empty: OTEL_EXPORTER_OTLP_ENDPOINT, and without that none
     jobs_max: int = 2  # jobs under way at once on this host; others wait

@@ -303,3 +303,25 @@ def test_the_listener_can_be_inherited_from_a_worker() -> None:
         shared.close()
 
     run(test)
+
+
+def test_the_console_is_asked_where_one_was_ever_started() -> None:
+    async def test(w: World) -> None:
+        missing = await w.send(head(b"GET", b"/console"))
+        assert missing.status == 404
+        assert b"eyrie[console]" in missing.body
+        (w.data / "run" / "console.lock").touch()
+        async with process(w, "console", named(b"console")):
+            found = await w.send(head(b"POST", b"/console/x?y=1", b"Content-Length: 2") + b"{}")
+            assert (found.headers["x-from"], found.body) == ("console", b"/console/x?y=1|{}")
+
+    run(test)
+
+
+def test_a_console_that_is_away_is_told_in_plain_words() -> None:
+    async def test(w: World) -> None:
+        (w.data / "run" / "console.lock").touch()
+        found = await w.send(head(b"GET", b"/console"))
+        assert (found.status, found.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+
+    run(test, forward_wait_ms=300)

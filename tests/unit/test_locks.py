@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.lock", *(f"tests/frameworks/{name}.lock" for name in ("torch", "tensorflow", "spark"))]
+FOLDERS = {"torch": "frameworks", "tensorflow": "frameworks", "spark": "frameworks", "console": "console"}
+LOCKS = ["requirements.lock", *(f"tests/{folder}/{name}.lock" for name, folder in FOLDERS.items())]
 
 
 @pytest.mark.parametrize("lock", LOCKS)

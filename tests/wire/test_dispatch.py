@@ -117,9 +117,16 @@ def test_unsigned_requests_go_by_target_path_and_form() -> None:
     assert where("GET", "/") == Destination(Kind.OBJECTS, "s3")
 
 
-@pytest.mark.parametrize("target", ["/console", "/console/x", "/metrics", "/eyrie/story/x", "/favicon.ico"])
+@pytest.mark.parametrize("target", ["/metrics", "/eyrie/story/x", "/favicon.ico"])
 def test_our_own_pages(target: str) -> None:
     assert where("GET", target).kind is Kind.OWN
+
+
+@pytest.mark.parametrize("target", ["/console", "/console/endpoints/x", "/console/_nicegui/static/x.js"])
+def test_the_consoles_pages(target: str) -> None:
+    assert where("GET", target) == Destination(Kind.CONSOLE, "console")
+    assert where("POST", target).kind is Kind.CONSOLE
+    assert where("GET", "/consoles").kind is Kind.OBJECTS
 
 
 def test_every_path_of_ours_is_no_buckets_name() -> None:

@@ -26,6 +26,7 @@ _EXTRAS = (
     ("huggingface", ("transformers",)),
     ("tensorflow", ("tensorflow-cpu", "tensorflow")),
     ("spark", ("pyarrow",)),
+    ("console", ("nicegui",)),
 )
 
 

@@ -19,7 +19,7 @@ _ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, si
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of Eyrie: `control`, `objects`, `dispatch` or a gateway worker by its index."""
+    """One process of Eyrie: `control`, `objects`, `dispatch`, `console` or a gateway worker by its index."""
 
     kind: str
     index: int = 0
@@ -45,6 +45,7 @@ class Part:
 CONTROL = Part("control")
 OBJECTS = Part("objects")
 DISPATCH = Part("dispatch")
+CONSOLE = Part("console")
 
 Command = Callable[[Part], list[str]]
 

@@ -1,4 +1,4 @@
-"""The supervisor behind `eyrie up`: keeps control, objects, dispatch and the gateway workers running, and ends them in
+"""The supervisor behind `eyrie up`: keeps control, objects, dispatch, gateways and console running, and ends them in
 order.
 
 One thread, no event loop: it sleeps in sigtimedwait until a child dies, a stop is asked for or a restart is due. It is
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from eyrie.adapters import process_lock
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import CONTROL, DISPATCH, OBJECTS, Command, Part, last_words, ready, spawn
+from eyrie.cli.parts import CONSOLE, CONTROL, DISPATCH, OBJECTS, Command, Part, last_words, ready, spawn
 from eyrie.decide import restart
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -118,14 +118,14 @@ class Supervisor:
         return self._stop_asked
 
     def stop(self, instances: bool = True) -> None:
-        """End everything in order: gateways, dispatch, control, instances, objects. A second stop signal takes away
-        the grace.
+        """End everything in order: gateways (and console), dispatch, control, instances, objects. A second stop signal
+        takes away the grace.
 
         Without `instances` they serve on, for the next `eyrie up`: a start that fails must not end what serves.
         """
         self._stop_asked = True
-        gateways = [child for child in self._children.values() if child.part.kind == "gateway"]
-        self._end(gateways, self._world.drain_s + 5.0)
+        doors = [child for child in self._children.values() if child.part.kind in ("gateway", CONSOLE.kind)]
+        self._end(doors, self._world.drain_s + 5.0)
         for old, _ in self._retiring:
             old.end(0.0)
             old.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eyrie.adapters.process_lock import Running
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import CONTROL, DISPATCH, OBJECTS, Part
+from eyrie.cli.parts import CONSOLE, CONTROL, DISPATCH, OBJECTS, Part
 from eyrie.cli.supervisor import Child, Supervisor
 from eyrie.http1.unix import connect_unix
 
@@ -101,7 +101,7 @@ def bring_up(supervisor: Supervisor, gateways: int, survivors: list[Running], wa
     workers = supervisor.start_gateways(gateways)
     supervisor.wait_ready(workers, wait_s)
     for survivor in survivors:
-        if survivor.name.startswith("gateway-"):
+        if survivor.name.startswith("gateway-") or survivor.name == CONSOLE.name:
             supervisor.retire(survivor)
     for part in (CONTROL, OBJECTS, DISPATCH):
         child = fresh.get(part) or _replace(supervisor, part, old[part.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import logging.handlers
 import os
@@ -21,7 +22,7 @@ from eyrie.cli import data as datadir
 from eyrie.cli import takeover
 from eyrie.cli.down import end_instances
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import Command, eyrie_command, living
+from eyrie.cli.parts import CONSOLE, Command, eyrie_command, living
 from eyrie.cli.supervisor import Supervisor, World
 from eyrie.settings import Settings
 
@@ -125,12 +126,21 @@ def supervise(
     try:
         takeover.bring_up(supervisor, settings.gateways, survivors, _READY_WAIT_S)
         took_over = f" · took over from {len(survivors)} processes" if survivors else ""
-        tell(f"{ready_line(address, data)}{took_over} · {time.monotonic() - began:.1f} s")
+        shown = has_console(settings)
+        said = f" · console {address.url}/console" if shown else ""
+        tell(f"{ready_line(address, data)}{said}{took_over} · {time.monotonic() - began:.1f} s")
+        if shown:  # only now, so that it delays nothing; whoever asks for it before it listens waits in the gateway
+            supervisor.start(CONSOLE)
         supervisor.run()
     finally:
         supervisor.stop(instances=supervisor.stop_asked)
         listener.close()
         os.close(lock)
+
+
+def has_console(settings: Settings) -> bool:
+    """Whether the console is wanted and its extra is installed. Nothing of it is loaded here."""
+    return settings.console and importlib.util.find_spec("nicegui") is not None
 
 
 def ready_line(address: Address, data: Path) -> str:

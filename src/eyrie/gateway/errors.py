@@ -115,8 +115,20 @@ def inference_error(message: str, status: int) -> Reply:
     return status, b"content-type: application/json\r\n", dumps({"error": message}).encode()
 
 
+def console_missing() -> Reply:
+    """There is no console here; for the person before the browser."""
+    return _page(404, "There is no console here. Install it with pip install 'eyrie[console]', then start Eyrie again.")
+
+
+def _page(status: int, said: str) -> Reply:
+    lines = b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n"
+    return status, lines, f"{said}\n".encode()
+
+
 def for_service(service: str, code: str, message: str, status: int) -> Reply:
     """An error in the shape that a service's clients read, for what could not be forwarded to it."""
+    if service == "console":
+        return _page(status, message)
     if service == "s3" or service in _XML_SERVICES:
         inner = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
         if service == "s3":

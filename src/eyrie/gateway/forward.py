@@ -1,4 +1,5 @@
-"""Everything that is not InvokeEndpoint: routed by its head alone to control, objects or dispatch, as unchanged bytes.
+"""Everything that is not InvokeEndpoint: routed by its head alone to control, objects, dispatch or console, as
+unchanged bytes.
 
 Nothing is verified here; the process that receives a request verifies it. Buffers are bounded by pausing whichever
 side is
@@ -18,6 +19,7 @@ from eyrie.http1.upstream import Channel, ConnectFailed, Failure, Pool, ReplyHea
 from eyrie.wire.dispatch import Destination, Kind
 
 WAITING_MAX = 1_024  # requests that wait for a socket, a worker
+CONSOLE_MAX = 512  # requests to the console at once, a worker: each open page holds one
 _IDLE_S = 300.0  # without a byte in either direction
 _SAFE = frozenset((b"GET", b"HEAD"))
 
@@ -29,7 +31,9 @@ class Forwarder:
         self._control = Pool(loop, str(run / "control.sock"), idle_max=16)
         self._objects = Pool(loop, str(run / "objects.sock"), idle_max=16)
         self._dispatch = Pool(loop, str(run / "dispatch.sock"), idle_max=64)
-        self._pools = {Kind.OBJECTS: self._objects, Kind.DISPATCH: self._dispatch}
+        self._console = Pool(loop, str(run / "console.sock"), idle_max=16, channels_max=CONSOLE_MAX)
+        self._console_lock = run / "console.lock"  # there once a console was ever started here
+        self._pools = {Kind.OBJECTS: self._objects, Kind.DISPATCH: self._dispatch, Kind.CONSOLE: self._console}
         self.meter = meter
         self.sweep = sweep
         self.wait_s = wait_ms / 1000
@@ -38,6 +42,10 @@ class Forwarder:
 
     def head(self, connection: Connection, destination: Destination) -> None:
         """A head was read that is not for this worker."""
+        if destination.kind is Kind.CONSOLE and not self._console_lock.exists():
+            self.meter.count("forwards_unavailable")
+            connection.reply(*errors.console_missing())
+            return
         pool = self._pools.get(destination.kind, self._control)
         connection.stream(raw=True)
         forward = Forward(self, connection, pool, destination.service)
@@ -50,6 +58,7 @@ class Forwarder:
         self._control.close()
         self._objects.close()
         self._dispatch.close()
+        self._console.close()
 
     def turn(self, now: float) -> None:
         """Called by the sweep: try those again that wait for a socket; end what stands still."""

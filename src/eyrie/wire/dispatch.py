@@ -23,7 +23,8 @@ class Kind(Enum):
     DISPATCH = "dispatch"  # asynchronous invocations, and the SQS API
     CONTROL = "control"  # every other AWS API
     INFER = "infer"  # the gateway worker itself: the Open Inference Protocol, /v2/...
-    OWN = "own"  # pages of Eyrie's own (/eyrie, /console, /metrics, ...): nothing of AWS
+    OWN = "own"  # pages of Eyrie's own (/eyrie, /metrics, ...): nothing of AWS
+    CONSOLE = "console"  # /console and below: the console process
 
 
 class Destination(NamedTuple):
@@ -91,15 +92,19 @@ _SAGEMAKER_PATHS = {
     b"inference-routers": "sagemaker-inference-router-runtime",
 }
 
-_OWN = frozenset(
-    {b"eyrie", b"console", b"metrics", b"health", b"healthz", b"ready", b"favicon.ico", b"robots.txt", b"_nicegui"}
-)
+_OWN = frozenset({b"eyrie", b"metrics", b"health", b"healthz", b"ready", b"favicon.ico", b"robots.txt", b"_nicegui"})
+_CONSOLE_PATHS = frozenset({b"console"})
 _CONTROL_PATHS = frozenset({b"service"})
 _INFER_PATHS = frozenset({b"v2"})
 
 RESERVED_BUCKETS = frozenset(
     name.decode()
-    for name in _OWN | _CONTROL_PATHS | _INFER_PATHS | _SAGEMAKER_PATHS.keys() | {b"invocations", b"ping", b"openai"}
+    for name in _OWN
+    | _CONSOLE_PATHS
+    | _CONTROL_PATHS
+    | _INFER_PATHS
+    | _SAGEMAKER_PATHS.keys()
+    | {b"invocations", b"ping", b"openai"}
 )
 """Bucket names that would shadow a path of ours: CreateBucket refuses them."""
 
@@ -109,6 +114,7 @@ _INVOKE = Kind.INVOKE
 _OBJECTS = Destination(Kind.OBJECTS, "s3")
 _UNKNOWN = Destination(Kind.CONTROL, "")
 _OWN_PAGE = Destination(Kind.OWN, "")
+_CONSOLE = Destination(Kind.CONSOLE, "console")
 _INFER = Destination(Kind.INFER, "")
 
 
@@ -203,6 +209,8 @@ def _unsigned(method: bytes, path: bytes, query: bytes, header: Header) -> Desti
         return _INFER
     if first in _OWN:
         return _OWN_PAGE
+    if first in _CONSOLE_PATHS:
+        return _CONSOLE
     if first == b"service":
         parts = path.split(b"/", 3)
         return Destination(Kind.CONTROL, SERVICE_OF_TARGET.get(parts[2], "") if len(parts) > 2 else "")

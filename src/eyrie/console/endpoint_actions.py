@@ -1,0 +1,176 @@
+"""What can be done to an endpoint, each after a question: weights, instances, a roll-back, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nicegui import ui
+
+from eyrie.console import endpoint_views
+from eyrie.console.client import Client, Trouble
+from eyrie.console.dialogs import Question
+from eyrie.console.frame import Frame, button, field
+from eyrie.console.markup import href, join, tag
+
+CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 25}, "WaitIntervalInSeconds": 30}
+POLICIES: Mapping[str, Mapping[str, Any] | None] = {
+    "all at once": None,
+    "canary: a quarter first, watched for 30 s": {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": CANARY}},
+    "linear: a quarter more every 30 s": {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {
+                "Type": "LINEAR",
+                "LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 25},
+                "WaitIntervalInSeconds": 30,
+            }
+        }
+    },
+}
+
+
+def buttons(frame: Frame, name: str) -> None:
+    """The buttons in the head of an endpoint's page."""
+    ui.html(tag("a", "Deploy a new model", href=href("deploy", endpoint=name), class_="button main"), sanitize=False)
+    Amounts(frame, name, "DesiredWeight")
+    Amounts(frame, name, "DesiredInstanceCount")
+    RollBack(frame, name)
+    End(frame, name)
+
+
+class Amounts:
+    """Changes the weights, or the numbers of instances, of all variants at once."""
+
+    def __init__(self, frame: Frame, name: str, member: str) -> None:
+        self._frame, self._name, self._member = frame, name, member
+        weights = member == "DesiredWeight"
+        self._title = "Change weights" if weights else "Scale"
+        meaning = (
+            "Each variant gets its weight's share of the requests, from the next moment on."
+            if weights
+            else "Instances start or drain until there are so many. A scaling policy may change it again."
+        )
+        button(self._title, self.ask)
+        self._question = Question(frame, self._title, meaning, "Apply", self._apply)
+        self._inputs: dict[str, Any] = {}
+
+    async def ask(self) -> None:
+        """Fill the fields with how it is now, then ask."""
+        client, name = self._frame.client, self._name
+        try:
+            described = await self._frame.ask(lambda: client.endpoint(name))
+        except Trouble as trouble:
+            self._frame.tell(str(trouble))
+            return
+        self._question.fields.clear()
+        with self._question.fields:
+            self._inputs = {
+                v["VariantName"]: field(f"{v['VariantName']}", str(v.get(self._member, 0)), number=True).style(
+                    "margin-bottom: 10px"
+                )
+                for v in described.get("ProductionVariants", ())
+            }
+        self._question.open()
+
+    async def _apply(self) -> str:
+        changes = [
+            {"VariantName": variant, self._member: self._number(made.value)} for variant, made in self._inputs.items()
+        ]
+        client, name = self._frame.client, self._name
+        await self._frame.ask(
+            lambda: client.call(
+                "sagemaker",
+                "update_endpoint_weights_and_capacities",
+                EndpointName=name,
+                DesiredWeightsAndCapacities=changes,
+            )
+        )
+        return "On its way."
+
+    def _number(self, value: Any) -> float | int:
+        if value is None:
+            raise ValueError("Each variant needs a number.")
+        if self._member == "DesiredWeight":
+            return float(value)
+        if value != int(value):
+            raise ValueError("A number of instances is a whole number.")
+        return int(value)
+
+
+class RollBack:
+    """Deploys the config that the endpoint had before."""
+
+    def __init__(self, frame: Frame, name: str) -> None:
+        self._frame, self._name = frame, name
+        self._to = ""
+        button("Roll back", self.ask)
+        self._question = Question(frame, "Roll back", "", "Roll back", self._apply)
+
+    async def ask(self) -> None:
+        """Find the config before, then ask."""
+        client, name = self._frame.client, self._name
+        try:
+            found = await self._frame.ask(lambda: before(client, name))
+        except Trouble as trouble:
+            self._frame.tell(str(trouble))
+            return
+        if found is None:
+            self._frame.tell(
+                "There is nothing to go back to: this endpoint has had one config only, or the one before was deleted."
+            )
+            return
+        self._to = found
+        self._question.open(
+            join(
+                [
+                    "The endpoint is updated to the config it had before, ",
+                    tag("code", found),
+                    ", all at once. The present fleet serves until the other is ready.",
+                ]
+            )
+        )
+
+    async def _apply(self) -> str:
+        client, name, to = self._frame.client, self._name, self._to
+        await self._frame.ask(
+            lambda: client.call("sagemaker", "update_endpoint", EndpointName=name, EndpointConfigName=to)
+        )
+        return f"Going back to {to}."
+
+
+def before(client: Client, name: str) -> str | None:
+    """The config that an endpoint had before its present one, if it is still there. Raises Trouble."""
+    found = endpoint_views.previous_config(client.endpoint(name), client.story(name))
+    if found is None:
+        return None
+    try:
+        client.config(found)
+    except Trouble as trouble:
+        if trouble.code == "away":
+            raise
+        return None
+    return found
+
+
+class End:
+    """Deletes the endpoint, after its name was typed."""
+
+    def __init__(self, frame: Frame, name: str) -> None:
+        self._frame, self._name = frame, name
+        button("Delete", self.ask, "risk")
+        meaning = "Its instances drain and end; its config and models stay. Type the endpoint's name to delete it."
+        self._question = Question(frame, f"Delete {name}", meaning, "Delete", self._apply, risky=True)
+        with self._question.fields:
+            self._typed = field("Name of the endpoint")
+
+    def ask(self) -> None:
+        """Ask."""
+        self._typed.value = ""
+        self._question.open()
+
+    async def _apply(self) -> str:
+        if str(self._typed.value or "").strip() != self._name:
+            raise ValueError("That is not the name of this endpoint.")
+        client, name = self._frame.client, self._name
+        await self._frame.ask(lambda: client.call("sagemaker", "delete_endpoint", EndpointName=name))
+        return f"{name} is being deleted."

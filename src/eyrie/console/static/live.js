@@ -1,0 +1,47 @@
+// What keeps a page live without taking the reader's place away: patches instead of replacements, and ages that go on.
+(() => {
+  const same = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName;
+  const patchAttributes = (old, fresh) => {
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  };
+  const patch = (old, fresh) => {
+    const before = [...old.childNodes];
+    const after = [...fresh.childNodes];
+    after.forEach((node, at) => {
+      const there = before[at];
+      if (!there) old.appendChild(node);
+      else if (!same(there, node)) old.replaceChild(node, there);
+      else if (node.nodeType === Node.TEXT_NODE) { if (there.data !== node.data) there.data = node.data; }
+      else if (node.nodeType === Node.ELEMENT_NODE) {
+        patchAttributes(there, node);
+        patch(there, node);
+      }
+    });
+    before.slice(after.length).forEach((node) => node.remove());
+  };
+  window.eyriePatch = (id, html) => {
+    const place = document.getElementById(id);
+    if (!place) return;
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    patch(place, fresh.content);
+    place.dispatchEvent(new CustomEvent("patched"));
+  };
+  const age = (ms) => {
+    const seconds = Math.floor(Math.max(0, ms) / 1000);
+    for (const [length, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
+      if (seconds >= 2 * length) return `${Math.floor(seconds / length)} ${unit}`;
+    return `${seconds} s`;
+  };
+  const skew = window.eyrieNow ? window.eyrieNow - Date.now() : 0;
+  setInterval(() => {
+    for (const time of document.querySelectorAll("time[data-since]")) {
+      const said = age(Date.now() + skew - Number(time.dataset.since));
+      if (time.textContent !== said) time.textContent = said;
+    }
+  }, 1000);
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-toggle-theme]")) window.eyrieToggleTheme();
+  });
+})();
