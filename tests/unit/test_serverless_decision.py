@@ -9,7 +9,7 @@ from toyworld import KEY, Rig, fresh, wish
 
 from eyrie.control.reconciler import Seen
 from eyrie.decide import serverless
-from eyrie.decide.serverless import PATIENCE_MS, Size, marked, requests_at_once, size
+from eyrie.decide.serverless import PATIENCE_MS, SETTLE_MS, Size, marked, requests_at_once, size
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus, FleetSpec
 from eyrie.domain.errors import BadAmount, NotServerless
@@ -25,8 +25,8 @@ def use(now: int, *marks: tuple[int, int], since_ms: int = 0) -> Use:
     return Use(now, since_ms, tuple(marks))
 
 
-def count(allowed: Serverless, wanted: int, seen: Use | None, coming_ms: tuple[int, ...] = (), at_ms: int = T) -> int:
-    return size(allowed, 16, wanted, coming_ms, seen, at_ms, IDLE_MS).count
+def count(allowed: Serverless, wanted: int, seen: Use | None, patient_ms: int = 0) -> int:
+    return size(allowed, 16, wanted, patient_ms, seen, T, IDLE_MS).count
 
 
 SMALL = Serverless(1024, 20)
@@ -43,52 +43,50 @@ def test_an_instance_serves_requests_by_its_memory(memory_mb: int, foreign: bool
 
 
 @pytest.mark.parametrize(
-    ("allowed", "wanted", "seen", "coming_ms", "becomes"),
+    ("allowed", "wanted", "seen", "patient_ms", "becomes"),
     [
-        (LARGE, 0, use(0), (), 0),  # at zero without requests it stays there
-        (LARGE, 0, use(1), (), 1),  # the first request
-        (LARGE, 0, use(200), (), 1),  # a burst at zero: one start serves many
-        (LARGE, 1, use(200), (T - 100,), 1),  # while it comes, no other
-        (LARGE, 1, use(200), (T - PATIENCE_MS,), 2),  # unless it takes long
-        (LARGE, 1, use(200), (), 2),  # it is there, and not enough: twice as many
-        (LARGE, 2, use(200), (), 4),
-        (LARGE, 8, use(200), (), 13),  # never more than are needed
-        (LARGE, 1, use(17), (), 2),
-        (LARGE, 1, use(16), (), 1),
-        (SMALL, 1, use(200), (), 2),  # MaxConcurrency needs two
-        (SMALL, 2, use(200), (), 2),
-        (LARGE, 3, use(0, (40, T - 1)), (), 3),  # lately needed
-        (LARGE, 3, use(0, (40, T - IDLE_MS), (10, T - 1)), (), 1),  # the two of them are idle
-        (LARGE, 3, use(5, (40, T - IDLE_MS)), (), 1),  # one is at work
-        (LARGE, 3, use(0, (40, T - IDLE_MS)), (), 0),  # all of them are idle
-        (LARGE, 1, use(1, (1, T - 10 * IDLE_MS)), (), 1),  # a request that takes long keeps its instance
-        (LARGE, 3, use(0, since_ms=T - IDLE_MS + 1), (), 3),  # the past is not known: nothing shrinks
-        (LARGE, 3, None, (), 3),
-        (LARGE, 0, None, (), 0),
-        (LARGE, 99, None, (), 13),  # a smaller MaxConcurrency needs fewer
-        (KEPT, 0, use(0), (), 3),  # 40 provisioned requests, 16 an instance
-        (KEPT, 0, None, (), 3),
-        (KEPT, 5, use(0), (), 3),
-        (KEPT, 3, use(60), (), 4),  # beyond what is provisioned
-        (Serverless(1024, 1), 0, use(1), (), 1),
-        (Serverless(1024, 1), 1, use(1), (), 1),
+        (LARGE, 0, use(0), 0, 0),  # at zero without requests it stays there
+        (LARGE, 0, use(1), 0, 1),  # the first request
+        (LARGE, 0, use(200), 0, 1),  # a burst at zero: one start serves many
+        (LARGE, 1, use(200), T + 100, 1),  # while it comes, no other
+        (LARGE, 1, use(200), T, 2),  # unless it takes long
+        (LARGE, 1, use(200), 0, 2),  # it is there, and not enough: twice as many
+        (LARGE, 2, use(200), 0, 4),
+        (LARGE, 8, use(200), 0, 13),  # never more than are needed
+        (LARGE, 1, use(17), 0, 2),
+        (LARGE, 1, use(16), 0, 1),
+        (SMALL, 1, use(200), 0, 2),  # MaxConcurrency needs two
+        (SMALL, 2, use(200), 0, 2),
+        (LARGE, 3, use(0, (40, T - 1)), 0, 3),  # lately needed
+        (LARGE, 3, use(0, (40, T - IDLE_MS), (10, T - 1)), 0, 1),  # the two of them are idle
+        (LARGE, 3, use(5, (40, T - IDLE_MS)), 0, 1),  # one is at work
+        (LARGE, 3, use(0, (40, T - IDLE_MS)), 0, 0),  # all of them are idle
+        (LARGE, 1, use(1, (1, T - 10 * IDLE_MS)), 0, 1),  # a request that takes long keeps its instance
+        (LARGE, 3, use(0, since_ms=T - IDLE_MS + 1), 0, 3),  # the past is not known: nothing shrinks
+        (LARGE, 3, None, 0, 3),
+        (LARGE, 0, None, 0, 0),
+        (LARGE, 99, None, 0, 13),  # a smaller MaxConcurrency needs fewer
+        (KEPT, 0, use(0), 0, 3),  # 40 provisioned requests, 16 an instance
+        (KEPT, 0, None, 0, 3),
+        (KEPT, 5, use(0), 0, 3),
+        (KEPT, 3, use(60), 0, 4),  # beyond what is provisioned
+        (Serverless(1024, 1), 0, use(1), 0, 1),
+        (Serverless(1024, 1), 1, use(1), 0, 1),
     ],
 )
-def test_the_count(
-    allowed: Serverless, wanted: int, seen: Use | None, coming_ms: tuple[int, ...], becomes: int
-) -> None:
-    assert count(allowed, wanted, seen, coming_ms) == becomes
+def test_the_count(allowed: Serverless, wanted: int, seen: Use | None, patient_ms: int, becomes: int) -> None:
+    assert count(allowed, wanted, seen, patient_ms) == becomes
 
 
 def test_it_looks_again_when_something_may_have_changed() -> None:
-    def looks(*marks: tuple[int, int], wanted: int, now: int = 0, coming_ms: tuple[int, ...] = ()) -> int | None:
-        return size(LARGE, 16, wanted, coming_ms, use(now, *marks), T, IDLE_MS).look_ms
+    def looks(*marks: tuple[int, int], wanted: int, now: int = 0, patient_ms: int = 0) -> int | None:
+        return size(LARGE, 16, wanted, patient_ms, use(now, *marks), T, IDLE_MS).look_ms
 
     assert looks((40, T - 7), (1, T - 5), wanted=3) == T - 7 + IDLE_MS  # one of three may go then
     assert looks((1, T - 5), wanted=1) == T - 5 + IDLE_MS
     assert looks(wanted=0) is None
-    assert looks(wanted=1, now=200, coming_ms=(T - 100,)) == T - 100 + PATIENCE_MS
-    assert size(LARGE, 16, 3, (), use(0, since_ms=T), T, IDLE_MS).look_ms == T + IDLE_MS
+    assert looks(wanted=1, now=200, patient_ms=T + 100) == T + 100
+    assert size(LARGE, 16, 3, 0, use(0, since_ms=T), T, IDLE_MS).look_ms == T + IDLE_MS
 
 
 def test_marks_are_the_highest_numbers_back_from_now() -> None:
@@ -131,12 +129,14 @@ def test_any_traffic_is_served_within_bounds(seed: int) -> None:
         ready = [i for i in instances if at_ms - i >= start_ms]
         coming = [i for i in instances if at_ms - i < start_ms]
         marks = marked(marks, waiting, at_ms)
-        made = size(allowed, each, wanted, coming, Use(waiting, 0, marks), at_ms, idle_ms)
+        patient_ms = max((i + (SETTLE_MS + start_ms if i in ready else PATIENCE_MS) for i in instances), default=0)
+        made = size(allowed, each, wanted, patient_ms, Use(waiting, 0, marks), at_ms, idle_ms)
         assert made.count <= most
         if made.count > max(wanted, -(-allowed.provisioned // each)):
             assert made.count <= -(-waiting // each)  # no more than these need
             assert made.count <= max(1, 2 * wanted)
             assert not coming or at_ms - max(coming) >= PATIENCE_MS
+            assert not ready or at_ms - max(ready) - start_ms >= SETTLE_MS
         if made.count < wanted:
             assert made.count >= -(-waiting // each) or made.count == most
         instances += [at_ms] * (made.count - len(instances))
@@ -147,15 +147,7 @@ def test_any_traffic_is_served_within_bounds(seed: int) -> None:
         at_ms += 5_000
         ready = [i for i in instances if at_ms - i >= start_ms]
         marks = marked(marks, waiting, at_ms)
-        made = size(
-            allowed,
-            each,
-            wanted,
-            [i for i in instances if at_ms - i < start_ms],
-            Use(waiting, 0, marks),
-            at_ms,
-            idle_ms,
-        )
+        made = size(allowed, each, wanted, at_ms, Use(waiting, 0, marks), at_ms, idle_ms)
         instances = (instances + [at_ms] * (made.count - len(instances)))[: made.count]
         wanted = made.count
         waiting -= min(waiting, each * len(ready))
@@ -343,8 +335,8 @@ def test_a_killed_instance_is_replaced_for_what_waits() -> None:
 
 
 def test_a_size_says_why() -> None:
-    assert size(LARGE, 16, 0, (), use(3), T, IDLE_MS) == Size(
+    assert size(LARGE, 16, 0, 0, use(3), T, IDLE_MS) == Size(
         1, "3 requests at once, 16 an instance, 0 wanted before", T + PATIENCE_MS
     )
-    assert "MaxConcurrency 20" in size(SMALL, 16, 9, (), None, T, IDLE_MS).why
-    assert "provisioned" in size(KEPT, 16, 0, (), None, T, IDLE_MS).why
+    assert "MaxConcurrency 20" in size(SMALL, 16, 9, 0, None, T, IDLE_MS).why
+    assert "provisioned" in size(KEPT, 16, 0, 0, None, T, IDLE_MS).why

@@ -3,9 +3,9 @@
 Step of decide/reconcile, before the status moves. The rules, each with its reason in the story:
  - One instance serves `requests_at_once` requests at once, by its memory; so many more need another instance.
  - Beyond MaxConcurrency nothing is started: what comes then is throttled by the gateway.
- - It grows by doubling, and not while an instance is on its way: one start serves many that wait, and a burst that the
-   first instance answers in a moment asks for no second one. A start that takes long is not waited for longer than
-   PATIENCE_MS.
+ - It grows by doubling, and not while an instance is on its way or has just begun: one start serves many that wait, and
+   a burst that the first instance answers within SETTLE_MS asks for no second one. A start that takes long is not
+   waited for longer than PATIENCE_MS.
  - It shrinks to what the last `idle_ms` needed at most, and only where that whole time is known; what
    ProvisionedConcurrency asks for is always kept.
 """
@@ -20,7 +20,7 @@ from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import members
 from eyrie.decide.policy import Policy
 from eyrie.domain.endpoint import EndpointStatus
-from eyrie.domain.fleet import COMING, Fleet, Variant
+from eyrie.domain.fleet import COMING, Fleet, Instance, Variant
 from eyrie.domain.serverless import Mark, Serverless, Use
 
 MB_PER_GB = 1024
@@ -28,6 +28,7 @@ REQUESTS_PER_GB = 16  # at once, of our model server, which works on them in bat
 FOREIGN_REQUESTS_PER_GB = 4  # of an image of the user's own
 VCPU_MILLI_PER_GB = 1000  # the share of CPU grows with the memory
 PATIENCE_MS = 5_000  # with a start, before others are made beside it
+SETTLE_MS = 500  # an instance that has just begun may work off what waited for it
 MARKS_MAX = 256  # falling numbers of at most CONCURRENCY_MAX: never reached
 
 _SIZED = frozenset({EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING})
@@ -74,16 +75,15 @@ def marked(marks: Sequence[Mark], requests: int, at_ms: int) -> tuple[Mark, ...]
 
 
 def size(
-    allowed: Serverless, each: int, count: int, coming_ms: Sequence[int], use: Use | None, now_ms: int, idle_ms: int
+    allowed: Serverless, each: int, count: int, patient_ms: int, use: Use | None, now_ms: int, idle_ms: int
 ) -> Size:
-    """How many instances to have, where `count` are wanted now and some of them are on their way since `coming_ms`.
-
-    Without `use` nothing is known of requests: no reason to grow, none to shrink.
+    """How many instances to have, where `count` are wanted now, and those that were started last deserve patience until
+    `patient_ms`. Without `use` nothing is known of requests: no reason to grow, none to shrink.
     """
     kept = instances_for(allowed.provisioned, each)
     most = max(kept, instances_for(allowed.max_concurrency, each))
     if use is not None:
-        made = _grown(allowed, each, count, coming_ms, use, now_ms) or _shrunk(each, count, use, now_ms, idle_ms)
+        made = _grown(allowed, each, count, patient_ms, use, now_ms) or _shrunk(each, count, use, now_ms, idle_ms)
     else:
         made = Size(count, "nothing is known of its requests")
     if made.count < kept:
@@ -93,16 +93,15 @@ def size(
     return made
 
 
-def _grown(allowed: Serverless, each: int, count: int, coming_ms: Sequence[int], use: Use, now_ms: int) -> Size | None:
+def _grown(allowed: Serverless, each: int, count: int, patient_ms: int, use: Use, now_ms: int) -> Size | None:
     """More, where what is there now needs more; None: it does not."""
     requests = min(use.now, allowed.max_concurrency)
     need = instances_for(requests, each)
     if need <= count:
         return None
     told = f"{requests} requests at once, {each} an instance, {count} wanted before"
-    waits_ms = max(coming_ms, default=now_ms - PATIENCE_MS) + PATIENCE_MS
-    if now_ms < waits_ms:
-        return Size(count, f"{told}: a start on its way may serve them all", waits_ms)
+    if now_ms < patient_ms:
+        return Size(count, f"{told}: the newest instance may serve them all", patient_ms)
     return Size(min(need, max(1, 2 * count)), told, now_ms + PATIENCE_MS)
 
 
@@ -137,10 +136,10 @@ def resize(draft: Draft, policy: Policy) -> None:
 
 
 def _resize(draft: Draft, policy: Policy, fleet: Fleet, variant: Variant, allowed: Serverless) -> None:
-    coming_ms = [i.requested_ms for i in members(draft.endpoint, fleet, variant.name, *COMING)]
+    patient_ms = max((_patience(i) for i in members(draft.endpoint, fleet, variant.name)), default=0)
     each = requests_at_once(allowed.memory_mb, variant.spec.foreign)
     count, use = variant.desired_count, draft.seen.use
-    made = size(allowed, each, count, coming_ms, use, draft.now_ms, policy.serverless_idle_ms)
+    made = size(allowed, each, count, patient_ms, use, draft.now_ms, policy.serverless_idle_ms)
     if made.look_ms is not None:
         draft.wake_at(made.look_ms)
     if made.count == count:
@@ -150,6 +149,11 @@ def _resize(draft: Draft, policy: Policy, fleet: Fleet, variant: Variant, allowe
     if not made.count:  # the next request is a new beginning, whatever became of the last start
         others = (b for b in draft.endpoint.backoffs if (b.fleet, b.variant) != (fleet.generation, variant.name))
         draft.change(backoffs=tuple(others))
+
+
+def _patience(instance: Instance) -> int:
+    """Until when what waits is left to an instance that is on its way, or has just begun."""
+    return instance.requested_ms + PATIENCE_MS if instance.state in COMING else instance.ready_ms + SETTLE_MS
 
 
 def _set_count(draft: Draft, fleet: int, variant: str, count: int) -> None:
