@@ -222,8 +222,9 @@ def test_a_share_of_the_requests_by_the_draw() -> None:
     run(test)
 
 
-def test_what_is_answered_is_on_disk_within_moments_and_seals_by_age() -> None:
+def test_what_is_answered_is_on_disk_within_moments_and_seals_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(w: World) -> None:
+        monkeypatch.setattr(w.gateway.feed, "tell_meter", lambda: None)
         w.publish({"v": (1.0, [await w.instance("i-1")])}, capture=ALL)
         await w.invoke(b"1,2")
         await until(lambda: bool(files(w, "open")) and len(records(w, "open")) == 1, 2.0)

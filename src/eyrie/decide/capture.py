@@ -13,7 +13,7 @@ from typing import Any
 from eyrie.domain.capture import CaptureFile, CaptureMode, CaptureRoute, Encoding
 from eyrie.domain.names import EndpointKey
 
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
 _TEXT_TYPES = frozenset(
     {
         "application/jsonlines",
@@ -73,7 +73,7 @@ def media_type(content_type: str) -> str:
 
 def hour_of(at_ms: int) -> int:
     """The hour (UTC) that a moment is in, counted since the epoch."""
-    return at_ms // _HOUR_MS
+    return at_ms // HOUR_MS
 
 
 def is_done(now_ms: int, began_ms: int, size: int, flush_ms: int, bytes_max: int) -> bool:

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from eyrie.adapters.capture_spool import SpoolWriter, Write
-from eyrie.decide.capture import encoding_of, hour_of, is_done, sampled
+from eyrie.decide.capture import HOUR_MS, encoding_of, hour_of, is_done, sampled
 from eyrie.domain.capture import CaptureFile, CaptureRoute, Encoding
 from eyrie.domain.routing import EndpointRoute, VariantRoute
 from eyrie.gateway.meter import Meter
@@ -37,6 +38,9 @@ HELD_BYTES_MAX = 67_108_864  # of exchanges and lines that are not on disk yet, 
 BODY_BYTES_MAX = 6_291_456  # a longer one is left out of its record; SageMaker takes none that is longer
 FILE_BYTES_MAX = 8_388_608  # a file that has reached it is whole
 _EXCHANGE_BYTES = 1_024  # about what an exchange needs besides its bodies
+_SHORT_BYTES = 8_192  # of a body whose record is made in one go
+_SOON = 16  # exchanges that do not wait for the sweep, but for the replies of this turn only
+_PARTS_MAX = 8 * 48  # of records that are joined in one go
 _SLICE = 48  # records that are written in one go
 _SLICE_BYTES = 98_304  # of a long body that are; a multiple of 3, for BASE64
 _LOOK_S = 1.0  # how often the disk is looked at
@@ -45,7 +49,15 @@ _KINDS_MAX = 256  # content types a variant whose form is remembered
 _text = msgspec.json.Encoder().encode
 
 Form = tuple[bytes, Encoding]  # what stands before the data of one side, and how that is written
+_METADATA = b'},"eventMetadata":{"eventId":"'
 _AFTER = {encoding: b',"encoding":"%b"}' % str(encoding).encode() for encoding in Encoding}
+
+
+class Known(NamedTuple):
+    """What all lines of exchanges with the same content types have in common."""
+
+    usual: bool  # text both ways, and both ways are kept
+    around: tuple[bytes, bytes, bytes]  # what stands before, between and after the two bodies
 
 
 class CaptureTap:
@@ -55,7 +67,13 @@ class CaptureTap:
         "__weakref__",
         "_capture",
         "_forms",
+        "_from_ms",
+        "_known",
         "_lines",
+        "_parts",
+        "_second",
+        "_stamp",
+        "_until_ms",
         "began_ms",
         "file",
         "records",
@@ -76,6 +94,10 @@ class CaptureTap:
         self.records = 0  # that wait to be appended
         self._lines: list[bytes] = []
         self._forms: dict[tuple[str, bool], Form] = {}
+        self._known: dict[tuple[bytes | None, bytes], Known] = {}
+        self._parts: list[bytes] = []  # of records that are not in `_lines` yet
+        self._from_ms = self._until_ms = 0  # the hour of the file
+        self._second, self._stamp = 0, b""  # the end of a record, as of the second that the last one was of
 
     def answered(self, exchange: Exchange) -> None:
         """Keep it, if it was answered well and the draw says so."""
@@ -86,11 +108,54 @@ class CaptureTap:
 
     # --- from exchanges to lines ------------------------------------------------------------------------------------
 
+    def add_short(self, exchange: Exchange) -> bool:
+        """Make the line of an exchange of the usual kind, short text both ways, in one go; False: it is none."""
+        reply_type = b""
+        for name, value in exchange.reply_headers:
+            if name == b"content-type":
+                reply_type = value
+                break
+        kinds = exchange.kinds[0], reply_type
+        known = self._known.get(kinds)
+        if known is None:
+            known = self._know(exchange, kinds)
+        body, reply = exchange.body, exchange.reply_body
+        if not known.usual or reply is None or len(body) > _SHORT_BYTES or len(reply) > _SHORT_BYTES:
+            return False
+        if exchange.fields is not None or exchange.face is not None:
+            return False
+        try:
+            asked, answered = _text(body.decode()), _text(reply.decode())
+        except UnicodeDecodeError:
+            return False
+        at_ms = exchange.at_ms
+        if not self._from_ms <= at_ms < self._until_ms:
+            self._begin(at_ms)
+        if at_ms // 1_000 != self._second:
+            self._second = at_ms // 1_000
+            self._stamp = stamp(self._second)
+        before, between, after = known.around
+        prefix, number = exchange.request_id
+        self._parts += (before, asked, between, answered, after, prefix, b'%x"' % number, self._stamp)
+        self.records += 1
+        if len(self._parts) >= _PARTS_MAX:
+            self._join()
+        return True
+
+    def _know(self, exchange: Exchange, kinds: tuple[bytes | None, bytes]) -> Known:
+        """What is alike in all lines of such content types, which is most of a line."""
+        forms = self._form(exchange.content_type, False), self._form(exchange.reply_type, True)
+        text = all(encoding is not Encoding.BASE64 for _, encoding in forms)
+        usual = text and self.route.inputs and self.route.outputs
+        (first, one), (second, two) = forms
+        around = b'{"captureData":{' + first, _AFTER[one] + b"," + second, _AFTER[two] + _METADATA
+        if len(self._known) >= _KINDS_MAX:
+            self._known.clear()
+        known = self._known[kinds] = Known(usual, around)
+        return known
+
     def add(self, exchange: Exchange) -> Iterator[None]:
         """Make the line of an exchange; a long one in several goes, one a `next`."""
-        hour = hour_of(exchange.at_ms)
-        if self.file is not None and hour != hour_of(self.began_ms):
-            self._capture.rotate(self)
         parts = [b'{"captureData":{']
         face, route = exchange.face, self.route
         if route.inputs:
@@ -99,33 +164,45 @@ class CaptureTap:
         if route.outputs:
             kind = face.reply_type if face else exchange.reply_type
             yield from self._side(parts, kind, face.reply_body if face else exchange.reply_body, True)
-        parts.append(b"}," + self._capture.metadata(exchange))
-        self.append(b"".join(parts), exchange.at_ms)
-
-    def append(self, line: bytes, at_ms: int) -> None:
-        """A record for the file, which begins with it where there is none."""
-        if self.file is None:
-            self.began_ms = at_ms
-            self.file = CaptureFile(
-                self.slug, self.variant, self.route.destination, self.route.kms_key, at_ms, str(uuid4())
-            )
-            self.size = 0
-            self._capture.busy[self] = None
-        self._lines.append(line)
+        prefix, number = exchange.request_id
+        parts += (_METADATA, prefix, b'%x"' % number, _of_client(exchange), stamp(exchange.at_ms // 1_000))
+        if not self._from_ms <= exchange.at_ms < self._until_ms:
+            self._begin(exchange.at_ms)
+        self._parts += parts
         self.records += 1
-        self.size += len(line)
-        self._capture.line_bytes += len(line)
+        self._join()
 
     def take(self, seal: bool) -> Write | None:
         """What is to be written now."""
+        self._join()
         file = self.file
         if file is None or not (self._lines or seal):
             return None
         written = Write(file, b"".join(self._lines), self.records, seal)
         self._lines, self.records = [], 0
         if seal:
-            self.file = None
+            self.file, self._from_ms, self._until_ms = None, 0, 0
         return written
+
+    def _begin(self, at_ms: int) -> None:
+        """A record is the first of its hour: another file begins with it."""
+        if self.file is not None:
+            self._capture.rotate(self)
+        self.began_ms, self.size = at_ms, 0
+        self._from_ms, self._until_ms = hour_of(at_ms) * HOUR_MS, (hour_of(at_ms) + 1) * HOUR_MS
+        self.file = CaptureFile(
+            self.slug, self.variant, self.route.destination, self.route.kms_key, at_ms, str(uuid4())
+        )
+        self._capture.busy[self] = None
+
+    def _join(self) -> None:
+        """The parts of a few records become one piece, while they are in the processor's caches."""
+        if self._parts:
+            piece = b"".join(self._parts)
+            self._parts.clear()
+            self._lines.append(piece)
+            self.size += len(piece)
+            self._capture.line_bytes += len(piece)
 
     def _side(self, parts: list[bytes], kind: str, body: bytes | None, output: bool) -> Iterator[None]:
         """The input or the output of a record; without one that was not kept, or is too long."""
@@ -193,7 +270,6 @@ class Capture:
         self._disk = _Disk(settings.data, settings.capture_bytes_max, settings.capture_disk_percent_max)
         self._thread: ThreadPoolExecutor | None = None
         self._written: Future[list[tuple[Write, OSError]]] | None = None
-        self._second, self._stamp = 0, b""
 
     def tap(self, table: EndpointRoute, variant: VariantRoute) -> CaptureTap | None:
         """The tap of a variant; the same one for as long as its capture stays as it is."""
@@ -217,6 +293,8 @@ class Capture:
             return
         self._queued_bytes += size
         self._queue.append((tap, exchange))
+        if len(self._queue) == _SOON and self._pumping is None:  # while they are in the processor's caches
+            self._loop.call_soon(self._pump_soon)
 
     def turn(self) -> None:
         """Called by the sweep: make lines of what is queued, and have the thread write what there is."""
@@ -255,24 +333,6 @@ class Capture:
         if whole is not None:
             self._ready.append(whole)
 
-    def metadata(self, exchange: Exchange) -> bytes:
-        """The end of a record, from eventMetadata on."""
-        second = exchange.at_ms // 1000
-        if second != self._second:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-            self._second, self._stamp = second, b'"inferenceTime":"%b"},"eventVersion":"0"}\n' % stamp.encode()
-        event_id = exchange.event_id.encode()
-        if exchange.fields is None:
-            return b'"eventMetadata":{"eventId":"%b",%b' % (event_id, self._stamp)
-        more = b""
-        if (inference_id := exchange.inference_id) is not None:
-            more += b'"inferenceId":%b,' % _text(inference_id)
-        if (attributes := exchange.custom_attributes) is not None:
-            more += b'"customAttributes":[%b],' % _text(attributes)
-        if (model := exchange.target_model) is not None:
-            more += b'"targetModel":%b,' % _text(model)
-        return b'"eventMetadata":{"eventId":"%b",%b%b' % (event_id, more, self._stamp)
-
     # --- from the queue to lines ------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
@@ -287,6 +347,10 @@ class Capture:
         else:
             self._loop.call_soon(self._pump_on, work)
 
+    def _pump_soon(self) -> None:
+        if self._pumping is None:
+            self._pump()
+
     def _pump_on(self, work: Iterator[None]) -> None:
         if self._pumping is work:  # else the worker stops, and all was done
             self._pump()
@@ -296,8 +360,9 @@ class Capture:
         queue, done = self._queue, 0
         while queue:
             tap, exchange = queue[0]
-            for _ in tap.add(exchange):
-                yield
+            if not tap.add_short(exchange):
+                for _ in tap.add(exchange):
+                    yield
             queue.popleft()
             self._queued_bytes -= _size_of(exchange)
             done += 1
@@ -380,3 +445,21 @@ def _size_of(exchange: Exchange) -> int:
     """About what it holds, in bytes."""
     reply = exchange.reply_body
     return len(exchange.body) + (len(reply) if reply is not None else 0) + _EXCHANGE_BYTES
+
+
+def stamp(second: int) -> bytes:
+    """The end of a record: its second, and what follows."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+    return b',"inferenceTime":"%b"},"eventVersion":"0"}\n' % at.encode()
+
+
+def _of_client(exchange: Exchange) -> bytes:
+    """What the client said besides, as members between eventId and inferenceTime."""
+    more = b""
+    if (inference_id := exchange.inference_id) is not None:
+        more += b',"inferenceId":%b' % _text(inference_id)
+    if (attributes := exchange.custom_attributes) is not None:
+        more += b',"customAttributes":[%b]' % _text(attributes)
+    if (model := exchange.target_model) is not None:
+        more += b',"targetModel":%b' % _text(model)
+    return more

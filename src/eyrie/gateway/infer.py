@@ -171,11 +171,13 @@ class InferInvocation(Invocation):
         if tap is None:
             self._connection.reply(200, lines, body)
             return
-        exchange = self._exchange(instance, 200, self._headers, b"".join(self._pieces))
+        fields = self._connection.fields
+        asked_type = fields.get(b"content-type", b"application/json").decode("latin-1").strip()
+        face = Face(asked_type, self._asked, JSON if length is None else _BINARY, body)
         if self._inference_id:
-            exchange.fields = {**self._connection.fields, _ID_HEADER: self._inference_id}
-        asked_type = self._connection.fields.get(b"content-type", b"application/json").decode("latin-1").strip()
-        exchange.face = Face(asked_type, self._asked, JSON if length is None else _BINARY, body)
+            fields = {**fields, _ID_HEADER: self._inference_id}
+        exchange = self._exchange(instance, 200, self._headers, b"".join(self._pieces))
+        exchange = exchange._replace(fields=fields, face=face)
         self._connection.reply(200, lines, body)
         tap.answered(exchange)
 

@@ -99,20 +99,20 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._prefix = str(uuid4())[:24].encode()
-        self._count = 0
+        self._count = 1 << 44  # so that it always has twelve hex digits
 
     def next(self) -> str:
         """The next id, as `line` will have it."""
-        return f"{self._prefix.decode()}{self._count + 1:012x}"
+        return f"{self._prefix.decode()}{self._count + 1:x}"
 
-    def last(self) -> str:
-        """The id that `line` gave last."""
-        return f"{self._prefix.decode()}{self._count:012x}"
+    def last(self) -> tuple[bytes, int]:
+        """The id that `line` gave last, in its two parts: the second in hex digits."""
+        return self._prefix, self._count
 
     def line(self) -> bytes:
         """The header line of the next id."""
         self._count += 1
-        return b"x-amzn-requestid: %b%012x\r\n" % (self._prefix, self._count)
+        return b"x-amzn-requestid: %b%x\r\n" % (self._prefix, self._count)
 
 
 class Invoker:

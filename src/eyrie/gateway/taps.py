@@ -40,57 +40,37 @@ class Face(NamedTuple):
     reply_body: bytes
 
 
-class Exchange:
+class Exchange(NamedTuple):
     """A request that was answered, and its answer. What is seldom asked for is read from the headers when it is."""
 
-    __slots__ = (
-        "at_ms",
-        "body",
-        "event_id",
-        "face",
-        "fields",
-        "instance",
-        "kinds",
-        "model_us",
-        "origin",
-        "reply_body",
-        "reply_headers",
-        "status",
-        "variant",
-    )
+    instance: Instance
+    kinds: tuple[bytes | None, bytes | None]  # Content-Type and Accept that the container was sent
+    fields: dict[bytes, bytes] | None  # the request's headers; None: none of the runtime's own
+    body: bytes  # that the container was sent
+    status: int  # on the client's wire; 599: the reply broke off
+    origin: int  # status that the container answered; 0: it answered none
+    reply_headers: Headers  # of the container, names in lower case
+    reply_body: bytes | None  # of the container; None: streamed, too long to keep, or never came
+    model_us: int
+    at_ms: int  # wall clock, milliseconds since the epoch
+    request_id: tuple[bytes, int]  # its two parts: `event_id` has them together
+    face: Face | None = None
 
-    def __init__(
-        self,
-        instance: Instance,
-        kinds: tuple[bytes | None, bytes | None],
-        fields: dict[bytes, bytes] | None,
-        body: bytes,
-        status: int,
-        origin: int,
-        reply_headers: Headers,
-        reply_body: bytes | None,
-        model_us: int,
-        at_ms: int,
-        event_id: str,
-    ) -> None:
-        self.instance = instance
-        self.variant: Variant = instance.variant
-        self.kinds = kinds  # Content-Type and Accept that the container was sent
-        self.fields = fields  # the request's headers; None: none of the runtime's own
-        self.body = body  # that the container was sent
-        self.status = status  # on the client's wire; 599: the reply broke off
-        self.origin = origin  # status that the container answered; 0: it answered none
-        self.reply_headers = reply_headers  # of the container, names in lower case
-        self.reply_body = reply_body  # of the container; None: streamed, too long to keep, or never came
-        self.model_us = model_us
-        self.at_ms = at_ms  # wall clock, milliseconds since the epoch
-        self.event_id = event_id  # the request id, which the client has too
-        self.face: Face | None = None
+    @property
+    def event_id(self) -> str:
+        """The request id, which the client has too."""
+        prefix, number = self.request_id
+        return f"{prefix.decode()}{number:x}"
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that answered."""
+        return self.instance.variant
 
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint."""
-        return self.variant.endpoint
+        return self.instance.endpoint
 
     @property
     def content_type(self) -> str:
