@@ -44,28 +44,6 @@ def trained() -> tuple[Any, np.ndarray]:
     return make_pipeline(SimpleImputer(), StandardScaler(), forest).fit(rows, labels), rows
 
 
-def compiled(place: world.Eyrie, url: str) -> str:
-    """Compile the model there; where the result lies."""
-    sagemaker = place.client("sagemaker")
-    sagemaker.create_compilation_job(
-        CompilationJobName="bench",
-        RoleArn=world.ROLE,
-        InputConfig={"S3Uri": url, "DataInputConfig": '{"input": [1, 20]}', "Framework": "SKLEARN"},
-        OutputConfig={
-            "S3OutputLocation": f"s3://{world.BUCKET}/out",
-            "TargetPlatform": {"Os": "LINUX", "Arch": "X86_64"},
-        },
-        StoppingCondition={"MaxRuntimeInSeconds": 300},
-    )
-    while True:
-        found = sagemaker.describe_compilation_job(CompilationJobName="bench")
-        if found["CompilationJobStatus"] == "COMPLETED":
-            return str(found["ModelArtifacts"]["S3ModelArtifacts"])
-        if found["CompilationJobStatus"] not in ("STARTING", "INPROGRESS"):
-            raise SystemExit(found["FailureReason"])
-        time.sleep(0.2)
-
-
 def in_process(model: Any, rows: np.ndarray, made: bytes, folder: Path) -> None:
     """Rows a second of both, called as the model server calls them."""
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:
@@ -118,7 +96,7 @@ def main() -> int:
         joblib.dump(model, folder / "model.joblib")
         archive = world.pack(folder / "model.tar.gz", {"model.joblib": folder / "model.joblib"})
         url = place.upload(archive, "model.tar.gz")
-        made = compiled(place, url)
+        made = place.compile(url, "SKLEARN", rows.shape[1])
         place.deploy("original", [{"Image": "eyrie/sklearn", "ModelDataUrl": url}])
         place.deploy("compiled", [{"Image": "eyrie/sklearn", "ModelDataUrl": made}])
         key = made.removeprefix(f"s3://{world.BUCKET}/")

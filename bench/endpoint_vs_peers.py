@@ -34,7 +34,6 @@ PEERS = Path(__file__).with_name("peers")
 LATENCY_GOAL = 0.85
 START_LIMIT_S = 180.0
 TOLERANCE = 1e-5
-ENDPOINT = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,25 +225,28 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Eyrie and one peer: requests a second at c = 32, and the median latency in milliseconds at c = 1."""
+    """Eyrie and one peer: requests a second at c = 32 (also of the compiled model), and the median latency in
+    milliseconds at c = 1.
+    """
 
     ours: list[float]
     theirs: list[float]
+    compiled: list[float]
     ours_p50: list[float]
     theirs_p50: list[float]
 
 
-def duel(ours: Side, theirs: Side, rounds: int, seconds: float, connections: int) -> Duel:
-    """Measure the two in turn, after a warm-up of the peer."""
-    theirs.load(1.0, connections)
-    ours.load(1.0, connections)
-    rates = frame.rounds(
-        rounds, {side.name: lambda side=side: side.load(seconds, connections).rate for side in (ours, theirs)}
-    )
+def duel(ours: Side, compiled: Side, theirs: Side, rounds: int, seconds: float, connections: int) -> Duel:
+    """Measure them in turn, after a warm-up of each."""
+    sides = (ours, theirs, compiled)
+    for side in sides:
+        side.load(1.0, connections)
+    rates = frame.rounds(rounds, {side.name: lambda side=side: side.load(seconds, connections).rate for side in sides})
     latencies = frame.rounds(
         rounds, {side.name: lambda side=side: side.load(seconds / 2, 1).p50_ms for side in (ours, theirs)}
     )
-    return Duel(rates[ours.name], rates[theirs.name], latencies[ours.name], latencies[theirs.name])
+    seen = (rates[ours.name], rates[theirs.name], rates[compiled.name])
+    return Duel(*seen, latencies[ours.name], latencies[theirs.name])
 
 
 def main() -> int:
@@ -260,13 +262,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="eyrie-bench-") as name, world.eyrie(gateways=chosen.gateways) as eyrie:
         folder = Path(name)
         model = rival.train(folder)
-        ours = endpoint(eyrie, model, folder, chosen.workers)
+        ours, compiled = endpoints(eyrie, model, folder, chosen.workers)
         for peer in peers:
             try:
                 with running(peer, model) as (port, pid):
                     requests = [peer.wording.request(port, row) for row in model.rows]
                     theirs = Side(peer.title, port, measure.wrk_script(folder / "peer.lua", requests))
-                    found = duel(replace(ours, other=pid), theirs, chosen.rounds, chosen.seconds, chosen.connections)
+                    mine = (replace(ours, other=pid), replace(compiled, other=pid))
+                    found = duel(*mine, theirs, chosen.rounds, chosen.seconds, chosen.connections)
             except PeerFailed as failed:
                 ratios.append(frame.Ratio(row_name(peer), None, peer.goal, detail=str(failed)))
             else:
@@ -276,20 +279,28 @@ def main() -> int:
     return frame.finish([*ratios, latency(duels)], chosen.report)
 
 
-def endpoint(eyrie: world.Eyrie, model: rival.Rival, folder: Path, workers: int) -> Side:
-    """Deploy the model, compare what the endpoint answers with the model, and sign the requests."""
+def endpoints(eyrie: world.Eyrie, model: rival.Rival, folder: Path, workers: int) -> tuple[Side, Side]:
+    """Deploy the model, as it is and compiled."""
     archive = world.pack(folder / "model.tar.gz", {model.file.name: model.file})
     address = eyrie.upload(archive, "model.tar.gz")
+    made = eyrie.compile(address, "XGBOOST", rival.FEATURES)
+    return endpoint(eyrie, "bench", address, model, folder, workers), endpoint(
+        eyrie, "compiled", made, model, folder, workers
+    )
+
+
+def endpoint(eyrie: world.Eyrie, name: str, address: str, model: rival.Rival, folder: Path, workers: int) -> Side:
+    """Deploy a model, compare what the endpoint answers with the original, and sign the requests."""
     environment = {"MODEL_SERVER_WORKERS": str(workers)} if workers else {}
-    eyrie.deploy(ENDPOINT, [{"Image": "eyrie/xgboost", "ModelDataUrl": address, "Environment": environment}])
+    eyrie.deploy(name, [{"Image": "eyrie/xgboost", "ModelDataUrl": address, "Environment": environment}])
     runtime = eyrie.client("sagemaker-runtime")
     for row, answer in zip(model.rows[:100], model.answers, strict=False):
-        reply = runtime.invoke_endpoint(EndpointName=ENDPOINT, ContentType="text/csv", Body=row)
+        reply = runtime.invoke_endpoint(EndpointName=name, ContentType="text/csv", Body=row)
         if abs(float(reply["Body"].read()) - answer) > TOLERANCE:
-            raise SystemExit("the endpoint's answers are not the model's")
+            raise SystemExit(f"the answers of the endpoint {name} are not the model's")
     bodies = [row.encode() for row in model.rows]
-    requests = measure.signed_requests(eyrie.port, ENDPOINT, bodies, eyrie.signer)
-    side = Side("Eyrie", eyrie.port, measure.wrk_script(folder / "eyrie.lua", requests))
+    requests = measure.signed_requests(eyrie.port, name, bodies, eyrie.signer)
+    side = Side(name, eyrie.port, measure.wrk_script(folder / f"{name}.lua", requests))
     side.load(2.0, 32)
     return side
 
@@ -301,7 +312,11 @@ def row_name(peer: Peer) -> str:
 def throughput(peer: Peer, found: Duel) -> frame.Ratio:
     ours, theirs = statistics.median(found.ours), statistics.median(found.theirs)
     ours_p50, theirs_p50 = statistics.median(found.ours_p50), statistics.median(found.theirs_p50)
-    detail = f"{ours:,.0f} against {theirs:,.0f} requests/s; c = 1 p50 {ours_p50:.2f} against {theirs_p50:.2f} ms"
+    made = statistics.median(found.compiled)
+    detail = (
+        f"{ours:,.0f} against {theirs:,.0f} requests/s ({made:,.0f}, {made / theirs:.3g} x, after compilation); "
+        f"c = 1 p50 {ours_p50:.2f} against {theirs_p50:.2f} ms"
+    )
     return frame.Ratio.of(row_name(peer), found.ours, found.theirs, peer.goal, detail=detail)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -70,6 +71,27 @@ class Eyrie:
             s3.create_bucket(Bucket=BUCKET)
         s3.upload_file(str(archive), BUCKET, key)
         return f"s3://{BUCKET}/{key}"
+
+    def compile(self, url: str, framework: str, columns: int) -> str:
+        """Compile a model; the address of what was made."""
+        sagemaker = self.client("sagemaker")
+        sagemaker.create_compilation_job(
+            CompilationJobName="bench",
+            RoleArn=ROLE,
+            InputConfig={"S3Uri": url, "DataInputConfig": f'{{"input": [1, {columns}]}}', "Framework": framework},
+            OutputConfig={
+                "S3OutputLocation": f"s3://{BUCKET}/out",
+                "TargetPlatform": {"Os": "LINUX", "Arch": "X86_64"},
+            },
+            StoppingCondition={"MaxRuntimeInSeconds": 300},
+        )
+        while True:
+            found = sagemaker.describe_compilation_job(CompilationJobName="bench")
+            if found["CompilationJobStatus"] == "COMPLETED":
+                return str(found["ModelArtifacts"]["S3ModelArtifacts"])
+            if found["CompilationJobStatus"] not in ("STARTING", "INPROGRESS"):
+                raise SystemExit(found["FailureReason"])
+            time.sleep(0.2)
 
     def deploy(self, name: str, containers: list[dict[str, Any]], instance_type: str = "ml.m5.large") -> None:
         """An endpoint of one instance that holds these containers; returns when it is InService."""
