@@ -270,7 +270,7 @@ class Copy:
         rollup.add(status, model_us, 0, outstanding, origin)
         answer = Exchange(
             instance, exchange.kinds, exchange.fields, exchange.body, status, origin, headers, body, model_us,
-            exchange.at_ms, exchange.event_id,
+            exchange.at_ms, exchange.request_id,
         )  # fmt: skip
         self._mirror.pairs.add(exchange, answer)
         tap = instance.variant.tap
