@@ -45,7 +45,9 @@ from eyrie.control.backlogs import Backlogs
 from eyrie.control.captures import Captures
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
+from eyrie.control.deployment_door import DeploymentDoor
 from eyrie.control.events import Events
+from eyrie.control.evidence import EvidenceBook
 from eyrie.control.exposition import Exposition, of_endpoints, of_host, of_instances
 from eyrie.control.inference_experiments import InferenceExperiments
 from eyrie.control.jobs import Jobs
@@ -115,7 +117,9 @@ class Control:
         archives = SharedArchives(artifacts, lambda: transforms.held())
         transforms = TransformRuns(settings, self._compute, archives, keys, clock)
         mine = EndpointInstances(self._compute)
-        self._loop = Loop(store, mine, archives, self._feed, clock, self._identity, settings)
+        self._evidence = EvidenceBook(self._metrics)
+        world = (mine, archives, self._feed)
+        self._loop = Loop(store, *world, clock, self._identity, settings, self._evidence.of)
         targets = TargetCache(settings.data, objects, keys, settings.target_models_bytes_max)
         self._loads = ModelLoads(self._loop.endpoints, targets, SlotRooms())
         self._models = ModelDoor(self._loads)
@@ -184,6 +188,7 @@ class Control:
             self._backlogs.take(told["backlog"])
             return
         self._metering.take(told)
+        self._evidence.hear(told)
         self._tally.take(told)
         self._shadows.take(told)
         self._access.take(told)
@@ -243,6 +248,7 @@ class Control:
             wake_events=self._wake_events,
             alarm_actions=self._alarm_actions,
             wake_scaling=self._scaler.wake,
+            deployments=DeploymentDoor(self._evidence.of, settings.instances_max),
         )
         known = Credentials.load(settings.data / "credentials.json") if settings.auth else Credentials()
         self._app = ControlApp(surroundings, known)

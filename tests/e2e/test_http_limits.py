@@ -99,7 +99,7 @@ def reply(sock: socket.socket) -> tuple[int, bytes]:
     with sock.makefile("rb") as file:
         status = int(file.readline().split(b" ")[1])
         length = 0
-        while (line := file.readline().strip()):
+        while line := file.readline().strip():
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)

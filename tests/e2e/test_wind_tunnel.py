@@ -109,8 +109,6 @@ def test_a_ramp_goes_as_it_was_simulated(
         if actions == len(told.actions) and apart <= TOLERANCE:
             break
     with capsys.disabled():
-        print(
-            f"\nscaling actions real and simulated, capacity apart: {found}; starts {profile.startup_s} s"
-        )
+        print(f"\nscaling actions real and simulated, capacity apart: {found}; starts {profile.startup_s} s")
     assert found[-1][0] == found[-1][1], found
     assert found[-1][2] <= TOLERANCE, found

@@ -91,9 +91,7 @@ def test_an_endpoint_as_the_sparkml_container_has_it(eyrie: RealEyrie, folder: P
 
 
 @needs_java
-def test_without_a_schema_the_pipeline_tells_its_columns(
-    eyrie: RealEyrie, folder: Path, told: dict[str, Any]
-) -> None:
+def test_without_a_schema_the_pipeline_tells_its_columns(eyrie: RealEyrie, folder: Path, told: dict[str, Any]) -> None:
     endpoint = deploy("spark-guessed", folder / "kmeans", "eyrie/sparkml")
     row = dict(zip(TYPES, told["rows"][0], strict=True))
     ordered = [row[name] for name in ("colour", "shape", "weight", "age", "size")]

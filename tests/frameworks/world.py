@@ -36,9 +36,7 @@ def train(name: str, script: str, folder: Path, *arguments: str) -> dict[str, An
     command = [str(python_of(name)), "-W", "ignore", str(Path(__file__).parent / script), *arguments]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
     env |= {"HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=TRAIN_S
-    )
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=TRAIN_S)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -154,9 +154,7 @@ def test_heads_that_are_recognised_mean_what_they_mean_when_parsed(
         places = [0, *sorted(set(cuts)), len(data)]
         plain = fate(meaning([data]))
         assert plain == fate(meaning(each, remember=True))
-        assert plain == fate(
-            meaning([data[a:b] for a, b in itertools.pairwise(places)], remember=True)
-        )
+        assert plain == fate(meaning([data[a:b] for a, b in itertools.pairwise(places)], remember=True))
 
     loop.run_until_complete(main())
 

@@ -124,9 +124,7 @@ def test_weights_of_several_variants_are_kept_within_each_share() -> None:
 
 
 @pytest.mark.parametrize("how", list(EVERY))
-@pytest.mark.parametrize(
-    "when", [DeploymentPhase.PROVISIONING, DeploymentPhase.SHIFTING, DeploymentPhase.BAKING]
-)
+@pytest.mark.parametrize("when", [DeploymentPhase.PROVISIONING, DeploymentPhase.SHIFTING, DeploymentPhase.BAKING])
 def test_an_alarm_gives_everything_back(how: str, when: DeploymentPhase) -> None:
     rig = serving(("A", 4))
     rig.world.alarms["errors"] = AlarmState.OK
@@ -230,9 +228,7 @@ def test_where_blue_cannot_come_back_the_update_says_so_and_green_goes_on() -> N
         (Strategy.ROLLING, 5, PERCENT, 1, [1.0]),
     ],
 )
-def test_the_shares_of_each_step(
-    strategy: Strategy, value: int, kind: SizeKind, count: int, want: list[float]
-) -> None:
+def test_the_shares_of_each_step(strategy: Strategy, value: int, kind: SizeKind, count: int, want: list[float]) -> None:
     spec = wish(("A", count)).variants[0]
     variant = Variant(spec, count, 1.0)
     green = Fleet(2, "c", "arn", (variant,), 0)

@@ -19,6 +19,7 @@ from eyrie.control.reconciler import Reconciler, Seen
 from eyrie.decide.health import after_ping
 from eyrie.decide.policy import Policy
 from eyrie.domain.alarms import AlarmState
+from eyrie.domain.analysis import Evidence
 from eyrie.domain.endpoint import Endpoint, EndpointStatus, FleetSpec, ModelSpec, VariantSpec
 from eyrie.domain.fleet import ContainerSpec, InstanceSpec, InstanceState, ObservedInstance
 from eyrie.domain.names import EndpointKey, Scope
@@ -155,6 +156,7 @@ class World:
         self.withdrawn: dict[EndpointKey, int] = {}
         self.gateways = [ToyGateway() for _ in range(gateways)]
         self.alarms: dict[str, AlarmState] = {}
+        self.evidence: Evidence | None = None  # what both fleets of a deployment that is analysed answered
         self.offered_ms: dict[str, int] = {}  # instance -> when the table without it was published
         self.left_ms: dict[str, int] = {}  # instance -> when the last gateway took that table up
         self.archives: dict[str, str] = {}
@@ -310,6 +312,10 @@ class World:
         """The states of those alarms that there are."""
         return {name: self.alarms[name] for name in names if name in self.alarms}
 
+    def evidence_of(self, endpoint: Endpoint, now_ms: int) -> Evidence | None:
+        """What both fleets answered in this step."""
+        return self.evidence
+
     def _judge_stop(self, instance_id: str) -> None:
         """Law 14: no live gateway serves it, and its requests are answered, unless the limits have passed."""
         out_ms = self.clock.ms - self.left_ms.get(instance_id, -(10**9))
@@ -338,7 +344,8 @@ class Rig:
         self.clock = clock
         self.woken: set[EndpointKey] = set()
         self.endpoints = Endpoints(store, clock, identity, self.woken.add)
-        self.reconciler = Reconciler(self.endpoints, world, world, clock, identity, policy, world.alarms_of)
+        eyes = (world.alarms_of, world.evidence_of)
+        self.reconciler = Reconciler(self.endpoints, world, world, clock, identity, policy, *eyes)
         self.hands = Hands(self.endpoints, world, world, world)
         self.health: dict[str, Health] = {}
         self.queue: list[tuple[EndpointKey, Effect]] = []

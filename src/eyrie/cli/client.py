@@ -55,6 +55,14 @@ class ControlClient:
         headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
         return self._ask("POST", "/", dict(params), headers)
 
+    def deployment(self, endpoint: str) -> dict[str, Any]:
+        """The deployment of an endpoint that is on its way, with its verdict."""
+        return self._get(f"/eyrie/deployments/{quote(endpoint, safe='')}")
+
+    def steer(self, endpoint: str, **asked: Any) -> dict[str, Any]:
+        """Promote, abort or pause it, or plan one: `do` and what belongs to it."""
+        return self._ask("POST", f"/eyrie/deployments/{quote(endpoint, safe='')}", asked)
+
     def images(self) -> list[dict[str, Any]]:
         """The images of the user's own, a row a name."""
         return list(self._get("/eyrie/images").get("images", []))

@@ -323,6 +323,70 @@ def image_remove(
     command.remove(_settings(data).data, name)
 
 
+deployments = typer.Typer(
+    help="The deployment of an endpoint: plan, watch, promote, abort, pause.", no_args_is_help=True
+)
+app.add_typer(deployments, name="deployment")
+Endpoint = Annotated[str, typer.Argument(help="Name of the endpoint.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Why = Annotated[str, typer.Option("--why", metavar="WORDS", help="Your reason, for the story.")]
+
+
+@deployments.command("plan")
+def deployment_plan(
+    endpoint: Endpoint,
+    config: Annotated[str, typer.Argument(help="Name of the EndpointConfig that would be deployed.")],
+    deployment_config: Annotated[
+        str | None,
+        typer.Option("--deployment-config", metavar="JSON|file://FILE", help="As UpdateEndpoint has it. [all at once]"),
+    ] = None,
+    retain: Annotated[
+        bool, typer.Option("--retain-deployment-config", help="That of the last deployment, as UpdateEndpoint has it.")
+    ] = False,
+    retain_all: Annotated[
+        bool, typer.Option("--retain-all-variant-properties", help="Counts and weights as they are now.")
+    ] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what UpdateEndpoint would do, step by step: shares, instances, time, the capacity at the peak."""
+    from eyrie.cli import deployment as command
+
+    command.plan(_settings(data).data, endpoint, config, deployment_config, retain, retain_all, as_json)
+
+
+@deployments.command("show")
+def deployment_show(endpoint: Endpoint, data: Data = None, as_json: AsJson = False) -> None:
+    """Show the deployment that is on its way, with the verdict of its analysis as it is now."""
+    from eyrie.cli import deployment as command
+
+    command.show_now(_settings(data).data, endpoint, as_json)
+
+
+@deployments.command("promote")
+def deployment_promote(endpoint: Endpoint, why: Why = "", data: Data = None, as_json: AsJson = False) -> None:
+    """Let the present step pass, whatever its analysis says; or let a paused deployment go on."""
+    from eyrie.cli import deployment as command
+
+    command.steer(_settings(data).data, endpoint, "promote", why, as_json)
+
+
+@deployments.command("abort")
+def deployment_abort(endpoint: Endpoint, why: Why = "", data: Data = None, as_json: AsJson = False) -> None:
+    """Roll it back."""
+    from eyrie.cli import deployment as command
+
+    command.steer(_settings(data).data, endpoint, "abort", why, as_json)
+
+
+@deployments.command("pause")
+def deployment_pause(endpoint: Endpoint, why: Why = "", data: Data = None, as_json: AsJson = False) -> None:
+    """Stop it where it stands: green gets no more traffic than it has, until somebody decides."""
+    from eyrie.cli import deployment as command
+
+    command.steer(_settings(data).data, endpoint, "pause", why, as_json)
+
+
 @app.command()
 def simulate(
     traffic: Annotated[
@@ -355,9 +419,17 @@ def simulate(
     tune: Annotated[bool, typer.Option("--tune", help="Search the cheapest policy that keeps the objective.")] = False,
     kind: Annotated[str, typer.Option(help="What --tune searches: fast (eyrie:Fast) or aws.")] = "fast",
     trials: Annotated[int, typer.Option(min=1, max=500, help="Candidates that --tune tries.")] = 40,
+    rollout: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A deployment instead of a scaling policy: DeploymentConfig and more."),
+    ] = None,
+    green: Annotated[
+        str, typer.Option(metavar="latency=1.2,errors=0.05,shift=0.1", help="How --rollout's new fleet differs.")
+    ] = "",
+    replays: Annotated[int, typer.Option("--runs", help="How often --rollout is run, each with another seed.")] = 1,
     data: Data = None,
 ) -> None:
-    """Try scaling policies in virtual time: capacity, latency, cost and reasons, side by side."""
+    """Try scaling policies, or a deployment, in virtual time: capacity, latency, cost and reasons, side by side."""
     from eyrie.cli import simulate as command
 
     command.run(
@@ -377,6 +449,9 @@ def simulate(
             page=html,
             tune=kind if tune else None,
             trials=trials,
+            rollout=rollout,
+            green=green,
+            runs=replays,
         )
     )
 

@@ -88,6 +88,13 @@ class RecordedEndpoint:
             instance_type=kind,
         )
 
+    def errors(self) -> float:
+        """The share of its requests of the last day that were answered with an error."""
+        asked = sum(self._series("Invocations", "Sum", 3_600, PROFILE_HOURS).values())
+        names = ("Invocation4XXErrors", "Invocation5XXErrors")
+        failed = sum(sum(self._series(name, "Sum", 3_600, PROFILE_HOURS).values()) for name in names)
+        return min(1.0, failed / asked) if asked else 0.0
+
     def _slots(self, kind: str) -> int:
         try:
             return load_instance_types(self._data).get(kind).vcpu

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from eyrie.adapters.instance_types import load_instance_types
+from eyrie.cli import rollout
 from eyrie.cli.errors import CommandError
 from eyrie.cli.recorded import RecordedEndpoint
 from eyrie.cli.screen import show
@@ -23,6 +24,7 @@ from eyrie.sim.ours import Ours
 from eyrie.sim.policy import Fixed, Policy
 from eyrie.sim.profile import InstanceProfile
 from eyrie.sim.rivals import Hpa, HpaSettings, Kpa, KpaSettings
+from eyrie.sim.rollout import Behaviour
 from eyrie.sim.run import KEY, Experiment, ExperimentError, Run, runs
 from eyrie.sim.traffic import Traffic, TrafficError
 
@@ -50,10 +52,16 @@ class Asked:
     page: Path | None
     tune: str | None
     trials: int
+    rollout: Path | None = None
+    green: str = ""
+    runs: int = 1
 
 
 def run(asked: Asked) -> None:
     """Simulate, and print what came of it. Raises CommandError."""
+    if asked.rollout is not None:
+        _replay(asked, asked.rollout)
+        return
     try:
         experiment, setups = _experiment(asked)
         if asked.tune is not None:
@@ -64,6 +72,19 @@ def run(asked: Asked) -> None:
         raise CommandError(str(error), code=2) from None
     _print(found)
     _write(asked, found)
+
+
+def _replay(asked: Asked, path: Path) -> None:
+    """A deployment, on the traffic and the instances that are asked for."""
+    endpoint = _endpoint(asked)
+    plan, green = rollout.read(path), rollout.behaviour(asked.green)
+    blue = Behaviour(errors=endpoint.errors() if endpoint is not None else 0.0)
+    green = replace(green, errors=min(1.0, green.errors + blue.errors))
+    try:
+        blown, profile_ = _traffic(asked, endpoint), _profile(asked, endpoint)
+    except (TrafficError, profile.ProfileError, ValueError) as error:
+        raise CommandError(str(error), code=2) from None
+    rollout.simulate(plan, blown, profile_, blue, green, asked.seed, asked.runs)
 
 
 def _experiment(asked: Asked) -> tuple[Experiment, dict[str, policy_file.ScalingSetup]]:

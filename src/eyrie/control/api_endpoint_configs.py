@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eyrie.control import async_config, capture_config
+from eyrie.control import async_config, canary_tags, capture_config
 from eyrie.control.api_models import containers_of, find_model
 from eyrie.control.context import Context, Operation, Params, first_duplicate, seconds, without
 from eyrie.control.listing import Row, page
@@ -54,6 +54,7 @@ def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     check_config(params)
     refuse_unsupported(params, CONFIG)
     capture_config.check(params.get("DataCaptureConfig"))
+    canary_tags.check(params.get("Tags", []))
     body = without(params, "Tags")
     body["ProductionVariants"] = [checked_variant(context, variant) for variant in params["ProductionVariants"]]
     if params.get("ShadowProductionVariants"):

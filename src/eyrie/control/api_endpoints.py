@@ -5,10 +5,10 @@ and hands it to `control/endpoints`; what comes back is shown as DescribeEndpoin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from eyrie.control import async_config, image_table, images
+from eyrie.control import async_config, canary_tags, image_table, images
 from eyrie.control.api_endpoint_configs import ARN_TYPE, config_arn, find_config, sticky_of
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
@@ -78,8 +78,17 @@ def list_endpoints(context: Context, params: Params) -> dict[str, Any]:
     return page("ListEndpoints", params, [_row(e) for e in context.endpoints.list(context.scope)]).reply("Endpoints")
 
 
-def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
-    """Start a deployment of another config."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an UpdateEndpoint asks for."""
+
+    key: EndpointKey
+    wish: FleetSpec
+    how: dict[str, Any]  # further arguments of decide.endpoint.update
+
+
+def change_of(context: Context, params: Params) -> Change:
+    """An UpdateEndpoint, checked as far as it can be without the endpoint's state. Raises ApiError."""
     now = _find(context, params["EndpointName"])
     config = find_config(context, params["EndpointConfigName"])
     given = params.get("DeploymentConfig")
@@ -87,22 +96,27 @@ def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
     if retain and given is not None:
         raise validation("You can either give a DeploymentConfig or set RetainDeploymentConfig, not both.")
     policy = traffic_policy(now.last_deployment_config if retain else given)
+    policy = replace(policy, analysis=canary_tags.asked(context, config.name, now.key.name))
     check_alarms(context, policy)
-    excluded = [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])]
     wish = fleet_of(context, config)
     others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
     _check_quota(others, sum(v.initial_count for v in wish.variants))
+    how = {
+        "retain_all": bool(params.get("RetainAllVariantProperties")),
+        "exclude_retained": [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])],
+        "data_capture": config.body.get("DataCaptureConfig"),
+        "deployment_config": given,
+        "retain_deployment_config": retain,
+        "policy": policy,
+    }
+    return Change(now.key, wish, how)
+
+
+def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
+    """Start a deployment of another config."""
+    change = change_of(context, params)
     try:
-        changed = context.endpoints.update(
-            now.key,
-            wish,
-            retain_all=bool(params.get("RetainAllVariantProperties")),
-            exclude_retained=excluded,
-            data_capture=config.body.get("DataCaptureConfig"),
-            deployment_config=given,
-            retain_deployment_config=retain,
-            policy=policy,
-        )
+        changed = context.endpoints.update(change.key, change.wish, **change.how)
     except Refused as error:
         raise validation(str(error)) from None
     return {"EndpointArn": changed.arn}

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
-from eyrie.control import comparison, exposition, image_door, insights, shadow_report, story
+from eyrie.control import comparison, deployment_door, exposition, image_door, insights, shadow_report, story
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.evidence import no_evidence
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.decide.alarms import AlarmActions
@@ -74,6 +75,9 @@ class Surroundings:
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
     alarm_actions: AlarmActions = field(default_factory=dict)
     wake_scaling: Callable[[], None] = lambda: None  # likewise a scalable target, or something that it has
+    deployments: deployment_door.DeploymentDoor = field(
+        default_factory=lambda: deployment_door.DeploymentDoor(no_evidence)
+    )
 
 
 class ControlApp:
@@ -223,6 +227,10 @@ class ControlApp:
             data = self._with.settings.data
             answered = await self._run(lambda: image_door.answer(context, data, head.method, head.path, body))
             return story.reply(answered, request.request_id)
+        if head.path.startswith(deployment_door.PATH):
+            door = self._with.deployments
+            found = await self._run(lambda: door.answer(context, head.method, head.path, body))
+            return story.reply(found, request.request_id)
         if head.method != "GET":
             return story.reply({"message": "Only GET is answered here."}, request.request_id, status=405)
         if head.path == story.STATUS:

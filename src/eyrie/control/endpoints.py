@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from eyrie.decide import endpoint as decide
+from eyrie.decide.steering import Steer, steer
 from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import CapacityChanged, EndpointExists, EndpointMissing
@@ -161,6 +162,10 @@ class Endpoints:
             return decide.update_weights_and_capacities(endpoint, changes, now_ms, why)
 
         return self._command(key, make, Also(also))
+
+    def steer(self, key: EndpointKey, how: Steer, why: str = "") -> Endpoint:
+        """Promote, abort or pause the deployment that is on its way. Raises a domain Refused."""
+        return self._command(key, lambda now, now_ms: steer(_present(key, now), how, now_ms, why))
 
     def delete(self, key: EndpointKey) -> Endpoint:
         """DeleteEndpoint: it is gone once every instance has stopped. Raises a domain Refused."""

@@ -20,6 +20,7 @@ from typing import TypeVar, TypeVarTuple
 from eyrie.control import alarm_table
 from eyrie.control.act import Executor, Hands, effect_of
 from eyrie.control.endpoints import KIND, Endpoints
+from eyrie.control.evidence import EvidenceOf, no_evidence
 from eyrie.control.prober import Probed, Prober
 from eyrie.control.reconciler import Look, Reconciler, Seen
 from eyrie.control.routes import PacedRoutes
@@ -72,6 +73,7 @@ class Loop:
         clock: Clock,
         identity: Identity,
         settings: Settings,
+        evidence_of: EvidenceOf = no_evidence,
     ) -> None:
         self._store = store
         self._compute = compute
@@ -81,7 +83,8 @@ class Loop:
         self._scale = settings.time_scale
         self.endpoints = Endpoints(store, clock, identity, self.wake)
         alarms_of = partial(alarm_table.states, store)
-        self._reconciler = Reconciler(self.endpoints, compute, paced, clock, identity, policy_of(settings), alarms_of)
+        decided = (clock, identity, policy_of(settings), alarms_of, evidence_of)
+        self._reconciler = Reconciler(self.endpoints, compute, paced, *decided)
         self._executor = Executor(Hands(self.endpoints, compute, artifacts, paced), self._heard)
         self._prober = Prober(settings, clock, self.wake, compute.cpu_us)
         self.uses = UseBook(clock)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eyrie.control import evidence
 from eyrie.domain.metrics import Dimensions, Measured, Metric, Summary, bucket_of, merged, middle_of
 from eyrie.domain.names import EndpointKey
 from eyrie.ports import Clock, Metrics, MetricsFull
@@ -160,6 +161,7 @@ def measurements(
         count = max(instances_of(key, variant), 1)
         parts: list[Found] = []
         by_config: dict[str, list[Found]] = {}
+        predictions: dict[str, list[Found]] = {}
         for instance_id, rollup in instances.items():
             found = summaries(rollup, count)
             if not instance_id:  # what reached none: no model took any time
@@ -167,6 +169,8 @@ def measurements(
             parts.append(found)
             if instance_id and (config := config_of(key, instance_id)):
                 by_config.setdefault(config, []).append(found)
+                if "predictions" in rollup:
+                    predictions.setdefault(config, []).append(evidence.predicted(rollup["predictions"]))
             if instance_id:
                 alone = {name: summary for name, summary in found.items() if name not in _ONCE_AN_ENDPOINT}
                 yield from _measured(key, alone, (dimensions[0], ("InstanceId", instance_id), dimensions[1]), at_ms)
@@ -177,6 +181,9 @@ def measurements(
             yield from _measured(key, together, dimensions, at_ms)
         for config, ours in by_config.items():
             yield from _measured(key, _together(ours), (("EndpointConfigName", config), *dimensions), at_ms)
+        for config, ours in predictions.items():
+            of_config = (("EndpointConfigName", config), *dimensions)
+            yield from _measured(key, _together(ours), of_config, at_ms, evidence.NAMESPACE)
     yield from _measured(key, _together(whole), endpoint, at_ms)
 
 
@@ -215,10 +222,12 @@ def _together(parts: list[Found]) -> Found:
     return {name: merged([found[name] for found in parts if name in found]) for name in names}
 
 
-def _measured(key: EndpointKey, found: Found, dimensions: Dimensions, at_ms: int) -> Iterator[Measured]:
+def _measured(
+    key: EndpointKey, found: Found, dimensions: Dimensions, at_ms: int, namespace: str = NAMESPACE
+) -> Iterator[Measured]:
     for name, summary in found.items():
         if summary.count:
-            yield Measured(Metric(key.scope, NAMESPACE, name, dimensions), at_ms, summary, UNITS.get(name, "None"))
+            yield Measured(Metric(key.scope, namespace, name, dimensions), at_ms, summary, UNITS.get(name, "None"))
 
 
 def _times(value: float, count: int) -> Summary:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from eyrie.control.endpoints import Endpoints
+from eyrie.control.evidence import EvidenceOf, no_evidence
 from eyrie.decide import check
 from eyrie.decide.policy import Policy
 from eyrie.decide.reconcile import plan
@@ -64,6 +65,7 @@ class Reconciler:
         identity: Identity,
         policy: Policy,
         alarms_of: AlarmsOf,
+        evidence_of: EvidenceOf = no_evidence,
     ) -> None:
         self._endpoints = endpoints
         self._compute = compute
@@ -72,6 +74,7 @@ class Reconciler:
         self._identity = identity
         self._policy = policy
         self._alarms_of = alarms_of
+        self._evidence_of = evidence_of
 
     def look(self, key: EndpointKey, seen: Seen, outcomes: Sequence[Outcome], pending: frozenset[str]) -> Look:
         """Look at an endpoint once. `outcomes` are taken in by the same commit that finishes their effects.
@@ -117,6 +120,7 @@ class Reconciler:
             tails=self._tails(endpoint, mine, now_ms),
             alarms=self._alarms(endpoint),
             use=seen.use,
+            evidence=self._evidence_of(endpoint, now_ms),
         )
 
     def _alarms(self, endpoint: Endpoint) -> Mapping[str, AlarmState]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 
 from eyrie.decide import rollout
 from eyrie.decide.policy import Policy
+from eyrie.domain.analysis import Verdict
 from eyrie.domain.deployment import MAY_ROLL_BACK, PHASE_MOVES, DeploymentPhase
 from eyrie.domain.endpoint import STATUS_MOVES, Endpoint, EndpointStatus
 from eyrie.domain.fleet import COUNTED, GIVEN_UP, INSTANCE_MOVES, Instance, InstanceState
@@ -19,6 +20,7 @@ from eyrie.domain.routing import Target
 
 _SHARED = MAY_ROLL_BACK - {DeploymentPhase.TERMINATION_WAIT}
 _ROUTABLE = frozenset({InstanceState.READY, InstanceState.UNKNOWN})
+_ONWARDS = frozenset({DeploymentPhase.SHIFTING, DeploymentPhase.PROVISIONING, DeploymentPhase.TERMINATION_WAIT})
 _STOPPABLE = GIVEN_UP | {InstanceState.DRAINING, InstanceState.STOPPED}
 
 
@@ -107,6 +109,16 @@ def _phase_step(before: Endpoint, after: Endpoint) -> Iterator[str]:
     old, new = before.pending_phase, after.pending_phase
     if old is not None and new is not None and new is not old and new not in PHASE_MOVES[old]:
         yield f"deployment {old} -> {new}"
+    yield from _unproven(before, after)
+
+
+def _unproven(before: Endpoint, after: Endpoint) -> Iterator[str]:
+    """A step whose green has to prove itself is left forwards only with a verdict that it passed (law 6)."""
+    was, now = before.deployment, after.deployment
+    if was is None or now is None or now.phase not in _ONWARDS or not rollout.judged(was):
+        return
+    if now.analysis is None or now.analysis.step != was.step or now.analysis.verdict is not Verdict.PASS:
+        yield f"green goes on from step {was.step} and has not passed its analysis"
 
 
 def _instance_steps(before: Endpoint, after: Endpoint) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from eyrie.decide import rollout
+from eyrie.decide import canary, rollout
 from eyrie.decide.capacity import artifacts_present
 from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import REASON_CHARS_MAX
@@ -139,10 +139,15 @@ def _stopped(draft: Draft, policy: Policy, deployment: Deployment) -> str | None
     ringing = [name for name in deployment.policy.alarms if draft.seen.alarms.get(name) is AlarmState.ALARM]
     if ringing:
         return f"One or more of the alarms of AutoRollbackConfiguration are in ALARM: {', '.join(ringing)}."
+    if deployment.aborted is not None:
+        return deployment.aborted
+    pause = deployment.pause
+    if pause is not None and _waited(draft, pause.since_ms + pause.limit_ms):
+        return f"It was paused ({pause.why}), and nobody decided within {pause.limit_ms // 1000} s."
     limit_ms = deployment.policy.limit_ms if deployment.phase is not _Phase.TERMINATION_WAIT else 0
     if limit_ms and _waited(draft, deployment.started_ms + limit_ms):
         return f"The update took longer than its MaximumExecutionTimeoutInSeconds of {limit_ms // 1000}."
-    return _start_failure(draft.endpoint, deployment.green, policy)
+    return _start_failure(draft.endpoint, deployment.green, policy) or canary.failure(draft, deployment)
 
 
 def _enter(draft: Draft, deployment: Deployment, phase: DeploymentPhase, why: str, step: int | None = None) -> None:
@@ -164,7 +169,7 @@ def _pending(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 
 
 def _provisioning(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
+    if deployment.pause is None and rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
         _shift(draft, deployment, "its instances are READY")
 
 
@@ -182,15 +187,30 @@ def _shifting(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 
 def _baking(draft: Draft, policy: Policy, deployment: Deployment) -> None:
     plan = deployment.policy
-    if not _waited(draft, deployment.phase_ms + plan.bake_ms):
+    blue_green = plan.strategy is not Strategy.ROLLING
+    last = deployment.step >= rollout.steps(plan, deployment.green)
+    if blue_green and not last and not rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
         return
-    if deployment.step >= rollout.steps(plan, deployment.green):
-        why = f"baked {plan.bake_ms} ms; blue waits {plan.termination_wait_ms} ms"
-        _enter(draft, deployment, _Phase.TERMINATION_WAIT, why)
-    elif plan.strategy is Strategy.ROLLING:
-        _enter(draft, deployment, _Phase.PROVISIONING, f"baked {plan.bake_ms} ms; the next batch starts")
-    elif rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
-        _shift(draft, deployment, f"baked {plan.bake_ms} ms")
+    baked = _baked(draft, deployment)
+    if baked is None:
+        return
+    if last:
+        _enter(draft, deployment, _Phase.TERMINATION_WAIT, f"{baked}; blue waits {plan.termination_wait_ms} ms")
+    elif blue_green:
+        _shift(draft, deployment, baked)
+    else:
+        _enter(draft, deployment, _Phase.PROVISIONING, f"{baked}; the next batch starts")
+
+
+def _baked(draft: Draft, deployment: Deployment) -> str | None:
+    """Why a step is over: its time is, its analysis passed, a person says so; None while it is not."""
+    if rollout.judged(deployment):
+        return canary.allows(draft, deployment)
+    if deployment.promoted == deployment.step:
+        return "promoted by a person"
+    if deployment.pause is None and _waited(draft, deployment.phase_ms + deployment.policy.bake_ms):
+        return f"baked {deployment.policy.bake_ms} ms"
+    return None
 
 
 def _termination_wait(draft: Draft, policy: Policy, deployment: Deployment) -> None:
@@ -218,7 +238,8 @@ def _retiring(draft: Draft, policy: Policy, deployment: Deployment) -> None:
 def _roll_back(draft: Draft, deployment: Deployment, failure: str) -> None:
     reason = failure[:REASON_CHARS_MAX]
     current = draft.endpoint.deployment or deployment
-    draft.change(deployment=replace(current, failure=reason), failure_reason=reason)
+    current = replace(current, failure=reason, pause=None)
+    draft.change(deployment=current, failure_reason=reason)
     _enter(draft, current, _Phase.ROLLING_BACK, failure)
 
 

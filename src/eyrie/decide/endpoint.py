@@ -98,6 +98,10 @@ def update(
     policy = policy or TrafficPolicy()
     rollout.check(policy, green)
     _check_serverless(endpoint.fleet, green, policy)
+    if policy.analysis is not None and wish.config_name == endpoint.config_name:
+        raise BadAmount(
+            f"{rollout.ANALYSIS_TAG} tells the fleets apart by their configs, and both are {wish.config_name}."
+        )
     deployment = Deployment(
         phase=DeploymentPhase.PENDING,
         green=green,

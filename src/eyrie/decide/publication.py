@@ -13,12 +13,16 @@ from eyrie.decide import capture
 from eyrie.decide.draft import Draft
 from eyrie.decide.fleet import backoff_of, members, renewed, suspect
 from eyrie.decide.policy import Policy
-from eyrie.decide.rollout import active, shares
+from eyrie.decide.rollout import active, judged_steps, shares
+from eyrie.domain.analysis import AnalysisRoute
+from eyrie.domain.deployment import DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import Fleet, Instance, InstanceState, Variant
 from eyrie.domain.plan import Verb
 from eyrie.domain.routing import EndpointRoute, ServerlessRoute, ShadowRoute, Target, VariantRoute
 from eyrie.domain.serverless import BODY_BYTES_MAX
+
+_SHARED = frozenset({DeploymentPhase.PROVISIONING, DeploymentPhase.SHIFTING, DeploymentPhase.BAKING})
 
 
 def publish(draft: Draft, policy: Policy) -> None:
@@ -134,6 +138,7 @@ def _variant_route(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Va
         capture=capture.route_of(captured),
         sticky=fleet.sticky,
         serverless=_serverless(endpoint, policy, fleet, variant),
+        analysis=_analysed(endpoint),
     )
 
 
@@ -150,6 +155,16 @@ def _serverless(endpoint: Endpoint, policy: Policy, fleet: Fleet, variant: Varia
         wait_ms=policy.serverless_wait_ms,
         trouble=backoff.reason if backoff is not None and (backoff.fatal or backoff.crashes > 1) else "",
     )
+
+
+def _analysed(endpoint: Endpoint) -> AnalysisRoute | None:
+    """Whether predictions are counted: while a canary's are compared, of both fleets."""
+    deployment = endpoint.deployment
+    policy = deployment.policy.analysis if deployment is not None else None
+    if deployment is None or policy is None or policy.predictions is None or deployment.phase not in _SHARED:
+        return None
+    judged = 1 <= deployment.step <= judged_steps(deployment.policy, deployment.green)
+    return AnalysisRoute(policy.sampling) if judged else None
 
 
 def _renew(

@@ -13,9 +13,11 @@ from math import ceil, floor
 from eyrie.domain.deployment import CapacitySize, Deployment, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.errors import BadAmount
-from eyrie.domain.fleet import Fleet, Variant
+from eyrie.domain.fleet import Fleet, InstanceState, Variant
 
 _Phase = DeploymentPhase
+_DRAINING = InstanceState.DRAINING
+ANALYSIS_TAG = "eyrie:CanaryAnalysis"  # of the EndpointConfig or the endpoint
 _TINY = 1e-9  # of a share, lost in binary fractions
 BOUNDS_PERCENT: Mapping[Strategy, tuple[int, int]] = {
     Strategy.CANARY: (1, 50),
@@ -36,6 +38,16 @@ def check(policy: TrafficPolicy, green: Fleet) -> None:
         _check_size(MEMBERS[policy.strategy], policy.size, green, low, high)
     if policy.rollback_size is not None:
         _check_size("RollbackMaximumBatchSize", policy.rollback_size, green, 1, 100)
+    if policy.analysis is not None and steps(policy, green) < 2:
+        raise BadAmount(
+            f"{ANALYSIS_TAG} compares green with blue while both take traffic, which they never do in this deployment: "
+            f"it is {policy.strategy} of {sum(v.desired_count for v in green.variants)} instances in one step."
+        )
+    if policy.analysis is not None and policy.analysis.warm_up_ms >= policy.bake_ms > 0:
+        raise BadAmount(
+            f"{ANALYSIS_TAG}: WarmUpInSeconds is {policy.analysis.warm_up_ms // 1000}; it must be less than "
+            f"WaitIntervalInSeconds, which is {policy.bake_ms // 1000}."
+        )
     waits_ms = steps(policy, green) * policy.bake_ms + policy.termination_wait_ms
     if policy.limit_ms and policy.limit_ms <= waits_ms:
         raise BadAmount(
@@ -69,6 +81,16 @@ def steps(policy: TrafficPolicy, green: Fleet) -> int:
     if policy.strategy is Strategy.LINEAR:
         return ceil(1 / _ratio(policy.size, green) - _TINY)
     return max(1, *(ceil(v.desired_count / _batch(policy.size, green, v)) for v in green.production))
+
+
+def judged_steps(policy: TrafficPolicy, green: Fleet) -> int:
+    """How many steps the analysis judges: those in which both fleets take traffic."""
+    return steps(policy, green) - 1 if policy.analysis is not None else 0
+
+
+def judged(deployment: Deployment) -> bool:
+    """Whether green has to prove itself in the present step."""
+    return deployment.judged and deployment.step <= judged_steps(deployment.policy, deployment.green)
 
 
 def share(deployment: Deployment, variant: Variant, step: int) -> float:
@@ -106,7 +128,7 @@ def wanted(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> int:
     if deployment is None or deployment.policy.strategy is not Strategy.ROLLING or variant.shadow:
         return count
     if fleet.generation == deployment.green.generation:
-        return _green_wanted(deployment, variant)
+        return _green_wanted(endpoint, deployment, variant)
     if deployment.phase is _Phase.ROLLING_BACK:
         size = deployment.policy.rollback_size
         more = _batch(size, endpoint.fleet, variant) if size is not None else count
@@ -115,8 +137,11 @@ def wanted(endpoint: Endpoint, fleet: Fleet, variant: Variant) -> int:
     return count - floor(count * _progress(deployment, variant.name, settled) + _TINY)
 
 
-def _green_wanted(deployment: Deployment, variant: Variant) -> int:
-    step = deployment.step + 1 if deployment.phase is _Phase.PROVISIONING else deployment.step
+def _green_wanted(endpoint: Endpoint, deployment: Deployment, variant: Variant) -> int:
+    """A batch starts when the one before it has ended on blue's side: what drains takes room, too."""
+    draining = any(i.fleet == endpoint.fleet.generation and i.state is _DRAINING for i in endpoint.instances)
+    starts = deployment.phase is _Phase.PROVISIONING and not draining
+    step = deployment.step + 1 if starts else deployment.step
     if deployment.phase in (_Phase.TERMINATION_WAIT, _Phase.RETIRING):
         return variant.desired_count
     return active(deployment, variant, step)

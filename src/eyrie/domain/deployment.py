@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from eyrie.domain.analysis import Analysis, AnalysisPolicy, Pause
 from eyrie.domain.fleet import Fleet
 from eyrie.domain.serverless import Serverless
 
@@ -77,6 +78,7 @@ class TrafficPolicy:
     limit_ms: int = 0  # for everything until blue waits; 0: none
     alarms: tuple[str, ...] = ()  # names or ARNs: any of them in ALARM rolls back
     rollback_size: CapacitySize | None = None  # blue instances that come back at once; None: all
+    analysis: AnalysisPolicy | None = None  # green must prove itself at each step but the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ class Deployment:
     config: dict[str, Any] = field(default_factory=dict)  # the DeploymentConfig as it was given
     data_capture: dict[str, Any] | None = None  # of the new config
     failure: str | None = None  # why it is rolled back
+    analysis: Analysis | None = None  # the last verdict that something came of
+    pause: Pause | None = None  # it goes no step further
+    promoted: int = 0  # the step that a person let pass, whatever the analysis says; 0: none
+    aborted: str | None = None  # a person wants it rolled back, and why
+
+    @property
+    def judged(self) -> bool:
+        """Whether both fleets take traffic in this step, and green has to prove itself in it."""
+        return self.phase is _P.BAKING and self.policy.analysis is not None and self.promoted != self.step
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,28 @@ class CapacityChanged(Refused):
         return f"Variant {self.variant} has {self.now} instances by now, and not {self.before}."
 
 
+@dataclass
+class NoDeployment(Refused):
+    """A command on the deployment of an endpoint that has none on its way."""
+
+    arn: str
+
+    def __str__(self) -> str:
+        return f'No deployment of endpoint "{self.arn}" is on its way.'
+
+
+@dataclass
+class NotInThisPhase(Refused):
+    """A command on a deployment that has come too far for it, or not far enough."""
+
+    command: str
+    phase: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"The deployment is {self.phase} and cannot be {self.command}: {self.why}."
+
+
 class IllegalTransition(Exception):
     """A move that the transition table does not have: a defect of ours, never a user's."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from eyrie.domain.alarms import AlarmState
+from eyrie.domain.analysis import Evidence
 from eyrie.domain.fleet import ObservedInstance
 from eyrie.domain.plan import Outcome
 from eyrie.domain.serverless import Use
@@ -36,3 +37,4 @@ class Observation:
     tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last log lines of some instances
     alarms: Mapping[str, AlarmState] = field(default_factory=dict)  # of those that a deployment watches, where they are
     use: Use | None = None  # of its requests, as gateway workers tell of a serverless endpoint; None: not known
+    evidence: Evidence | None = None  # of a deployment that is analysed: what both fleets answered in this step

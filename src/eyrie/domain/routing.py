@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from eyrie.domain.analysis import AnalysisRoute
 from eyrie.domain.async_inference import AsyncRoute
 from eyrie.domain.capture import CaptureRoute
 from eyrie.domain.names import EndpointKey
@@ -71,6 +72,7 @@ class VariantRoute:
     model_cache: bool = True  # of a multi-model variant: models stay loaded after an answer
     fleet: int = 0  # generation of its fleet: while traffic shifts, one name stands for two
     config: str = ""  # EndpointConfigName, during an update: its metrics are told apart by it
+    analysis: AnalysisRoute | None = None  # while a canary is analysed: its predictions are counted
     capture: CaptureRoute | None = None  # what of its requests and replies is kept
     sticky: str = ""  # where the key is found that ties a client to a variant (domain.sticky); "": nowhere
     serverless: ServerlessRoute | None = None

@@ -35,6 +35,7 @@ from eyrie.gateway.meter import Meter
 from eyrie.gateway.model_invocation import ModelInvocation
 from eyrie.gateway.models import Models
 from eyrie.gateway.openinference import OpenInference
+from eyrie.gateway.predictions import Predictions
 from eyrie.gateway.routes import Instance, RouteBook
 from eyrie.gateway.serverless import Gates
 from eyrie.gateway.sessions import Sessions, signing_key
@@ -88,7 +89,8 @@ class Gateway:
         sessions = Sessions(signing_key(settings.data / "credentials.json"))
         self.invoker = Invoker(settings, verifier, sessions, self.book, self.meter, self.sweep)
         self.capture = Capture(settings, loop, self.meter)
-        self.book.tap_makers = (self.capture.tap,)
+        self.predictions = Predictions(self.meter)
+        self.book.tap_makers = (self.capture.tap, self.predictions.tap)
         self.inference = OpenInference(settings, self.invoker)
         self.health = Health(settings, self.book, self.meter, self.sweep, self.feed.tell_ejected)
         self.invoker.health = self.health
@@ -192,6 +194,7 @@ class Gateway:
         self.invoker.models.turn(now)
         self.mirror.turn(now)
         self.forwarder.turn(now)
+        self.predictions.turn()
         self.inference.turn(now)
         self.capture.turn()
         self.feed.tell_idle()

@@ -5,8 +5,9 @@ A rollup goes to control over the feed once a second, what changed only:
 `{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "em": model errors, "peak": most at once, "model": {BUCKET: N},
 "model_us": their sum, "overhead": {BUCKET: N}, "overhead_us"}`, and of a multi-model endpoint
 `"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too; of
-streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three. A rollup of a shadow
-has `"shadow": true`: it answered copies. Beside the rollups is what others tell each second, by name (`sources`).
+streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three; `"predictions"` while
+a canary is analysed (`predictions.PredictionCounts`). A rollup of a shadow has `"shadow": true`: it answered copies.
+Beside the rollups is what others tell each second, by name (`sources`).
 Buckets are those of `domain.metrics`.
 """
 
@@ -17,6 +18,7 @@ from time import time_ns
 from typing import Any
 
 from eyrie.domain.metrics import bucket_of
+from eyrie.gateway.predictions import PredictionCounts
 
 Histogram = dict[int, int]
 
@@ -108,6 +110,7 @@ class Rollup:
         "overhead",
         "overhead_us",
         "peak",
+        "predictions",
         "recorded",
         "records",
         "requests",
@@ -133,6 +136,7 @@ class Rollup:
         self.models: ModelCounts | None = None  # of a multi-model endpoint
         self.overhead: Histogram = {}
         self.streams: StreamCounts | None = None  # where there were any
+        self.predictions: PredictionCounts | None = None  # where a canary is analysed
 
     def add(self, status: int, model_us: int, overhead_us: int, outstanding: int, origin: int = 0) -> None:
         """An answered request: what the client's wire saw, and how long the model and the gateway took. `origin`: the
@@ -175,8 +179,15 @@ class Rollup:
             self.streams = StreamCounts()
         return self.streams
 
+    def of_predictions(self) -> PredictionCounts:
+        """The counts of predictions, from now on among these."""
+        if self.predictions is None:
+            self.predictions = PredictionCounts()
+        return self.predictions
+
     def as_json(self) -> dict[str, Any]:
         """As it travels."""
+        predictions = {"predictions": self.predictions.as_json()} if self.predictions is not None else {}
         streams = {"streams": self.streams.as_json()} if self.streams is not None else {}
         models = {"models": self.models.as_json()} if self.models is not None else {}
         records = {"records": self.records} if self.records else {}
@@ -185,6 +196,7 @@ class Rollup:
             **shadow,
             **models,
             **streams,
+            **predictions,
             **records,
             "n": self.requests,
             "e4": self.client_errors,

@@ -15,6 +15,8 @@ from eyrie.decide import check, health
 from eyrie.decide import endpoint as commands
 from eyrie.decide.policy import Policy
 from eyrie.decide.reconcile import plan
+from eyrie.domain.alarms import AlarmState
+from eyrie.domain.analysis import Evidence
 from eyrie.domain.endpoint import CapacityChange, Endpoint, EndpointStatus, FleetSpec, VariantSpec
 from eyrie.domain.fleet import COUNTED, ContainerSpec, InstanceState, ModelSpec, ObservedInstance
 from eyrie.domain.names import EndpointKey
@@ -79,6 +81,7 @@ class VirtualFleet:
         self.now_ms = now_ms - WARM_UP_MS
         self.trouble = Trouble()
         self.instances: dict[str, VirtualInstance] = {}
+        self.alarms: dict[str, AlarmState] = {}  # that a deployment watches
         self.starts = 0
         self._health: dict[str, Health] = {}
         self._due: list[tuple[int, int, Callable[[], None]]] = []
@@ -87,7 +90,8 @@ class VirtualFleet:
         self._outcomes: list[Outcome] = []
         self._served = 0
         self._cold = False
-        wish = FleetSpec("simulated", "simulated", (_variant(profile, count),))
+        self._wake_ms = 0  # when it is going to look again
+        wish = wish_of(profile, count, "simulated")
         self.endpoint: Endpoint = _made(commands.create(key, "e-simulated", wish, self.now_ms))
         self._look()
         self.advance(now_ms)
@@ -183,16 +187,24 @@ class VirtualFleet:
             alive = [i for i, v in self.instances.items() if v.alive]
             if wrong := check.problems(before, decision, self._policy, alive):
                 raise Unsafe("; ".join(wrong))
+            self._told(decision)
             self._outcomes = [o for o in self._outcomes if o.effect_id not in decision.finished]
             self.endpoint = _made(decision)
             for effect in decision.effects:
                 self._pending[effect.effect_id] = effect
                 self._after(EFFECT_MS, lambda e=effect: self._do(e))  # type: ignore[misc]
             if decision.wake_ms is not None:
-                self._at(decision.wake_ms, self._look)
+                self._wake_at(decision.wake_ms)
             if self.endpoint == before and not decision.effects and not decision.finished:
                 return
         raise Unsafe(f"no rest after {LOOKS_MAX} looks")
+
+    def _wake_at(self, at_ms: int) -> None:
+        """Look again then; of several such times the earliest is enough, for each look names the next."""
+        if self.now_ms < self._wake_ms <= at_ms:
+            return
+        self._wake_ms = at_ms
+        self._at(at_ms, lambda: self._look() if self._wake_ms == at_ms else None)
 
     def _seen(self) -> Observation:
         seen = {
@@ -210,7 +222,16 @@ class VirtualFleet:
             ),
             outcomes=tuple(self._outcomes),
             pending=frozenset(self._pending) - {o.effect_id for o in self._outcomes},
+            alarms=self.alarms,
+            evidence=self._evidence(),
         )
+
+    def _told(self, decision: Decision) -> None:
+        """A decision was made: for whoever keeps its reasons."""
+
+    def _evidence(self) -> Evidence | None:
+        """What a canary's analysis rests on."""
+        return None
 
     def _observed(self, instance_id: str) -> ObservedInstance:
         i = self.instances[instance_id]
@@ -243,11 +264,15 @@ class VirtualFleet:
                 self.instances.pop(effect.subject, None)
                 self._health.pop(effect.subject, None)
             elif effect.verb is Verb.PUBLISH_ROUTE:
-                self._served = self.endpoint.route_generation
+                self._publish()
                 self._after(round(self._profile.drain_s * 1000), self._look)
         self._pending.pop(effect.effect_id, None)
         self._outcomes.append(Outcome(effect.effect_id, effect.verb, effect.subject, error))
         self._look()
+
+    def _publish(self) -> None:
+        """Every gateway takes the new table up, at once."""
+        self._served = self.endpoint.route_generation
 
     def _ensure(self, instance_id: str) -> str | None:
         if instance_id in self.instances:
@@ -301,6 +326,11 @@ class VirtualFleet:
     def _at(self, at_ms: int, happen: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._due, (max(at_ms, self.now_ms), self._order, happen))
+
+
+def wish_of(profile: InstanceProfile, count: int, config: str) -> FleetSpec:
+    """A fleet of so many instances."""
+    return FleetSpec(config, config, (_variant(profile, count),))
 
 
 def _variant(profile: InstanceProfile, count: int) -> VariantSpec:

@@ -274,9 +274,7 @@ def test_a_deployment_config_that_the_fleet_cannot_follow_is_refused(
 ) -> None:
     deployed("e", InitialInstanceCount=5)
     in_service(door)
-    code, message = refused(
-        sm.update_endpoint, EndpointName="e", EndpointConfigName="e", DeploymentConfig=policy
-    )
+    code, message = refused(sm.update_endpoint, EndpointName="e", EndpointConfigName="e", DeploymentConfig=policy)
     assert code == "ValidationException"
     assert text in message
     assert sm.describe_endpoint(EndpointName="e")["EndpointStatus"] == "InService"
