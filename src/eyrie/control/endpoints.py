@@ -118,9 +118,7 @@ class Endpoints:
 
         return self._command(key, make, also or Also())
 
-    def update_weights(
-        self, key: EndpointKey, changes: Sequence[CapacityChange], also: Also | None = None
-    ) -> Endpoint:
+    def update_weights(self, key: EndpointKey, changes: Sequence[CapacityChange], also: Also | None = None) -> Endpoint:
         """UpdateEndpointWeightsAndCapacities; `also` goes into the same commit. Raises a domain Refused."""
 
         def make(now: Endpoint | None, now_ms: int) -> Decision:

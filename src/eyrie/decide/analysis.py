@@ -86,7 +86,8 @@ def _predictions(policy: AnalysisPolicy, seen: Evidence, alpha: float) -> Findin
     found = [_place(name, _share(b, counts[0]), _share(g, counts[1]), limit, one) for name, b, g in places]
     failing = [told for told in found if told.low > 0]
     worst = max(failing or found, key=lambda told: (told.low if failing else told.high, told.value))
-    more = needed(_raised(worst.blue, limit), worst.green, one)
+    apart = Sample(worst.green.count, worst.value + limit, worst.green.variance)  # whichever is the higher one
+    more = needed(Sample(worst.blue.count, limit, worst.blue.variance), apart, one)
     return _finding(worst, policy.samples_min, more)
 
 

@@ -167,9 +167,7 @@ def _analysed(endpoint: Endpoint) -> AnalysisRoute | None:
     return AnalysisRoute(policy.sampling) if judged else None
 
 
-def _renew(
-    draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...], shadows: tuple[ShadowRoute, ...]
-) -> None:
+def _renew(draft: Draft, policy: Policy, variants: tuple[VariantRoute, ...], shadows: tuple[ShadowRoute, ...]) -> None:
     before = in_route(draft.endpoint)
     route = EndpointRoute(
         key=draft.endpoint.key,
