@@ -27,9 +27,10 @@ test-unit: setup
 test-process: setup
 	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
 
-test-heavy: setup setup-sdk setup-frameworks setup-clients
+test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
 	@.ci/engine
 	$(PYTEST) -m heavy tests
+	.venv-console/bin/python -m pytest $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
 
@@ -56,8 +57,10 @@ fmt: setup ## Sort imports and mend what ruff can mend
 
 setup-console: # Eyrie with the console, models to deploy, and what its browser tests need (Chromium comes from the system)
 	@.ci/setup .venv-console tests/console/console.lock --editable
+	@.ci/chromium
 
-console: setup-console ## Keep Eyrie running with the console at /console; UP_ARGS adds flags
+console: ## Keep Eyrie running with the console at /console; UP_ARGS adds flags
+	@.ci/setup .venv-console tests/console/console.lock --editable
 	@.venv-console/bin/eyrie up $(UP_ARGS)
 
 up: setup ## Keep Eyrie running (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags

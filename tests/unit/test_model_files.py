@@ -18,9 +18,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eyrie.cli.errors import CommandError
-from eyrie.cli.model_files import Unrecognised, class_of, fields, recognise
-from eyrie.cli.model_pack import folder, pack
+from eyrie.adapters.model_files import Unrecognised, class_of, fields, recognise
+from eyrie.adapters.model_pack import Unpackable, folder, pack
 
 ROWS = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]
 
@@ -194,10 +193,10 @@ def test_code_goes_beside_the_model(tmp_path: Path) -> None:
         assert sorted(tar.getnames()) == ["code/inference.py", "w.pt"]
     alone = pack(code, None, None, scratch)
     assert alone.model.image == "eyrie/python"
-    with pytest.raises(CommandError, match="there is no"):
+    with pytest.raises(Unpackable, match="there is no"):
         pack(tmp_path / "absent", None, None, scratch)
     broken = tmp_path / "broken.tar.gz"
     broken.write_bytes(gzip.compress(b"\0" * 257 + b"ustar" + b"\0" * 300)[:40])
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(Unpackable) as refused:
         pack(broken, None, None, scratch)
     assert "\n" not in str(refused.value)

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from eyrie.adapters.model_pack import Packed, Unpackable, enough_room, pack, scratch_folder
 from eyrie.cli import calls, upload
 from eyrie.cli.errors import CommandError
-from eyrie.cli.model_pack import Packed, enough_room, pack, scratch_folder
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public, one_line
 
@@ -63,9 +63,7 @@ def run(data: Path, asked: Asked) -> None:
     name = endpoint_name(asked.name, asked.model)
     public = Public.of(data)
     with Progress(quiet=asked.as_json) as progress, scratch_folder() as folder:
-        if asked.model.exists():
-            enough_room(Path(folder), asked.model)
-        packed = pack(asked.model, asked.code, asked.image, Path(folder))
+        packed = packed_of(asked, Path(folder))
         progress.step(f"{asked.model.name} is {packed.model.what}: image {packed.model.image}, {size(packed.bytes)}")
         deployment = Deployment(public, progress, asked, name)
         deployment.begin(packed, environment)
@@ -76,6 +74,16 @@ def run(data: Path, asked: Asked) -> None:
         print(json.dumps(found))
     else:
         print("\n".join(calls.lines(public.where, found)))
+
+
+def packed_of(asked: Asked, folder: Path) -> Packed:
+    """The archive of what is given. Raises CommandError."""
+    try:
+        if asked.model.exists():
+            enough_room(folder, asked.model)
+        return pack(asked.model, asked.code, asked.image, folder)
+    except Unpackable as error:
+        raise CommandError(str(error), code=2 if error.given else 1) from None
 
 
 class Deployment:

@@ -59,9 +59,18 @@ def application(desk: Desk) -> Any:
     from fastapi import FastAPI
     from nicegui import app, ui
 
-    from eyrie.console import dashboards_page, endpoint_page, lists_page, logs_page, metrics_page, overview_page
+    from eyrie.console import (
+        dashboards_page,
+        deploy_page,
+        endpoint_page,
+        lists_page,
+        logs_page,
+        metrics_page,
+        overview_page,
+    )
 
-    for part in (overview_page, endpoint_page, lists_page, metrics_page, logs_page, dashboards_page):
+    pages = (overview_page, endpoint_page, deploy_page, lists_page, metrics_page, logs_page, dashboards_page)
+    for part in pages:
         part.register(desk)
     app.config.socket_io_js_transports = ["polling"]
     app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for

@@ -25,6 +25,7 @@ Headers = list[tuple[bytes, bytes]]
 
 ROOT = "/console"
 _FORM_BYTES_MAX = 8_192
+BODY_BYTES_MAX = 2 * 1024**3 + 65_536  # of anything: a model file and what is around it
 _TRIES_AT_ONCE = 4  # log-ins that are looked at at the same time; others wait
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -58,6 +59,9 @@ class Door:
             "none",
         ):
             await _answer(send, 403, b"Another site may not ask for this.")
+            return
+        if not 0 <= _length(headers) <= BODY_BYTES_MAX:
+            await _answer(send, 413, b"That is too large, or does not say how large it is.")
             return
         jar = cookies(headers.get(b"cookie", ""))
         asset = assets.find(path)
@@ -155,6 +159,14 @@ def inside(wanted: str) -> str:
 def _open_to_all(path: str) -> bool:
     """The libraries that pages load; not what browsers send to a page of theirs."""
     return path.startswith(f"{ROOT}/_nicegui/") and "/client/" not in path
+
+
+def _length(headers: dict[bytes, str]) -> int:
+    """The length of a body; -1 where it is not told."""
+    if b"transfer-encoding" in headers:
+        return -1
+    told = headers.get(b"content-length", "0")
+    return int(told) if told.isdigit() and len(told) < 16 else -1
 
 
 def _cookie(value: str, seconds: int) -> bytes:

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eyrie.cli.errors import CommandError
-from eyrie.cli.model_files import Recognised, Unrecognised, is_tar, json_of, recognise
+from eyrie.adapters.model_files import Recognised, Unrecognised, is_tar, json_of, recognise
 from eyrie.cli.public import one_line
 
 TEXTS = (
@@ -42,6 +41,14 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.msgpack", "*.h5")
 OWN = Recognised("eyrie/python", "code of your own")
 
 
+class Unpackable(ValueError):
+    """It cannot be packed; the message is one line. `given`: since it is no model, or not there at all."""
+
+    def __init__(self, message: str, given: bool = False) -> None:
+        super().__init__(message)
+        self.given = given
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """An archive ready for upload."""
@@ -53,22 +60,22 @@ class Packed:
 
 
 def pack(given: Path, code: Path | None, image: str | None, scratch: Path) -> Packed:
-    """Recognise what is given and pack it below `scratch`. Raises CommandError with one line."""
+    """Recognise what is given and pack it below `scratch`. Raises Unpackable with one line."""
     if not given.exists():
-        raise CommandError(f"there is no {given}", code=2)
+        raise Unpackable(f"there is no {given}", given=True)
     try:
         model = recognised(given, code, image, scratch)
     except Unrecognised as error:
-        raise CommandError(str(error), code=2) from None
+        raise Unpackable(str(error), given=True) from None
     except OSError as error:
-        raise CommandError(f"{given} cannot be read: {error.strerror or error}") from None
+        raise Unpackable(f"{given} cannot be read: {error.strerror or error}") from None
     if given.is_file() and code is None and is_tar(given) and given.name.endswith((".tar.gz", ".tgz")):
         return _packed(given, model)
     archive = scratch / "model.tar.gz"
     try:
         _write(archive, sorted(_entries(given, model, code, scratch)))
     except (OSError, tarfile.TarError) as error:
-        raise CommandError(f"{given} cannot be packed: {error}") from None
+        raise Unpackable(f"{given} cannot be packed: {error}") from None
     return _packed(archive, model)
 
 
@@ -217,7 +224,7 @@ def _below(top: Path, prefix: str) -> Iterator[tuple[str, Path]]:
     for count, path in enumerate(sorted(top.rglob("*"))):
         inside = path.relative_to(top)
         if count >= FILES_MAX:
-            raise CommandError(f"{top} holds more than {FILES_MAX:,} files")
+            raise Unpackable(f"{top} holds more than {FILES_MAX:,} files")
         if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in inside.parts):
             yield f"{prefix}{inside.as_posix()}", path
 
@@ -248,8 +255,8 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def enough_room(scratch: Path, given: Path) -> None:
-    """Raises CommandError where the temporary folder cannot hold what is to be packed."""
+    """Raises Unpackable where the temporary folder cannot hold what is to be packed."""
     size = sum(p.stat().st_size for p in given.rglob("*") if p.is_file()) if given.is_dir() else given.stat().st_size
     free = shutil.disk_usage(scratch).free
     if size > free:
-        raise CommandError(f"packing {given.name} needs {size / 1e9:.1f} GB in {scratch}, which has {free / 1e9:.1f}")
+        raise Unpackable(f"packing {given.name} needs {size / 1e9:.1f} GB in {scratch}, which has {free / 1e9:.1f}")

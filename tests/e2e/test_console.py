@@ -1,0 +1,281 @@
+"""The console in a real browser over a running Eyrie: log in, deploy by upload, change weights, invoke, search logs.
+
+Runs from `.venv-console`, which has NiceGUI and a driver of Chromium (`make test-heavy`); no page may write to the
+browser's log, ask anything of another host, or fail the accessibility check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .conftest import Deployed, RealEyrie, until
+
+pytestmark = pytest.mark.heavy
+
+LOADED_UNDER_S = 1.0
+PATIENCE_MS = 30_000
+SERIOUS = ("serious", "critical")
+
+
+class Visitor:
+    """A person with a browser: what went wrong in it is kept."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.troubles: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        page.on("request", self._asked)
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.troubles.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.troubles.append(f"asked for {request.url}")
+
+    def open(self, path: str = "") -> float:
+        """Open a page; how long it took until its heading was there and nothing was loading any more."""
+        began = time.monotonic()
+        self.page.goto(f"{self.url}/console{path}")
+        self.page.wait_for_selector("main h1")
+        self.page.wait_for_function("!document.body.innerText.includes('Loading …')")
+        return time.monotonic() - began
+
+    def log_in(self, key: dict[str, str]) -> None:
+        self.page.goto(f"{self.url}/console")
+        self.page.get_by_label("Access key").fill(key["access_key_id"])
+        self.page.get_by_label("Secret").fill(key["secret_access_key"])
+        self.page.get_by_role("button", name="Log in").click()
+        expect(self.page.get_by_role("heading", name="Overview")).to_be_visible()
+
+    def click(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).last.click()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    assert found, "the browser tests need Chromium: apt-get install chromium"
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def key(eyrie: RealEyrie) -> dict[str, str]:
+    return dict(json.loads((eyrie.data / "credentials.json").read_text())[0])
+
+
+@pytest.fixture
+def visitor(eyrie: RealEyrie, browser: Browser, key: dict[str, str]) -> Iterator[Visitor]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    made = Visitor(context.new_page(), f"http://127.0.0.1:{eyrie.port}")
+    made.log_in(key)
+    yield made
+    context.close()
+    assert made.troubles == []
+
+
+@pytest.fixture(scope="module")
+def churn(deployed: Deployed) -> Deployed:
+    deployed.create("churn", 1, ("sklearn", "xgboost"))
+    for _ in range(20):
+        deployed.ask("churn")
+    return deployed
+
+
+def test_nobody_gets_in_without_the_credentials(eyrie: RealEyrie, browser: Browser, key: dict[str, str]) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{eyrie.port}/console/endpoints?x=1")
+    assert "/console/login?next=" in page.url
+    page.get_by_label("Access key").fill(key["access_key_id"])
+    page.get_by_label("Secret").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not taken")
+    page.get_by_label("Secret").fill(key["secret_access_key"])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Endpoints")).to_be_visible()
+    kept = next(one for one in context.cookies() if one["name"] == "eyrie-session")
+    assert kept["httpOnly"]
+    assert kept["sameSite"] == "Lax"
+    stored = page.evaluate(
+        "JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie])"
+    )
+    assert key["secret_access_key"] not in stored
+    assert key["access_key_id"] not in stored
+    page.get_by_role("button", name="Log out").click()
+    page.goto(f"http://127.0.0.1:{eyrie.port}/console")
+    assert "/console/login" in page.url
+    context.close()
+
+
+def test_deploys_a_model_file_in_three_clicks_and_invokes_it(visitor: Visitor, trained: Any, churn: Deployed) -> None:
+    model = trained[0][0].archive.parent / "xgboost-model.json"
+    visitor.open("/deploy")
+    visitor.page.set_input_files("input[type=file]", str(model))
+    expect(visitor.page.get_by_text("an XGBoost model (JSON)")).to_be_visible()
+    visitor.page.get_by_label("Name of the endpoint").fill("uploaded")
+    visitor.click("Deploy")
+    visitor.click("Yes, deploy")
+    visitor.page.wait_for_url("**/console/endpoints/uploaded")
+    expect(visitor.page.locator(".head .chip", has_text="InService")).to_be_visible()
+    visitor.open("/endpoints/uploaded/invoke")
+    visitor.page.get_by_label("Body").fill(churn.rows[0])
+    visitor.click("Invoke")
+    expect(visitor.page.locator(".chip.good", has_text="200")).to_be_visible()
+    answer = float(visitor.page.locator("pre.body").inner_text().strip())
+    assert round(answer) == churn.truth[0]
+
+
+def test_changes_weights_and_sees_the_split_move(visitor: Visitor, churn: Deployed) -> None:
+    visitor.open("/endpoints/churn")
+    expect(visitor.page.get_by_role("img", name="Traffic: sklearn 50 %, xgboost 50 %")).to_be_visible()
+    visitor.click("Change weights")
+    visitor.page.get_by_label("sklearn", exact=True).fill("3")
+    visitor.click("Apply")
+    expect(visitor.page.get_by_role("img", name="Traffic: sklearn 75 %, xgboost 25 %")).to_be_visible()
+    variants = boto3.client("sagemaker").describe_endpoint(EndpointName="churn")["ProductionVariants"]
+    assert {v["VariantName"]: v["DesiredWeight"] for v in variants} == {"sklearn": 3.0, "xgboost": 1.0}
+
+
+def test_an_impossible_weight_is_told_in_the_dialog(visitor: Visitor, churn: Deployed) -> None:
+    visitor.open("/endpoints/churn")
+    visitor.click("Scale")
+    visitor.page.get_by_label("sklearn", exact=True).fill("1.5")
+    visitor.click("Apply")
+    expect(visitor.page.get_by_role("alert")).to_contain_text("whole number")
+    visitor.click("Cancel")
+
+
+def test_watches_a_canary_shift_and_rolls_back(visitor: Visitor, churn: Deployed) -> None:
+    sagemaker = boto3.client("sagemaker")
+    churn.create("canary", 1, ("sklearn",))
+    variant = {
+        "VariantName": "sklearn",
+        "ModelName": "xgboost",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName="canary-2", ProductionVariants=[variant])
+    routing = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50}, "WaitIntervalInSeconds": 6}
+    policy = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
+    visitor.open("/endpoints/canary/deployment")
+    sagemaker.update_endpoint(EndpointName="canary", EndpointConfigName="canary-2", DeploymentConfig=policy)
+    expect(visitor.page.get_by_role("img", name="sklearn (old) 50 %, sklearn (new) 50 %")).to_be_visible()
+    churn.wait_in_service("canary")
+    expect(visitor.page.locator(".steps li.done", has_text="Done")).to_be_visible()
+    visitor.click("Roll back")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("canary")
+    visitor.page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    until(lambda: sagemaker.describe_endpoint(EndpointName="canary")["EndpointStatus"] != "InService")
+    churn.wait_in_service("canary")
+    assert sagemaker.describe_endpoint(EndpointName="canary")["EndpointConfigName"] == "canary"
+    churn.delete("canary")
+
+
+def test_searches_the_logs(visitor: Visitor, churn: Deployed) -> None:
+    visitor.open("/endpoints/churn/logs")
+    lines = visitor.page.locator(".log div")
+    expect(lines.first).to_be_visible()
+    visitor.page.get_by_label("Search").fill("nothing-says-this")
+    visitor.click("Search")
+    expect(visitor.page.get_by_text("No line matches in this time.")).to_be_visible()
+    visitor.open("/logs")
+    visitor.click("Run")
+    expect(visitor.page.get_by_text("Complete:")).to_be_visible()
+
+
+PAGES = (
+    "",
+    "/endpoints",
+    "/endpoints/churn",
+    "/endpoints/churn/deployment",
+    "/endpoints/churn/scaling",
+    "/endpoints/churn/logs",
+    "/endpoints/churn/invoke",
+    "/endpoints/churn/story",
+    "/models",
+    "/models/sklearn",
+    "/jobs",
+    "/alarms",
+    "/events",
+    "/metrics",
+    "/logs",
+    "/dashboards",
+    "/deploy",
+)
+
+
+def test_each_page_comes_soon_and_is_accessible(visitor: Visitor, churn: Deployed) -> None:
+    slow, found = {}, {}
+    for path in PAGES:
+        visitor.open(path)
+        took = min(
+            visitor.open(path) for _ in range(3)
+        )  # libraries are in the browser's cache, as for anybody who stays
+        if took > LOADED_UNDER_S:
+            slow[path] = round(took, 2)
+        violations = Axe().run(visitor.page).response["violations"]
+        found[path] = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in SERIOUS]
+    assert {path: told for path, told in found.items() if told} == {}
+    assert slow == {}
+
+
+def test_dark_and_on_a_phone(eyrie: RealEyrie, browser: Browser, key: dict[str, str], churn: Deployed) -> None:
+    phone = {"width": 390, "height": 844}
+    context = browser.new_context(viewport=phone, color_scheme="dark")
+    visitor = Visitor(context.new_page(), f"http://127.0.0.1:{eyrie.port}")
+    visitor.log_in(key)
+    for path in ("", "/endpoints/churn", "/metrics"):
+        visitor.open(path)
+        assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
+        wide = visitor.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= phone["width"], f"{path} is {wide} pixels wide"
+        violations = Axe().run(visitor.page).response["violations"]
+        assert [v["id"] for v in violations if v["impact"] in SERIOUS] == []
+    visitor.page.get_by_role("button", name="Light or dark").click()
+    visitor.page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    context.close()
+    assert visitor.troubles == []
+
+
+def test_the_console_comes_back_and_delays_nothing(eyrie: RealEyrie, visitor: Visitor, churn: Deployed) -> None:
+    before = eyrie.processes()["console"]
+    os.kill(before, signal.SIGKILL)
+    assert churn.ask("churn")
+    until(lambda: eyrie.processes().get("console", before) != before)
+    visitor.page.goto(f"{visitor.url}/console")  # waits in the gateway until it is back; its sessions are gone
+    expect(visitor.page.get_by_role("button", name="Log in")).to_be_visible()
+    visitor.troubles.clear()  # the page that was open lost its channel, and says so
+
+
+def test_control_away_is_said_in_words(eyrie: RealEyrie, visitor: Visitor, churn: Deployed, tmp_path: Path) -> None:
+    control = eyrie.processes()["control"]
+    visitor.open("/endpoints/churn")
+    os.kill(control, signal.SIGSTOP)
+    try:
+        expect(visitor.page.get_by_role("alert")).to_contain_text("does not answer", timeout=60_000)
+    finally:
+        os.kill(control, signal.SIGCONT)
+    expect(visitor.page.get_by_role("alert")).to_have_count(0, timeout=60_000)
