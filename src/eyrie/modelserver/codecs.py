@@ -33,6 +33,7 @@ Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = list[list[Any]] | Array
 
 NAN = float("nan")
+LINES_BYTES_MAX = 65_536  # of lines that are quicker read as JSON than by NumPy
 SHOWN_CHARS_MAX = 80  # of a client's own text inside an error message
 _FORMATS = {"float32": "f", "float64": "d"}  # of `struct`
 _numbers = msgspec.json.Decoder(list[list[float]]).decode
@@ -162,7 +163,7 @@ def _fast_csv(body: bytes, shape: RowShape) -> Rows | None:
     try:
         if b"\n" not in text:
             return [list(map(float, text.split(b",")))]
-        rows = read_lines(text.split(b"\n"), shape)
+        rows = read_lines(text.split(b"\n"), shape) if len(text) <= LINES_BYTES_MAX else None
         if rows is not None:
             return rows
         if not text.isascii():  # NumPy's reader would take it for something else
