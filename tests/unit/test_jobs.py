@@ -91,6 +91,37 @@ def test_a_job_whose_sandbox_is_gone_begins_again_a_few_times() -> None:
     assert plan(now(S.RUNNING), JobSeen(unseen), 2_000).job.state is S.FETCHING
 
 
+def test_a_resumable_job_goes_on_where_it_was_as_long_as_it_gets_further() -> None:
+    job = replace(now(S.RUNNING), spec=replace(SPEC, resumable=True))
+    dead = replace(RUN, alive=False, exit_code=137, ending="killed by signal 9")
+    for attempt in range(1, 2 * ATTEMPTS_MAX):
+        run = replace(dead, attempt=attempt - 1, done=10 * attempt)
+        job = plan(job, JobSeen(run), 2_000).job
+        assert (job.state, job.attempt, job.run_id) == (S.RUNNING, attempt, JOB.run_id)
+        assert plan(job, JobSeen(run), 2_000).work is Work.START
+    for _ in range(ATTEMPTS_MAX - 2):
+        job = plan(job, JobSeen(replace(dead, attempt=job.attempt, done=job.done)), 3_000).job
+        assert job.state is S.RUNNING
+    assert plan(job, JobSeen(replace(dead, attempt=job.attempt, done=job.done)), 3_000).job.state is S.FAILED
+    assert plan(job, JobSeen(replace(dead, attempt=job.attempt, exit_code=0)), 3_000).job.state is S.UPLOADING
+
+
+def test_what_a_job_lacks_is_mended_until_that_is_refused() -> None:
+    job, lame = now(S.RUNNING), replace(RUN, lacking="instance t-1 is gone")
+    assert plan(job, JobSeen(lame), 2_000).work is Work.MEND
+    stopping = plan(job, JobSeen(lame, WorkDone(Work.MEND, "it ended 3 times")), 2_000).job
+    assert (stopping.state, stopping.overdue) == (S.STOPPING, "it ended 3 times")
+    assert plan(stopping, JobSeen(replace(lame, alive=False)), 2_000).job.state is S.FAILED
+
+
+def test_what_a_program_tells_is_stored_now_and_then() -> None:
+    told = replace(RUN, progress={"percent": 5})
+    job = plan(now(S.RUNNING, told_ms=1_500), JobSeen(told), 2_000).job
+    assert job.progress == {}
+    assert plan(job, JobSeen(told), 2_500).job.progress == {"percent": 5}
+    assert plan(job, JobSeen(replace(told, alive=False, exit_code=0)), 2_000).job.progress == {"percent": 5}
+
+
 def test_every_state_has_an_end() -> None:
     assert {state for state, ways in JOB_MOVES.items() if not ways} == {S.COMPLETED, S.FAILED, S.STOPPED}
 

@@ -18,7 +18,7 @@ from eyrie.modelserver.servable import Servable
 
 PATH = b"/eyrie/batch"
 BYTES_MAX = 4 << 20  # of a message, besides what one request alone may have
-WINDOW = 512  # requests that are with the servable at once
+WINDOW = 256  # requests that are with the servable at once
 _SIZE = struct.Struct("<I")
 _HEAD = struct.Struct("<HI")
 BATCH_LINES = b"content-type: application/x-eyrie-batch\r\n"

@@ -66,20 +66,32 @@ class Caller:
 
     def ask(self, bodies: Sequence[bytes]) -> list[Reply]:
         """The answers to requests: one alone, or many in one message. Raises NoReply, NotReady."""
-        retries, cuts, had = self._spec.retries, CUTS_MAX, set[str]()
+        answers = self._answers(bodies)
+        for _ in range(self._spec.retries):
+            again = [number for number, reply in enumerate(answers) if reply.status >= SERVER_ERROR]
+            if not again:
+                break
+            log.warning("%d of %d answers were %d or above: asked again", len(again), len(bodies), SERVER_ERROR)
+            time.sleep(PAUSE_S)
+            for number, reply in zip(again, self._answers([bodies[number] for number in again]), strict=True):
+                answers[number] = reply
+        return answers
+
+    def _answers(self, bodies: Sequence[bytes]) -> list[Reply]:
+        """An answer to each, whatever it is. Raises NoReply, NotReady."""
+        late, cuts, had = self._spec.retries, CUTS_MAX, set[str]()
         while True:
             wire = self._wire()
             if len(had | {self._seated().socket}) > DEATHS_MAX:
                 raise NoReply(f"{DEATHS_MAX} instances ended while they had the request")
             try:
                 if len(bodies) == 1:
-                    replies = [wire.ask("POST", "/invocations", bodies[0], self._headers)]
-                else:
-                    replies = wire.batch(bodies, self._headers)
+                    return [wire.ask("POST", "/invocations", bodies[0], self._headers)]
+                return wire.batch(bodies, self._headers)
             except TimeoutError:
-                if not retries:
+                if not late:
                     raise NoReply(f"the model did not answer within {self._spec.timeout_s} s") from None
-                retries -= 1
+                late -= 1
             except ReplyTooLong:
                 raise NoReply("the model's answer is too long") from None
             except (OSError, HTTPException) as error:
@@ -89,12 +101,6 @@ class Caller:
                 if not cuts:
                     raise NoReply(f"the connection to the instance broke {CUTS_MAX} times") from None
                 self.lost()
-            else:
-                bad = sum(reply.status >= SERVER_ERROR for reply in replies)
-                if not bad or not retries:
-                    return replies
-                log.warning("%d of %d answers were %d: tried again", bad, len(replies), SERVER_ERROR)
-                retries -= 1
             time.sleep(PAUSE_S)
 
     @contextmanager

@@ -31,6 +31,7 @@ from eyrie.transform.wire import Reply
 log = logging.getLogger("eyrie.transform")
 
 BUNDLE_BYTES, BUNDLE_PAYLOADS = 1 << 20, 2_048  # that go out in one message
+BUNDLE_FIRST, BUNDLE_SHORT_S, BUNDLE_LONG_S = 16, 0.2, 1.0  # a bundle grows and shrinks by how long one takes
 MARK_EVERY_S = 1.0
 STREAM_PIECE = 1 << 18
 RESTARTS_MAX = 3  # of one object, where its upload is gone
@@ -77,6 +78,7 @@ class Share:
         self._bad = BadRecords(work.box / f"share-{number}.bad")
         self._given_up: set[int] = set()
         self._restarts = 0
+        self._bundle = BUNDLE_FIRST
 
     def run(self) -> None:
         """To the end of all objects. Raises BucketError, NotReady: nothing more can be done at all."""
@@ -116,7 +118,7 @@ class Share:
                     if index in self._given_up:
                         break
                     bodies = [payload.body for payload in payloads]
-                    yield _Sent(index, payloads, threads.submit(self._caller.ask, bodies))
+                    yield _Sent(index, payloads, threads.submit(self._ask, bodies))
             except SplitError as error:
                 yield _Sent(index, error=f"record {error.line}: {error.why}")
             except BucketError as error:
@@ -152,7 +154,7 @@ class Share:
         size = 0
         for payload in payloads:
             if bundle and (
-                not self._work.batches or size + len(payload.body) > BUNDLE_BYTES or len(bundle) >= BUNDLE_PAYLOADS
+                not self._work.batches or size + len(payload.body) > BUNDLE_BYTES or len(bundle) >= self._bundle
             ):
                 yield bundle
                 bundle, size = [], 0
@@ -160,6 +162,17 @@ class Share:
             size += len(payload.body)
         if bundle:
             yield bundle
+
+    def _ask(self, bodies: Sequence[bytes]) -> list[Reply]:
+        """On a thread of its own: the answers. What they took says how many go out together from now on."""
+        began = time.monotonic()
+        replies = self._caller.ask(bodies)
+        took_s = time.monotonic() - began
+        if took_s > BUNDLE_LONG_S and len(bodies) > 1:
+            self._bundle = max(1, len(bodies) // 2)
+        elif took_s < BUNDLE_SHORT_S and len(bodies) >= self._bundle:
+            self._bundle = min(2 * self._bundle, BUNDLE_PAYLOADS)
+        return replies
 
     # -------------------------------------------------------------------------------------------------- coming back in
     def _take(self, sent: _Sent) -> None:
