@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +191,16 @@ def done(data: Path) -> int:
     return 0
 
 
+def reached(data: Path, records: int) -> bool:
+    return done(data) >= records
+
+
 @pytest.mark.heavy
 def test_whatever_is_killed_the_output_has_the_same_bytes(eyrie: RealEyrie, bucket: str) -> None:
     begin("mortal", "in/a", Environment={"PAUSE_S": "0.008"}, BatchStrategy="SingleRecord")
     steps = ("run", "control", "objects", "instance", "run", "all")
     for step, what in enumerate(steps, 1):
-        until(lambda step=step: done(eyrie.data) >= step * 2_600 // (len(steps) + 1), 60.0)
+        until(partial(reached, eyrie.data, step * 2_600 // (len(steps) + 1)), 60.0)
         if what in ("run", "all"):
             os.kill(run_pid(eyrie.data), signal.SIGKILL)
         if what in ("control", "all"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyrie.decide.transform_join import CSV, JSON, JoinError, Sieve, assembled, cells, shaped, sieve
@@ -130,6 +130,7 @@ def test_the_request_then_the_container_then_the_default() -> None:
     }
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 30), st.integers(1, 7))
 def test_every_object_is_in_one_share(count: int, instances: int) -> None:
     objects = [InputObject("b", f"k{n:02}", f"k{n:02}", 1) for n in range(count)]

@@ -19,7 +19,7 @@ from eyrie.decide.transform_split import (
 )
 from eyrie.domain.transform import Split
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=30, deadline=None)
 texts = st.lists(st.sampled_from([b"1,2", b"", b"\r", b'"a\nb",3', b"longer,line,here", b"x" * 40]), max_size=12)
 
 
