@@ -57,6 +57,7 @@ BENCHMARKS = (
     Benchmark("endpoint_vs_peers.py", 1_000, "endpoint against its peers", 8),
     Benchmark("rows.py", 150, "100 CSV rows a request", 0.5),
     Benchmark("compiled.py", 150, "compiled against not compiled", 2),
+    Benchmark("serverless.py", 420, "first answer from zero against 200 ms", 1, at_most=True),
     Benchmark("many_models.py", 420, "500 models behind one endpoint", 1.3, at_most=True),
     Benchmark("pipeline.py", 150, "a pipeline of four against its slowest container", 1.2, at_most=True),
     Benchmark("shared_memory.py", 180, "memory of four workers against one", 2, at_most=True),

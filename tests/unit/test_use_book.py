@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from toyworld import KEY, ToyClock
+from test_scaler import MemoryMetrics
+from toyworld import KEY, ToyClock, fresh, wish
 
-from eyrie.control.serverless_meter import of_use
+from eyrie.control.serverless_meter import ServerlessMeter, of_use
 from eyrie.control.use_book import Told, UseBook
+from eyrie.domain.endpoint import EndpointStatus
 from eyrie.domain.serverless import Serverless, Use
 
 
@@ -67,3 +69,27 @@ def test_metrics_of_a_second() -> None:
         "ServerlessProvisionedConcurrencyExecutions": 0.0,
         "ServerlessProvisionedConcurrencyUtilization": 0.0,
     }
+
+
+def test_each_start_is_measured_once_in_real_time() -> None:
+    rig, metrics = fresh(), MemoryMetrics()
+    rig.endpoints.create(KEY, wish(("A", 2), may_be_empty=True, serverless=Serverless(1024, 20)))
+    endpoints = {KEY: rig.endpoint()}
+    meter = ServerlessMeter(metrics, rig.clock, endpoints, UseBook(rig.clock), scale=2.0)
+    rig.run_until(lambda: rig.endpoint().status is EndpointStatus.IN_SERVICE)
+    endpoints[KEY] = rig.endpoint()
+    meter.look()
+    meter.look()
+    ((metric, seconds),) = metrics.found.items()
+    assert (metric.name, dict(metric.dimensions)) == ("ModelSetupTime", {"EndpointName": "birds", "VariantName": "A"})
+    (summary,) = seconds.values()
+    took_ms = [i.ready_ms - i.requested_ms for i in rig.endpoint().instances]
+    assert (summary.count, summary.total) == (2, sum(took_ms) * 1000 / 2.0)
+
+
+def test_starts_from_before_control_began_are_not_told_again() -> None:
+    rig, metrics = fresh(), MemoryMetrics()
+    rig.endpoints.create(KEY, wish(("A", 1), may_be_empty=True, serverless=Serverless(1024, 20)))
+    rig.run_until(lambda: rig.endpoint().status is EndpointStatus.IN_SERVICE)
+    ServerlessMeter(metrics, rig.clock, {KEY: rig.endpoint()}, UseBook(rig.clock), scale=1.0).look()
+    assert metrics.found == {}
