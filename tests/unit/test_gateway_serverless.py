@@ -89,12 +89,17 @@ def test_a_request_that_no_instance_comes_up_for_is_told_so() -> None:
 def test_beyond_max_concurrency_a_request_waits_a_moment_and_is_throttled() -> None:
     async def scene(world: World) -> None:
         world.publish({"A": (1.0, [await world.instance("i-1", hanging)])}, **serverless(2, wait_ms=100))
+        world.gateway.feed.tell_meter = lambda: None  # type: ignore[method-assign]
         first = [asyncio.ensure_future(world.invoke()) for _ in range(2)]
         await until(lambda: len(world.instances["i-1"].calls) == 2)
         reply = await world.invoke()
         assert (reply.status, reply.headers["x-amzn-errortype"]) == (429, "ThrottlingException")
         assert "at most 2 requests at once (MaxConcurrency)" in reply.json()["Message"]
         assert world.counter("throttled") == 1
+        told = world.gateway.meter.take(1)
+        assert told is not None
+        ((slug, variants),) = told["endpoints"].items()
+        assert (slug, variants["A"][""]["e4"]) == ("123456789012.us-east-1.e", 1)  # among its variant's errors
         for task in first:
             task.cancel()
 

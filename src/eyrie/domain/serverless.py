@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 MEMORY_MB = (1024, 2048, 3072, 4096, 5120, 6144)
 CONCURRENCY_MAX = 200
-IMAGE_BYTES_MAX = 10 << 30
-BODY_BYTES_MAX = 4 << 20  # of a request to it, and of its answer
+BODY_BYTES_MAX = 4 << 20  # of a request to it
 STARTUP_TIMEOUT_S = 180  # from the start of an instance to its first 200 from /ping
 
 

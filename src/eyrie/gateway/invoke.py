@@ -779,7 +779,8 @@ class Invocation:
             rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations), self._status)
             instance.invocations.discard(self)
         elif self._endpoint is not None:
-            rollup = invoker.meter.rollup(self._endpoint.slug, self._variant, "")
+            variant_name = self._variant if self.gate is None else self.gate.variant
+            rollup = invoker.meter.rollup(self._endpoint.slug, variant_name, "")
             rollup.add(status, 0, int((done_at - self._began_at) * 1e6), 0)
         invoker.active.discard(self)
         invoker.reserved_bytes -= self._reserved

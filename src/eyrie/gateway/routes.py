@@ -401,8 +401,7 @@ class RouteBook:
         endpoint.picky = endpoint.asynchronous or bool(endpoint.sticky)
         endpoint.picky = endpoint.picky or any(v.multi_model or v.direct for v in endpoint.variants.values())
         endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
-        limits = next((v.serverless for v in route.variants if v.serverless is not None), None)
-        endpoint.gate = self.gates.of(endpoint, limits) if self.gates is not None else None
+        endpoint.gate = self.gates.of(endpoint, route.variants) if self.gates is not None else None
         for instance in known.values():  # what is left of them is in no variant any more
             self._retire(instance)
         endpoint.reweigh()

@@ -14,12 +14,12 @@ import asyncio
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyrie.domain.routing import ServerlessRoute
+from eyrie.domain.routing import ServerlessRoute, VariantRoute
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
@@ -77,6 +77,7 @@ class Gate:
         self._full_until_s = 0.0
         self._waiting: deque[Invocation] = deque()
         self.route = ServerlessRoute(1)
+        self.variant = ""  # its name
         self.told: tuple[int, int] = (0, 0)
         self.peak = 0
         self.ready = 0  # requests that came while ProvisionedConcurrency covered them
@@ -94,6 +95,7 @@ class Gate:
 
     def enter(self, invocation: Invocation) -> bool:
         """Let a request in; False: it waits, or was answered."""
+        invocation.gate = self
         trouble = self.trouble()
         if trouble is not None:
             self.peak = max(self.peak, self.inside + 1)  # it is tried again as long as anyone asks
@@ -106,7 +108,6 @@ class Gate:
             invocation.refuse_in_time(self._throttled())
             return False
         self._gates.meter.count("waiting_for_concurrency")
-        invocation.gate = self
         invocation.hold_until_s = self._gates.sweep.now + self.route.wait_ms / 1000
         self._waiting.append(invocation)
         return False
@@ -116,7 +117,6 @@ class Gate:
         if place is None:
             return False
         self._places[invocation] = place
-        invocation.gate = self
         invocation.hold_until_s = float("inf")
         self.peak = max(self.peak, self.inside)
         if place - self._first < self.route.provisioned:
@@ -196,14 +196,15 @@ class Gates:
         self._asked = False
         self._told_at_s = 0.0
 
-    def of(self, endpoint: Endpoint, route: ServerlessRoute | None) -> Gate | None:
-        """The gate of an endpoint with this route; None where it is not serverless."""
-        if route is None:
+    def of(self, endpoint: Endpoint, variants: Sequence[VariantRoute]) -> Gate | None:
+        """The gate of an endpoint with these variants; None where it is not serverless."""
+        variant = next((v for v in variants if v.serverless is not None), None)
+        if variant is None or variant.serverless is None:
             return None
         gate = self._gates.get(endpoint.slug)
         if gate is None or gate.endpoint is not endpoint:
             gate = self._gates[endpoint.slug] = Gate(endpoint, self)
-        gate.route = route
+        gate.route, gate.variant = variant.serverless, variant.name
         self.soon(gate.advance)
         return gate
 
