@@ -415,7 +415,7 @@ def simulate(
         str | None, typer.Option(metavar="kill@600,hang@900:60", help="What goes wrong: KIND@SECOND[:SECONDS].")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with drawings and every action.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Draw capacity, demand and latency (needs eyrie[sim]).")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw capacity, demand and latency (needs the extra `sim`).")] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Search the cheapest policy that keeps the objective.")] = False,
     kind: Annotated[str, typer.Option(help="What --tune searches: fast (eyrie:Fast) or aws.")] = "fast",
     trials: Annotated[int, typer.Option(min=1, max=500, help="Candidates that --tune tries.")] = 40,
