@@ -64,7 +64,7 @@ def create_endpoint_config(context: Context, params: Params) -> dict[str, Any]:
     _check_together(body["ProductionVariants"], body.get("ShadowProductionVariants", []))
     sticky_of(params.get("Tags", []))
     if async_config.MEMBER in body:
-        async_config.check(context, body[async_config.MEMBER], body["ProductionVariants"])
+        async_config.check(context, body)
     document = context.new(KIND, params["EndpointConfigName"], body)
     return {"EndpointConfigArn": put_new(context, ARN_TYPE, NOUN, document, params)}
 

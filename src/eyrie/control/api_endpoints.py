@@ -152,7 +152,7 @@ def fleet_of(context: Context, config: Document) -> FleetSpec:
     route = async_config.route_of(config.body.get(async_config.MEMBER))
     production = tuple(variant_of(context, given) for given in config.body["ProductionVariants"])
     if route is not None:
-        production = tuple(_taking_much(variant) for variant in production)
+        production = tuple(_asynchronous(variant) for variant in production)
     source = config.body["ProductionVariants"][0]["VariantName"]  # where there are shadows, it is the only one
     shadows = tuple(variant_of(context, given, source) for given in config.body.get("ShadowProductionVariants", []))
     tags = tags_document(context, ARN_TYPE, config.name)
@@ -161,10 +161,10 @@ def fleet_of(context: Context, config: Document) -> FleetSpec:
     return FleetSpec(config.name, config_arn(context, config.name), variants, sticky, asynchronous=route)
 
 
-def _taking_much(variant: VariantSpec) -> VariantSpec:
-    """A variant whose containers take the inputs of asynchronous requests."""
+def _asynchronous(variant: VariantSpec) -> VariantSpec:
+    """A variant whose containers take inputs of any size that may be sent, and whose requests wait for an instance."""
     containers = (replace(c, environment=async_config.environment(c.environment)) for c in variant.model.containers)
-    return replace(variant, model=replace(variant.model, containers=tuple(containers)))
+    return replace(variant, model=replace(variant.model, containers=tuple(containers)), may_be_empty=True)
 
 
 def variant_of(context: Context, given: Mapping[str, Any], shadow_of: str = "") -> VariantSpec:

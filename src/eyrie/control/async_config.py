@@ -6,7 +6,7 @@ A step of CreateEndpointConfig and of everything that makes a fleet of a config.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from eyrie.control.api_models import containers_of, find_model
@@ -22,9 +22,13 @@ PAYLOAD_MB = INPUT_BYTES_MAX >> 20
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 
 
-def check(context: Context, config: Mapping[str, Any], variants: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ValidationException for what cannot be done."""
-    output = config["OutputConfig"]
+def check(context: Context, body: Mapping[str, Any]) -> None:
+    """Raise ValidationException for what cannot be done. `body`: the whole endpoint config."""
+    output = body[MEMBER]["OutputConfig"]
+    if body.get("ShadowProductionVariants"):
+        raise unsupported(f"ShadowProductionVariants beside {MEMBER}", "asynchronous requests are not shadowed")
+    if body.get("DataCaptureConfig", {}).get("EnableCapture"):
+        raise unsupported(f"DataCaptureConfig beside {MEMBER}", "asynchronous requests are not captured")
     if output.get("KmsKeyId"):
         raise unsupported(f"{MEMBER}.OutputConfig.KmsKeyId", "results are not encrypted, and there are no keys")
     for name in ("S3OutputPath", "S3FailurePath"):
@@ -36,7 +40,7 @@ def check(context: Context, config: Mapping[str, Any], variants: Sequence[Mappin
         raise validation(f"{MEMBER}.OutputConfig needs an S3OutputPath, or a SuccessTopic that is told the results.")
     for name in ("SuccessTopic", "ErrorTopic"):
         _check_topic(context, name, told.get(name))
-    for variant in variants:
+    for variant in body["ProductionVariants"]:
         _check_variant(context, variant)
 
 

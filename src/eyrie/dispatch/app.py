@@ -136,7 +136,7 @@ class Dispatch:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def told(self) -> dict[str, Any]:
-        """What control hears each second."""
+        """What control hears."""
         slugs = {slug for slug, e in self.tables.endpoints.items() if e.route.asynchronous is not None}
         now_ms = self._clock.now_ms()
         endpoints = {}

@@ -1,6 +1,4 @@
-"""What dispatch counts and measures, by endpoint and variant, to be told to control each second; names and units are
-CloudWatch's.
-"""
+"""What dispatch counts and measures, by endpoint and variant, for control; names and units are CloudWatch's."""
 
 from __future__ import annotations
 
