@@ -53,7 +53,8 @@ LIMITS = Limits(connections=4_096, idle_ms=120_000)
 DRAIN_SHARE = 0.25  # of drain_ms: how long what runs is waited for; it is in the queue, and nothing is lost by a cut
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){0,4}")
 
-Answer = Callable[[Signer, str, dict[str, Any]], Awaitable[dict[str, Any]]]  # who, the host that was asked, params
+# Who asks, the host that was asked, the parameters.
+Answer = Callable[[Signer, str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Dispatch:
@@ -86,9 +87,11 @@ class Dispatch:
             random.random,
             self.feed.tell_ejected,
         )
-        acceptor = Acceptor(*(self.file, self.tables, self.runner, self.tally, self._clock, identity), self._room_left)
+        self.acceptor = Acceptor(
+            *(self.file, self.tables, self.runner, self.tally, self._clock, identity), self._room_left
+        )
         self.queues = Queues(self.file, self._clock, identity, self.tally, self._room_left)
-        self._answers: dict[tuple[str, str], Answer] = {(RUNTIME, "InvokeEndpointAsync"): acceptor.accept}
+        self._answers: dict[tuple[str, str], Answer] = {(RUNTIME, "InvokeEndpointAsync"): self.acceptor.accept}
         self._answers.update({("sqs", name): answer for name, answer in operations(self.queues).items()})
         self._room = (0.0, 0)  # when the file was measured, and what is left
 
@@ -175,36 +178,38 @@ class Dispatch:
 
     # --- the process ------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until SIGTERM. What is durable is not waited for: the next process brings it to its end."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+    def start(self) -> list[asyncio.Task[None]]:
+        """Take up what an earlier process left; what goes on until `close`."""
         left = self.spools.tidy(set(requests.spools(self.file.db)))
         if left:
             log.info("removed %d unfinished results", left)
         self.tables.read_all()
-        works = [
-            loop.create_task(work)
-            for work in (
-                self.feed.run(),
-                self.feed.beat(),
-                self.runner.sweep(),
-                self.queues.sweep(),
-                self.storer.resume(),
-                self.notifier.run(),
-            )
-        ]
+        self.runner.stir_all()
+        works = (
+            *(self.feed.run(), self.feed.beat(), self.runner.sweep(), self.queues.sweep()),
+            *(self.storer.resume(), self.notifier.run()),
+        )
+        return [asyncio.get_running_loop().create_task(work) for work in works]
+
+    async def run(self) -> None:
+        """Serve until SIGTERM. What is durable is not waited for: the next process brings it to its end."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        works = self.start()
         path = self._settings.data / "run" / "dispatch.sock"
         server = await serve_http(self.handle, listen_unix(str(path)), LIMITS)
-        self.runner.stir_all()
         log.info("dispatch serves on %s", path)
-        await stop.wait()
+        await _until(stop, works)
         drain_ms = int(self._settings.drain_ms * DRAIN_SHARE)
         await server.close(drain_ms)
-        await self.runner.close(drain_ms / 1000)
-        await self.storer.close(drain_ms / 1000)
+        await self.close(works, drain_ms / 1000)
+        path.unlink(missing_ok=True)
+
+    async def close(self, works: list[asyncio.Task[None]], patience_s: float) -> None:
+        """End what `start` began, and wait so long for what is under way."""
+        await self.runner.close(patience_s)
+        await self.storer.close(patience_s)
         for work in works:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
@@ -212,7 +217,6 @@ class Dispatch:
             pool.close()
         self.tables.close()
         self.file.close()
-        path.unlink(missing_ok=True)
 
 
 async def serve(settings: Settings) -> None:
@@ -242,6 +246,16 @@ def operations(queues: Queues) -> dict[str, Answer]:
         "ChangeMessageVisibility": queues.change_message_visibility,
         "ChangeMessageVisibilityBatch": queues.change_message_visibility_batch,
     }
+
+
+async def _until(stop: asyncio.Event, works: list[asyncio.Task[None]]) -> None:
+    """Wait for a stop; what went wrong in a work is raised: the process ends, and is started anew."""
+    told = asyncio.create_task(stop.wait())
+    going: set[asyncio.Task[Any]] = {told, *works}
+    while told in going:
+        done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+        for work in done:
+            work.result()
 
 
 def _wall_ms() -> int:
