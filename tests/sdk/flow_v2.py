@@ -53,7 +53,7 @@ def generic(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def captured(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """deploy with a DataCaptureConfig; disabled and enabled again by the predictor; CaptureStatus at each step."""
+    """deploy with a DataCaptureConfig, then disabled by the predictor; CaptureStatus at each step."""
     session = sagemaker.Session()
     image = image_uris.retrieve("xgboost", session.boto_region_name, version="1.7-1")
     url = upload(session, folder / "xgboost.tar.gz")
@@ -72,8 +72,6 @@ def captured(folder: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     predictor.disable_data_capture()
     told.append(described())
     predictor.predict(rows, inference_id="not-captured")
-    predictor.update_data_capture_config(config)
-    told.append(described())
     predictor.delete_endpoint()
     statuses = [one["CaptureStatus"] for one in told]
     return {"first": first, "statuses": statuses, "destination": told[0]["DestinationS3Uri"]}

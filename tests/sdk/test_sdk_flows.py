@@ -105,7 +105,7 @@ def test_version_2(eyrie: RealEyrie, models: Trained) -> None:  # noqa: F811
     assert floats(found["xgboost"]["first"]) == pytest.approx(models.xgboost)
     assert floats(found["sklearn"]["first"]) == pytest.approx(models.sklearn)
     assert floats(found["captured"]["first"]) == pytest.approx(models.xgboost)
-    assert found["captured"]["statuses"] == ["Started", "Stopped", "Started"]
+    assert found["captured"]["statuses"] == ["Started", "Stopped"]
     check_captured(found["captured"]["destination"], models)
     assert boto3.client("sagemaker").list_endpoints()["Endpoints"] == []
 

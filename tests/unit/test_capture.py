@@ -25,6 +25,7 @@ from eyrie.control.captures import DELIVERED, DROPPED, RECORDS, Captures
 from eyrie.decide import capture as decide
 from eyrie.domain.capture import CaptureFile, CaptureRoute, Encoding
 from eyrie.domain.metrics import Measured
+from eyrie.domain.routing import ContainerMode
 from eyrie.gateway import capture as module
 from eyrie.ports import Commit, Event
 
@@ -104,7 +105,7 @@ def test_a_destination_is_left_alone_for_longer_each_time() -> None:
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(20), world(**{"capture_disk_percent_max": 100, **settings}) as made:
             await test(made)
 
     asyncio.run(main())
@@ -209,6 +210,44 @@ def test_a_stream_and_a_body_that_is_too_long_are_left_out_and_counted() -> None
     run(test)
 
 
+def test_a_session_and_a_target_model_are_captured_as_any_other() -> None:
+    async def test(w: World) -> None:
+        async def behave(call: Call) -> None:
+            more = f"{SM}New-Session-Id: s-1\r\n" if f"{SM}Session-Id".lower() in call.headers else ""
+            await call.answer(b"out", lines="content-type: text/csv\r\n" + more)
+
+        one = await w.instance("i-1", behave)
+        w.publish({"v": (1.0, [one])}, capture=ALL)
+        assert (await w.invoke(b"first", **{f"{SM}Session-Id": "NEW_SESSION"})).status == 200
+        w.publish({"v": (1.0, [one])}, capture=ALL, mode=ContainerMode.MULTI_MODEL)
+        assert (await w.invoke(b"second", **{f"{SM}Target-Model": "m.tar.gz"})).status == 200
+        w.gateway.capture.close()
+        found = records(w)
+        sides = [[side["data"] for side in record["captureData"].values()] for record in found]
+        assert sides == [["first", "out"], ["second", "out"]]
+        assert [record["eventMetadata"].get("targetModel") for record in found] == [None, "m.tar.gz"]
+
+    run(test)
+
+
+def test_what_v2_asks_and_gets_is_captured_as_its_client_saw_it() -> None:
+    async def test(w: World) -> None:
+        w.publish({"v": (1.0, [await w.instance("i-1", lambda call: call.answer(b"0.5\n"))])}, capture=ALL)
+        asked = {"id": "r-1", "inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}]}
+        body = json.dumps(asked).encode()
+        head = b"POST /v2/models/e/infer HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+        reply = await w.send(head + body)
+        w.gateway.capture.close()
+        (record,) = records(w)
+        sides = record["captureData"]
+        assert [side["encoding"] for side in sides.values()] == ["JSON", "JSON"]
+        assert json.loads(sides["endpointInput"]["data"]) == asked
+        assert json.loads(sides["endpointOutput"]["data"]) == reply.json()
+        assert record["eventMetadata"]["inferenceId"] == "r-1"
+
+    run(test, auth=False)
+
+
 def test_a_share_of_the_requests_by_the_draw() -> None:
     async def test(w: World) -> None:
         draws = iter([0.1, 0.9, 0.19, 0.2])
@@ -274,7 +313,7 @@ def test_what_finds_no_room_is_dropped_and_counted_and_no_reply_is_harmed(monkey
 
 
 def test_a_full_disk_and_a_bucket_that_does_not_keep_up_pause_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = {"disk": 76.0}
+    used = {"disk": 91.0}
     monkeypatch.setattr(SpoolWriter, "disk_percent", lambda self: used["disk"])
     monkeypatch.setattr(module, "_LOOK_S", 0.0)
 
@@ -294,7 +333,7 @@ def test_a_full_disk_and_a_bucket_that_does_not_keep_up_pause_it(monkeypatch: py
         await until(lambda: disk.full == {})
         assert w.counter("capture_dropped") == 2
 
-    run(test, capture_bytes_max=5_000, capture_flush_ms=100)
+    run(test, capture_bytes_max=5_000, capture_flush_ms=100, capture_disk_percent_max=90)
 
 
 def test_a_write_that_fails_loses_its_own_records_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +365,10 @@ def test_a_write_that_fails_loses_its_own_records_alone(monkeypatch: pytest.Monk
 # ---- files that a killed worker left ----
 
 
+def read(spool: Spool, path: Path) -> tuple[CaptureFile, bytes]:
+    return spool.head(path), spool.records(path)
+
+
 def test_control_takes_whole_files_and_those_of_the_dead_but_none_of_the_living(tmp_path: Path) -> None:
     writer, spool = SpoolWriter(tmp_path), Spool(tmp_path)
     files = [replace(FILE, name=name, began_ms=n) for n, name in enumerate(("whole", "torn", "open"))]
@@ -334,15 +377,15 @@ def test_control_takes_whole_files_and_those_of_the_dead_but_none_of_the_living(
     dead = SpoolWriter(tmp_path)
     dead.write([Write(files[1], lines + b'{"c":', 2, False)])
     found = spool.waiting()
-    assert [spool.load(path) for path in found] == [(files[0], lines)]
+    assert [read(spool, path) for path in found] == [(files[0], lines)]
     dead.close()  # as the end of its process does
     found = spool.waiting()
-    assert [spool.load(path) for path in found] == [(files[0], lines), (files[1], lines)]
+    assert [read(spool, path) for path in found] == [(files[0], lines), (files[1], lines)]
     for path in found:
         spool.remove(path)
     assert spool.waiting() == []
     writer.write([Write(files[2], b"", 0, True)])
-    assert [spool.load(path) for path in spool.waiting()] == [(files[2], lines)]
+    assert [read(spool, path) for path in spool.waiting()] == [(files[2], lines)]
     writer.close()
 
 

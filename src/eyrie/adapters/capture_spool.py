@@ -135,15 +135,19 @@ class Spool:
                 self._adopt(path)
         return sorted(self._files(_SEALED), key=_age_of)
 
-    def load(self, path: Path) -> tuple[CaptureFile, bytes]:
-        """What a file is, and its records. Raises ValueError for what is none, OSError."""
+    def head(self, path: Path) -> CaptureFile:
+        """What a file is. Raises ValueError for what is none, OSError."""
         with open(path, "rb") as file:
-            head = file.readline(_HEAD_BYTES_MAX)
             try:
-                found = msgspec.json.decode(head, type=CaptureFile)
+                return msgspec.json.decode(file.readline(_HEAD_BYTES_MAX), type=CaptureFile)
             except msgspec.MsgspecError as error:
                 raise ValueError(f"its first line is not that of captured records: {error}") from None
-            return found, file.read()
+
+    def records(self, path: Path) -> bytes:
+        """Its records. Raises OSError."""
+        with open(path, "rb") as file:
+            file.readline(_HEAD_BYTES_MAX)
+            return file.read()
 
     def remove(self, path: Path) -> None:
         """It is uploaded."""

@@ -75,6 +75,7 @@ class Captures:
     _troubles: dict[tuple[str, str], _Trouble] = field(default_factory=dict)  # by slug and destination
     _drops: dict[Place, _Drops] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)  # of the drops
+    _ending: bool = False
     _looking: threading.Lock = field(default_factory=threading.Lock)  # one look at a time
 
     async def run(self) -> None:
@@ -91,6 +92,7 @@ class Captures:
         time. What is left stays on disk for the next control.
         """
         until_s = self.monotonic() + FINISH_S
+        self._ending = True
         with self._looking:
             self._troubles.clear()
             for path in self.spool.waiting():
@@ -102,7 +104,8 @@ class Captures:
         self._tell_drops()
         with self._looking:
             for path in self.spool.waiting():
-                self._deliver(path)
+                if not self._ending:
+                    self._deliver(path)
 
     def take(self, told: Told) -> None:
         """One worker's second. Raises KeyError, TypeError or ValueError for what is none."""
@@ -123,7 +126,7 @@ class Captures:
 
     def _deliver(self, path: Path) -> None:
         try:
-            file, records = self.spool.load(path)
+            file = self.spool.head(path)
         except FileNotFoundError:
             return
         except ValueError as error:
@@ -134,6 +137,7 @@ class Captures:
         trouble = self._troubles.get(place)
         if trouble is not None and self.monotonic() < trouble.again_s:
             return
+        records = self.spool.records(path)
         try:
             uri = self.buckets.put(file, records) if records else ""
         except NotDelivered as error:
