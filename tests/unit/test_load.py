@@ -392,8 +392,7 @@ def test_axes_begin_at_zero_and_end_round() -> None:
 
 
 def asked(**changed: object) -> Asked:
-    whole: dict[str, object] = dict.fromkeys(Asked.__dataclass_fields__)
-    return Asked(**{**whole, "endpoint": "e", "scale": 1.0, **changed})  # type: ignore[arg-type]
+    return Asked("e", **changed)  # type: ignore[arg-type]
 
 
 def test_one_shape_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from eyrie.cli.deploy import LOOK_S, PREFIX, TAG
 from eyrie.cli.errors import CommandError
+from eyrie.cli.options import confirmed
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public, Refused
 
@@ -25,11 +24,7 @@ def run(data: Path, name: str, sure: bool, keep: bool, as_json: bool) -> None:
     found = public.endpoint(name)
     if found is None and not _ours(public, name):
         raise CommandError(f"there is no endpoint {name!r}")
-    if not sure:
-        if not sys.stdin.isatty():
-            raise CommandError("delete asks before it acts: add --yes where nobody can answer", code=2)
-        if not typer.confirm(f"Delete the endpoint {name}?", err=True):
-            raise CommandError("nothing was deleted")
+    confirmed(sure, f"Delete the endpoint {name}?")
     gone: list[str] = []
     with Progress(quiet=as_json) as progress:
         if found is not None:

@@ -1,5 +1,5 @@
-"""The commands about endpoints: deploy, invoke, endpoints, top, tail, delete, load. Each one's work is in a module
-of its own.
+"""The commands about endpoints: deploy, invoke, endpoints, top, tail, delete, load, chaos. Each one's work is in a
+module of its own.
 
 All of them ask the public API as any client does, so they reach whatever a client reaches.
 """
@@ -11,14 +11,14 @@ from typing import Annotated
 
 import typer
 
-from eyrie.cli.options import AsJson, Data, Endpoint, Where, settings_of
+from eyrie.cli.options import AsJson, Data, Endpoint, Where, confirmed, settings_of
 
 TRACES = "FILE.csv (seconds,rps), recorded[:1h] of the endpoint, or a shape of `eyrie simulate`."
 
 
 def add_to(app: typer.Typer) -> None:
     """Make them commands of `eyrie`."""
-    for command in (deploy, invoke, endpoints, top, tail, delete, load):
+    for command in (deploy, invoke, endpoints, top, tail, delete, load, chaos):
         app.command()(command)
 
 
@@ -251,3 +251,51 @@ def load(
             as_json=as_json,
         ),
     )
+
+
+def chaos(
+    endpoint: Endpoint,
+    kill_instance: Annotated[bool, typer.Option("--kill-instance", help="SIGKILL an instance.")] = False,
+    hang: Annotated[bool, typer.Option("--hang", help="SIGSTOP an instance.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="Stop an instance for a share of the time.")] = False,
+    kill_gateway: Annotated[bool, typer.Option("--kill-gateway", help="SIGKILL a gateway worker.")] = False,
+    kill_control: Annotated[bool, typer.Option("--kill-control", help="SIGKILL the control process.")] = False,
+    zone_outage: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Kill what stands in a zone, and what is started there.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--for", min=0.1, max=600, help="How long what lasts is to last.")] = 10.0,
+    share: Annotated[float, typer.Option(min=0.05, max=0.95, help="Of the time, with --slow.")] = 0.8,
+    rps: Annotated[float, typer.Option(min=1, max=10_000, help="Load meanwhile, requests a second.")] = 100.0,
+    send: Annotated[str | None, typer.Option(metavar="FILE|TEXT", help="What is sent. [as the endpoint tells]")] = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Of each fault.")] = 1,
+    within: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="It must be whole again.")] = 120.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Break one thing of this host's own Eyrie under load; say what failed, and when all was whole again.
+
+    eyrie chaos iris --kill-instance --runs 5 --yes
+
+    eyrie chaos iris --zone-outage a --for 20 --rps 200
+    """
+    from eyrie.cli import chaos as command
+
+    asked = command.Asked(
+        endpoint=endpoint,
+        kill_instance=kill_instance,
+        hang=hang,
+        slow=slow,
+        kill_gateway=kill_gateway,
+        kill_control=kill_control,
+        zone_outage=zone_outage,
+        seconds=seconds,
+        share=share,
+        rps=rps,
+        data=send,
+        runs=runs,
+        within_s=within,
+        as_json=as_json,
+    )
+    confirmed(yes, f"Break parts of the Eyrie that serves {endpoint}?")
+    command.run(settings_of(data).data, asked)

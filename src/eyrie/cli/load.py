@@ -44,28 +44,28 @@ class Asked:
     """What the command line says."""
 
     endpoint: str
-    rps: float | None
-    users: int | None
-    ramp: str | None
-    stairs: str | None
-    trace: str | None
-    scale: float
-    duration: str | None
-    data: str
-    each_line: bool
-    content_type: str | None
-    accept: str | None
-    target_variant: str | None
-    target_models: Sequence[str]
-    poisson: bool
-    think_ms: float
-    processes: int | None
-    connections: int | None
-    timeout_s: float
-    objective: str | None
-    seed: int
-    html: Path | None
-    as_json: bool
+    rps: float | None = None
+    users: int | None = None
+    ramp: str | None = None
+    stairs: str | None = None
+    trace: str | None = None
+    scale: float = 1.0
+    duration: str | None = None
+    data: str = "-"
+    each_line: bool = False
+    content_type: str | None = None
+    accept: str | None = None
+    target_variant: str | None = None
+    target_models: Sequence[str] = ()
+    poisson: bool = False
+    think_ms: float = 0.0
+    processes: int | None = None
+    connections: int | None = None
+    timeout_s: float = 60.0
+    objective: str | None = None
+    seed: int = 1
+    html: Path | None = None
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)

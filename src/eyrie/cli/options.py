@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,16 @@ def settings_of(data: Path | None) -> Settings:
         return Settings.from_env(os.environ).with_flags(data=None if data is None else data.expanduser().absolute())
     except SettingsError as error:
         raise CommandError(str(error), code=2) from None
+
+
+def confirmed(sure: bool, question: str) -> None:
+    """Ask before something is broken or deleted. Raises CommandError where the answer is no, or nobody can answer."""
+    if sure:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("this asks before it acts: add --yes where nobody can answer", code=2)
+    if not typer.confirm(question, err=True):
+        raise CommandError("nothing was done")
 
 
 def completed_endpoints(begun: str) -> list[str]:

@@ -20,6 +20,7 @@ from eyrie.load.recorder import Recorder
 TELL_S = 0.25
 SWEEP_S = 0.05
 GRACE_S = 1.0  # beyond a request's own time
+STOP_S = 3.0  # for what was begun, when it is told to end
 
 
 def main() -> int:
@@ -50,12 +51,14 @@ async def run(plan: Plan) -> None:
     work.begin()
     end = plan.begin_s + plan.seconds
     told, used = monotonic(), process_time()
-    while not stopped.is_set():
-        try:
-            await asyncio.wait_for(stopped.wait(), SWEEP_S)
-        except TimeoutError:
-            work.sweep()
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        work.sweep()
         now = monotonic()
+        if stopped.is_set():
+            stopped.clear()
+            work.stop()
+            end = min(end, now + STOP_S - plan.timeout_s - GRACE_S)
         if now - told >= TELL_S:
             busy, told, used = (process_time() - used) / (now - told), now, process_time()
             _tell(recorder.line(cpu=busy))

@@ -24,6 +24,7 @@ from eyrie.load.wire import Wire
 AGAIN_S = 0.1  # after a connection could not be had
 BACKLOG = "not sent: too many waiting"
 TIMEOUT = "timeout"
+UNANSWERED = "not answered when the load ended"
 FIRST_CONNECTIONS = 8
 
 
@@ -47,6 +48,9 @@ class Loop:
     def over(self) -> bool:
         """Whether nothing is left to begin, nor to wait for."""
         raise TypeError("either an open or a closed loop")
+
+    def stop(self) -> None:
+        """Begin nothing more; what was begun is waited for."""
 
     def free(self, wire: Wire) -> None:
         """A connection has nothing to do."""
@@ -120,7 +124,7 @@ class Loop:
         """End every connection; what is on them failed."""
         for wire in list(self.wires):
             if wire.busy:
-                self.recorder.failed(monotonic(), TIMEOUT)
+                self.recorder.failed(monotonic(), UNANSWERED)
             wire.close()
         self.wires.clear()
         for task in self._tasks:
@@ -149,6 +153,10 @@ class OpenLoop(Loop):
     def over(self) -> bool:
         """All were sent, and nothing is waited for."""
         return self._next is None and not self._waiting and not any(wire.busy for wire in self.wires)
+
+    def stop(self) -> None:
+        """No more moments."""
+        self._next, self._moments = None, iter(())
 
     def _schedule(self) -> Iterator[float]:
         plan = self.plan
@@ -235,6 +243,10 @@ class ClosedLoop(Loop):
     def over(self) -> bool:
         """Time is up, and nothing is waited for."""
         return monotonic() >= self._end and not any(wire.busy for wire in self.wires)
+
+    def stop(self) -> None:
+        """Nobody asks again."""
+        self._end = monotonic()
 
     def free(self, wire: Wire) -> None:
         """The user thinks, then asks."""

@@ -1,0 +1,233 @@
+"""The faults of `eyrie chaos`: what each breaks, of this host's own Eyrie and of its user alone, and when all is whole.
+
+Processes are reached by pidfd, looked up anew for each fault. What is killed Eyrie replaces; what is held still
+`chaos_guard` lets go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eyrie.adapters import process_lock
+from eyrie.cli.client import ControlClient, ControlUnreachable
+from eyrie.cli.errors import CommandError
+from eyrie.cli.parts import living
+
+GUARD_READY_S = 10.0
+
+
+@dataclass(slots=True)
+class Instance:
+    """An instance as control tells of it."""
+
+    id: str
+    zone: str
+    pid: int
+    serving: bool
+
+
+class Place:
+    """The Eyrie of a data directory, and one endpoint of it."""
+
+    def __init__(self, data: Path, region: str, endpoint: str) -> None:
+        """Raises CommandError for a directory of another user."""
+        if data.stat().st_uid != os.geteuid():
+            raise CommandError(f"{data} belongs to another user: faults are for one's own Eyrie", code=2)
+        self.data, self.endpoint, self.region = data, endpoint, region
+        self._control = ControlClient(data, region, timeout_s=2.0)
+
+    def instances(self) -> list[Instance] | None:
+        """Those of the endpoint; None while control does not answer."""
+        told = self._told()
+        if told is None:
+            return None
+        return [
+            Instance(str(i["id"]), str(i["zone"]), int(i["pid"] or 0), i["state"] == "READY" and bool(i["routed"]))
+            for i in told.get("instances", [])
+        ]
+
+    def wanted(self) -> int:
+        """How many instances the endpoint is to have. Raises CommandError where there is none of the name."""
+        told = self._told()
+        if not told:
+            raise CommandError(f"there is no endpoint {self.endpoint!r}, or control does not answer")
+        return sum(int(variant["desired"]) for variant in told.get("variants", []))
+
+    def process(self, name: str) -> int | None:
+        """The pid of one of Eyrie's own processes, by its lock."""
+        return process_lock.holder(self.data / "run" / f"{name}.lock")
+
+    def gateways(self) -> list[str]:
+        """The names of the gateway workers that live."""
+        found = []
+        for part in living(self.data):
+            found.append(part.name)
+            part.close()
+        return sorted(name for name in found if name.startswith("gateway-"))
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one of Eyrie's own processes."""
+        running = process_lock.pin(self.data / "run" / f"{name}.lock")
+        if running is None:
+            raise CommandError(f"{name} does not run")
+        running.send(signal.SIGKILL)
+        running.close()
+
+    def _told(self) -> dict[str, Any] | None:
+        """What control says of the endpoint; {} where it knows none."""
+        try:
+            endpoints = self._control.status()["endpoints"]
+        except ControlUnreachable:
+            return None
+        found = [e for e in endpoints if e["name"] == self.endpoint and e["region"] == self.region]
+        return dict(found[0]) if found else {}
+
+
+@dataclass(slots=True)
+class Fault:
+    """A fault that was injected: what it broke, and how it is told that all is whole again."""
+
+    what: str
+    whole: Callable[[], bool]
+    end: Callable[[], None] = field(default=lambda: None)  # reverts it; harmless where that was done
+    keep: Callable[[], None] = field(default=lambda: None)  # called again and again while it lasts
+
+
+def kill_instance(place: Place) -> Fault:
+    """SIGKILL an instance: as a crash, or the kernel's memory killer."""
+    victim = _victim(place)
+    kill_tree(victim.pid)
+    return Fault(f"kill -9 of {victim.id}", lambda: whole(place, {victim.id}))
+
+
+def hang(place: Place, seconds: float) -> Fault:
+    """SIGSTOP an instance: it holds its connections and answers nothing."""
+    victim = _victim(place)
+    guard = Guard(processes_of(victim.pid), "hang", seconds, 1.0)
+    return Fault(f"{victim.id} hangs (SIGSTOP)", lambda: whole(place, set() if guard.over else {victim.id}), guard.end)
+
+
+def slow(place: Place, seconds: float, share: float) -> Fault:
+    """Stop an instance for a share of the time: it does a fraction of its work."""
+    victim = _victim(place)
+    guard = Guard(processes_of(victim.pid), "slow", seconds, share)
+    return Fault(
+        f"{victim.id} stands still {share:.0%} of the time for {seconds:g} s",
+        lambda: guard.over and whole(place),
+        guard.end,
+    )
+
+
+def kill_process(place: Place, name: str) -> Fault:
+    """SIGKILL control or a gateway worker."""
+    before = place.process(name)
+    place.kill(name)
+    return Fault(f"kill -9 of {name}", lambda: place.process(name) not in (None, before) and whole(place))
+
+
+def zone_outage(place: Place, zone: str, seconds: float, clock: Callable[[], float]) -> Fault:
+    """Kill what stands in a zone, and what is started there, for a while."""
+    found = place.instances() or []
+    if not any(instance.zone == zone for instance in found):
+        zones = ", ".join(sorted({instance.zone for instance in found})) or "none"
+        raise CommandError(f"no instance of {place.endpoint} stands in zone {zone!r}; they stand in {zones}", code=2)
+    end = clock() + seconds
+
+    def strike() -> None:
+        if clock() < end:
+            for instance in place.instances() or []:
+                if instance.zone == zone and instance.pid:
+                    kill_tree(instance.pid)
+
+    strike()
+    return Fault(f"zone {zone} is out for {seconds:g} s", lambda: clock() >= end and whole(place), keep=strike)
+
+
+def _victim(place: Place) -> Instance:
+    serving = [instance for instance in place.instances() or [] if instance.serving and instance.pid]
+    if not serving:
+        raise CommandError(f"{place.endpoint} has no instance that serves")
+    return serving[0]
+
+
+def whole(place: Place, without: set[str] | None = None) -> bool:
+    """As many instances serve as are wanted, the victim not among them."""
+    found = place.instances()
+    if not found:
+        return False
+    serving = {instance.id for instance in found if instance.serving}
+    try:
+        return len(serving) >= place.wanted() and not serving & (without or set())
+    except CommandError:
+        return False
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+def processes_of(pid: int) -> list[int]:
+    """A process and those below it; a model server may have forked workers."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            children.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+    found, level = [pid], [pid]
+    while level:
+        level = [child for parent in level for child in children.get(parent, [])]
+        found += level
+    return found
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and those below it, the deepest first."""
+    for one in reversed(processes_of(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+class Guard:
+    """A process that holds others still and lets them go, whatever becomes of this one."""
+
+    def __init__(self, pids: list[int], kind: str, seconds: float, share: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "eyrie.cli.chaos_guard"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        self._pids = pids
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"pids": pids, "kind": kind, "seconds": seconds, "share": share}) + "\n")
+        self._process.stdin.flush()
+        if self._process.stdout.readline() != "holding\n":
+            self.end()
+            raise CommandError("the guard of the fault did not start: nothing was broken")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has let go."""
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """Let go now; should the guard itself have been killed, this does its work."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(GUARD_READY_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.returncode != 0:
+            for pid in self._pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
