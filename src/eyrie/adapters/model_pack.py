@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyrie.adapters.model_files import Recognised, Unrecognised, is_tar, json_of, recognise
-from eyrie.cli.public import one_line
 
 TEXTS = (
     ".md",
@@ -197,7 +196,7 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
                     raise Unrecognised(f"{archive.name} holds more than {FILES_MAX:,} files or 64 GiB")
                 tar.extract(member, into, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise Unrecognised(f"{archive.name} cannot be unpacked: {one_line(error)}") from None
+        raise Unrecognised(f"{archive.name} cannot be unpacked: {' '.join(str(error).split())}") from None
     return into
 
 
