@@ -42,6 +42,7 @@ class Load:
     seconds: float
     errors: int
     p50_ms: float
+    p99_ms: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -217,6 +218,9 @@ def wrk(port: int, script: Path, seconds: float, connections: int, core: int | N
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     cut = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     errors = (int(bad[1]) if bad else 0) + (sum(int(n) for n in cut.groups()) if cut else 0)
-    p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-    return Load(int(found[1]), took, errors, float(p50[1]) * scale[p50[2]] if p50 else 0.0)
+    return Load(int(found[1]), took, errors, _quantile_ms(said, 50), _quantile_ms(said, 99))
+
+
+def _quantile_ms(said: str, percent: int) -> float:
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", said)
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]] if found else 0.0

@@ -54,6 +54,7 @@ BENCHMARKS = (
     Benchmark("gateway_vs_envoy.py", 120, "gateway hop against Envoy", 1.5),
     Benchmark("gateway_vs_haproxy.py", 150, "gateway hop against HAProxy", 0.4),
     Benchmark("capture.py", 90, "gateway with data capture against without", 1.2, at_most=True),
+    Benchmark("shadow.py", 300, "production with a shadow of all requests against without", 1.35, at_most=True),
     Benchmark("endpoint_vs_peers.py", 1_000, "endpoint against its peers", 8),
     Benchmark("rows.py", 150, "100 CSV rows a request", 0.5),
     Benchmark("compiled.py", 150, "compiled against not compiled", 2),

@@ -63,7 +63,7 @@ class Mirror:
         self._loop = loop
         self._requests_max = settings.shadow_requests_max
         self._bytes_max = settings.shadow_bytes_max
-        self._waiting: list[tuple[Exchange, int]] = []
+        self._waiting: list[Exchange] = []
 
     def tap_for(self, table: EndpointRoute, route: VariantRoute) -> Tap | None:
         """The tap of a variant that a shadow gets copies of."""
@@ -73,15 +73,10 @@ class Mirror:
         return None
 
     def copy(self, exchange: Exchange) -> None:
-        """Send a copy of this request at the end of the turn, if there is room for it."""
-        held = len(exchange.body) + len(exchange.reply_body or b"")
-        if self.bytes + held > self._bytes_max:
-            self._drop(exchange, "bytes")
-            return
-        self.bytes += held
+        """Send a copy of this request at the end of the turn, when its replies have gone out, if there is room."""
         if not self._waiting:
             self._loop.call_soon(self._send_all)
-        self._waiting.append((exchange, held))
+        self._waiting.append(exchange)
 
     def turn(self, now: float) -> None:
         """Called by the sweep: give up what has had its time."""
@@ -97,21 +92,23 @@ class Mirror:
 
     def _send_all(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for exchange, held in waiting:
-            why = self._send(exchange, held)
-            if why:
-                self.bytes -= held
-                self._drop(exchange, why)
+        for exchange in waiting:
+            shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
+            if shadow is not None:
+                why = self._send(exchange, shadow)
+                if why:
+                    self.meter.count(f"shadow_dropped_{why}")
+                    self.pairs.dropped(shadow, why)
 
-    def _send(self, exchange: Exchange, held: int) -> str:
+    def _send(self, exchange: Exchange, shadow: Variant) -> str:
         """Send one copy; why it was not, or ""."""
-        shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
-        if shadow is None:
-            return "gone"
-        if exchange.fields is not None and _SESSION in exchange.fields:
-            return "session"  # no instance of the shadow knows it
         if sum([len(instance.invocations) for instance in shadow.instances]) >= self._requests_max:
             return "requests"
+        held = len(exchange.body) + len(exchange.reply_body or b"")
+        if self.bytes + held > self._bytes_max:
+            return "bytes"
+        if exchange.fields is not None and _SESSION in exchange.fields:
+            return "session"  # no instance of the shadow knows it
         instance = shadow.choose(None)
         if instance is None:
             return "no_instance"
@@ -123,13 +120,8 @@ class Mirror:
                 return "no_instance"
             self.health.suspect(instance)
             return "full"
+        self.bytes += held
         return ""
-
-    def _drop(self, exchange: Exchange, why: str) -> None:
-        self.meter.count(f"shadow_dropped_{why}")
-        shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
-        if shadow is not None:
-            self.pairs.dropped(shadow, why)
 
 
 class Copy:
@@ -253,33 +245,34 @@ class Copy:
 
     def _answered(self, origin: int, headers: Headers, body: bytes | None) -> None:
         """The shadow's answer, or that there is none (`origin` 0)."""
-        took = perf_counter() - self._sent_at
-        exchange, instance = self._exchange, self.instance
+        done_at = perf_counter()
+        took = done_at - self._sent_at
+        mirror, exchange, instance = self._mirror, self._exchange, self.instance
         assert instance is not None
         outstanding = len(instance.invocations)
         self._leave()
+        shadow = instance.variant
         status = origin if 0 < origin < 300 else _MODEL_ERROR
         if origin:
-            instance.heard_at_s = self._mirror.sweep.now
-            _note_time(instance.variant, took)
+            instance.heard_at_s = mirror.sweep.now
+            if took > shadow.slowest_s:
+                shadow.slowest_s = took
+            shadow.answered += 1
         model_us = int(took * 1e6)
         rollup = instance.rollup
         if rollup.taken:
-            slug, name = instance.endpoint.slug, instance.variant.name
-            rollup = instance.rollup = self._mirror.meter.rollup(slug, name, instance.instance_id, shadow=True)
+            slug = instance.endpoint.slug
+            rollup = instance.rollup = mirror.meter.rollup(slug, shadow.name, instance.instance_id, shadow=True)
         rollup.add(status, model_us, 0, outstanding, origin)
+        compared = mirror.pairs.add(shadow, exchange.status >= 400, status >= 400, done_at)
+        tap = shadow.tap
+        if compared is None and tap is None:
+            return
         answer = Exchange(
             instance, exchange.kinds, exchange.fields, exchange.body, status, origin, headers, body, model_us,
             exchange.at_ms, exchange.request_id,
         )  # fmt: skip
-        self._mirror.pairs.add(exchange, answer)
-        tap = instance.variant.tap
+        if compared is not None:
+            mirror.pairs.compare(compared, exchange, answer)
         if tap is not None:
             tap.answered(answer)
-
-
-def _note_time(variant: Variant, took: float) -> None:
-    """How long answers take, which tells a silent instance from a slow one."""
-    if took > variant.slowest_s:
-        variant.slowest_s = took
-    variant.answered += 1

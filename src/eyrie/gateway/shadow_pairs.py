@@ -102,19 +102,23 @@ class Pairs:
         self._within = within
         self._not_before = 0.0
         self._counts: dict[tuple[str, str], PairCounts] = {}
+        self._last: tuple[Variant | None, PairCounts] = (None, PairCounts())  # whose pair came last, and its counts
 
-    def add(self, production: Exchange, shadow: Exchange) -> None:
-        """Both have answered, or failed."""
-        counts = self._of(shadow.variant)
-        failed = (production.status >= 400) + 2 * (shadow.status >= 400)
+    def add(self, shadow: Variant, production_failed: bool, shadow_failed: bool, now: float) -> PairCounts | None:
+        """Both have answered, or failed. Where their bodies are to be compared too, what to `compare` into. `now` is
+        `perf_counter`'s.
+        """
+        counts = self._of(shadow)
+        failed = production_failed + 2 * shadow_failed
         counts.outcomes[failed] += 1
-        if failed:
-            return
-        now = perf_counter()
-        if now < self._not_before:
-            return
+        return counts if not failed and now >= self._not_before else None
+
+    def compare(self, counts: PairCounts, production: Exchange, shadow: Exchange) -> None:
+        """Compare what both answered, and rest as long as this is to be a small part of the worker's time."""
+        began = perf_counter()
         self._compare(counts, production, shadow)
-        self._not_before = now + PART * (perf_counter() - now)
+        now = perf_counter()
+        self._not_before = now + PART * (now - began)
 
     def dropped(self, shadow: Variant, why: str) -> None:
         """A copy that was due was not sent."""
@@ -127,13 +131,14 @@ class Pairs:
         for (slug, name), counts in self._counts.items():
             found.setdefault(slug, {})[name] = counts.as_json()
         self._counts = {}
+        self._last = (None, PairCounts())
         return found
 
     def _of(self, shadow: Variant) -> PairCounts:
-        key = (shadow.endpoint.slug, shadow.name)
-        counts = self._counts.get(key)
-        if counts is None:
-            counts = self._counts[key] = PairCounts()
+        if self._last[0] is shadow:
+            return self._last[1]
+        counts = self._counts.setdefault((shadow.endpoint.slug, shadow.name), PairCounts())
+        self._last = (shadow, counts)
         return counts
 
     def _compare(self, counts: PairCounts, production: Exchange, shadow: Exchange) -> None:

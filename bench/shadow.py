@@ -1,0 +1,178 @@
+"""What a shadow costs production: CPU time a request, and latency, with copies of all requests against without.
+
+    python bench/shadow.py [--rounds 7] [--seconds 3] [--connections 32]
+
+A real Eyrie of one gateway worker; XGBoost as the production variant, the same model as its shadow; and beside it an
+endpoint whose shadow never answers. The sides are measured in turn, by weights alone: the sampled share is set to 0 and
+to 1 before each. CPU seconds are those of the gateway and of the production instance, from /proc; the shadow's own
+instance is another's bill, though on a machine of two cores it takes from everyone's latency: what latency says is
+therefore told of the shadow that hangs, which uses no CPU.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import frame
+import measure
+import rival
+import world
+from path import used
+
+CPU_GOAL, LATENCY_GOAL = 1.35, 1.05
+HANGS = """
+import time
+def model_fn(model_dir):
+    return 1
+def input_fn(data, content_type):
+    return data
+def predict_fn(data, model):
+    time.sleep(3600)
+def output_fn(prediction, accept):
+    return prediction
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One run: CPU microseconds a request of gateway and production instance under load, and a lone client's latencies
+    (under full load latency only repeats what CPU says).
+    """
+
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+
+
+def hanging(path: Path) -> Path:
+    """The archive of a model that never answers."""
+    code = HANGS.encode()
+    with tarfile.open(path, "w:gz") as tar:
+        entry = tarfile.TarInfo("code/inference.py")
+        entry.size = len(code)
+        tar.addfile(entry, io.BytesIO(code))
+    return path
+
+
+def deploy(eyrie: world.Eyrie, name: str, model: str, shadow: str) -> None:
+    """An endpoint of one instance with a shadow of one; returns when it is InService."""
+    sagemaker = eyrie.client("sagemaker")
+
+    def variant(of: str, what: str) -> dict[str, Any]:
+        return {"VariantName": of, "ModelName": what, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=name,
+        ProductionVariants=[variant("v", model)],
+        ShadowProductionVariants=[{**variant("s", shadow), "InitialVariantWeight": 0.0}],
+    )
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig=world.IN_SERVICE)
+
+
+def sample(eyrie: world.Eyrie, name: str, share: float) -> None:
+    """Set the share of the requests that is copied; returns when it holds."""
+    sagemaker = eyrie.client("sagemaker")
+    wanted = [{"VariantName": "s", "DesiredWeight": share}]
+    sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+    until = time.monotonic() + 20
+    while sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] != "InService":
+        if time.monotonic() > until:
+            raise SystemExit(f"{name} is not InService 20 s after its weights were changed")
+        time.sleep(0.05)
+
+
+def processes(eyrie: world.Eyrie, name: str) -> dict[str, list[int]]:
+    """The pids of the gateway, and of the model server of the endpoint's production instance."""
+    table = next(p for p in (eyrie.data / "routes").glob("*.json") if p.stem.endswith(f".{name}"))
+    box = str(Path(json.loads(table.read_bytes())["variants"][0]["targets"][0]["socket"]).parent)
+    found: dict[str, list[int]] = {"gateway": [], "instance": []}
+    marks = {"gateway": (b"eyrie.app\0gateway", str(eyrie.data)), "instance": (b"eyrie.modelserver\0", box)}
+    for entry in Path("/proc").iterdir():
+        try:
+            argv = (entry / "cmdline").read_bytes()
+            said = argv + (entry / "environ").read_bytes() + (entry / "mountinfo").read_bytes()
+        except OSError:  # no process, or another user's
+            continue
+        for part, (mark, place) in marks.items():
+            if mark in argv and place.encode() in said and b"bwrap\0" not in argv:
+                found[part].append(int(entry.name))
+    return found
+
+
+class Side:
+    """One endpoint with one share of its requests copied."""
+
+    def __init__(self, eyrie: world.Eyrie, name: str, share: float, script: Path, chosen: Any) -> None:
+        self.eyrie, self.name, self.share, self.script, self.chosen = eyrie, name, share, script, chosen
+        self.pids = processes(eyrie, name)
+        self.costs: list[Cost] = []
+
+    def measure(self) -> float:
+        """CPU microseconds a request."""
+        sample(self.eyrie, self.name, self.share)
+        measure.wrk(self.eyrie.port, self.script, 1.0, self.chosen.connections, None)
+        before = used(self.pids)
+        load = measure.wrk(self.eyrie.port, self.script, self.chosen.seconds, self.chosen.connections, None)
+        after = used(self.pids)
+        if load.errors:
+            raise SystemExit(f"{load.errors} of {load.requests} requests failed")
+        spent = sum(after[part] - before[part] for part in self.pids) / load.requests * 1e6
+        alone = measure.wrk(self.eyrie.port, self.script, self.chosen.seconds, 1, None)
+        self.costs.append(Cost(spent, alone.p50_ms, alone.p99_ms))
+        print(f"{self.name} {self.share:.0%}: {spent:.1f} us; alone p50 {alone.p50_ms:.3f} p99 {alone.p99_ms:.3f} ms")
+        return spent
+
+
+def main() -> int:
+    options = frame.arguments(__doc__, rounds=7, seconds=3.0)
+    options.add_argument("--connections", type=int, default=32)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="eyrie-bench-") as name, world.eyrie(gateways=1) as eyrie:
+        folder, sagemaker = Path(name), eyrie.client("sagemaker")
+        model = rival.train(folder)
+        packed = world.pack(folder / "model.tar.gz", {model.file.name: model.file})
+        archives = {"xgboost": packed, "python": hanging(folder / "hangs.tar.gz")}
+        for image, archive in archives.items():
+            container = {"Image": f"eyrie/{image}", "ModelDataUrl": eyrie.upload(archive, f"{image}.tar.gz")}
+            sagemaker.create_model(ModelName=image, PrimaryContainer=container, ExecutionRoleArn=world.ROLE)
+        sides: dict[str, Side] = {}
+        for endpoint, shadow in (("answers", "xgboost"), ("hangs", "python")):
+            deploy(eyrie, endpoint, "xgboost", shadow)
+            bodies = [row.encode() for row in model.rows]
+            requests = measure.signed_requests(eyrie.port, endpoint, bodies, eyrie.signer)
+            script = measure.wrk_script(folder / f"{endpoint}.lua", requests)
+            for share in (0.0, 1.0):
+                sides[f"{endpoint} {share:g}"] = Side(eyrie, endpoint, share, script, chosen)
+        frame.rounds(chosen.rounds, {each: side.measure for each, side in sides.items()})
+        return frame.finish([*_ratios(sides)], chosen.report)
+
+
+def _ratios(sides: dict[str, Side]) -> list[frame.Ratio]:
+    def of(side: str, what: str) -> list[float]:
+        return [getattr(cost, what) for cost in sides[side].costs]
+
+    def ratio(name: str, endpoint: str, what: str, goal: float, unit: str) -> frame.Ratio:
+        with_, without = of(f"{endpoint} 1", what), of(f"{endpoint} 0", what)
+        detail = f"{statistics.median(with_):.3g} against {statistics.median(without):.3g} {unit}"
+        return frame.Ratio.of(name, with_, without, goal, at_most=True, detail=detail)
+
+    return [
+        ratio("production with a shadow of all requests, against without", "answers", "cpu_us", CPU_GOAL, "us of CPU"),
+        ratio("production with a shadow that hangs, against without", "hangs", "cpu_us", CPU_GOAL, "us of CPU"),
+        ratio("p50 with a shadow that hangs, against without", "hangs", "p50_ms", LATENCY_GOAL, "ms"),
+        ratio("p99 with a shadow that hangs, against without", "hangs", "p99_ms", LATENCY_GOAL, "ms"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
