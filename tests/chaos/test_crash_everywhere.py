@@ -11,7 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,12 @@ import pytest
 from toyworld import KEY, POLICY, Rig, ToyClock, World, wish
 
 from eyrie.adapters.store_sql import SqlStore
+from eyrie.domain.alarms import AlarmState
+from eyrie.domain.analysis import AnalysisPolicy, Evidence, FleetSample
+from eyrie.domain.deployment import CapacitySize, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus
 from eyrie.domain.errors import EndpointBusy, EndpointExists, EndpointMissing
+from eyrie.domain.metrics import Summary
 from eyrie.ports import Commit
 
 FIRST = wish(("A", 2), ("B", 1), url="s3://b/first")
@@ -83,6 +87,67 @@ SCENARIOS = {
         lambda rig: in_service(rig, "config-1"),
     ),
     "delete": Scenario(lambda rig: rig.endpoints.delete(KEY), lambda rig: rig.gone()),
+}
+
+
+def small(strategy: Strategy, **more: Any) -> TrafficPolicy:
+    """Few steps, short waits."""
+    size = CapacitySize(SizeKind.CAPACITY_PERCENT, 50) if strategy is not Strategy.ALL_AT_ONCE else None
+    return TrafficPolicy(strategy, size, **{"bake_ms": 1_000, "termination_wait_ms": 500, **more})
+
+
+def update(policy: TrafficPolicy) -> Callable[[Rig], object]:
+    return lambda rig: rig.endpoints.update(KEY, SECOND, policy=policy)
+
+
+def rung(policy: TrafficPolicy) -> Scenario:
+    """An update that is given back: its alarm rings as soon as green takes traffic."""
+
+    def given_back(rig: Rig) -> bool:
+        deployment = rig.endpoint().deployment
+        if deployment is not None and deployment.phase is DeploymentPhase.BAKING:
+            rig.world.alarms["errors"] = AlarmState.ALARM
+        return "errors" in rig.world.alarms and in_service(rig, "config-1")
+
+    return Scenario(update(replace(policy, alarms=("errors",))), given_back)
+
+
+def stillborn(policy: TrafficPolicy) -> Scenario:
+    """An update whose green never becomes healthy."""
+    broken = wish(("A", 2), config="config-2", url="s3://b/second", image="eyrie/broken")
+
+    def command(rig: Rig) -> object:
+        rig.world.crashing_images.add("eyrie/broken")
+        return rig.endpoints.update(KEY, broken, policy=policy)
+
+    return Scenario(command, lambda rig: in_service(rig, "config-1") and bool(rig.endpoint().failure_reason))
+
+
+def judged(found: Evidence, config: str) -> Scenario:
+    """A canary that is analysed."""
+
+    def command(rig: Rig) -> object:
+        rig.world.evidence = found
+        return rig.endpoints.update(KEY, SECOND, policy=small(Strategy.CANARY, analysis=AnalysisPolicy()))
+
+    return Scenario(command, lambda rig: bool(rig.world.evidence) and in_service(rig, config))
+
+
+def of(errors: int) -> Evidence:
+    """Two fleets that answered much; green with so many errors."""
+    latency = Summary()
+    latency.add(1_000.0, 5_000)
+    labels = {1: 2_500.0, 2: 2_500.0}
+    return Evidence(FleetSample(latency, 5_000, 0, labels), FleetSample(latency, 5_000, errors, labels), 0)
+
+
+POLICIES = {str(strategy).lower(): small(strategy) for strategy in Strategy}
+ROLLOUTS = {
+    **{f"update {name}": Scenario(update(p), lambda rig: in_service(rig, "config-2")) for name, p in POLICIES.items()},
+    **{f"rolled back {name}": rung(policy) for name, policy in POLICIES.items()},
+    **{f"stillborn {name}": stillborn(policy) for name, policy in POLICIES.items()},
+    "analysed and passed": judged(of(0), "config-2"),
+    "analysed and failed": judged(of(500), "config-1"),
 }
 
 
@@ -167,6 +232,27 @@ def test_a_crash_at_any_point_ends_the_same(name: str, settings: dict[str, Setti
     assert expected["owed"] == []
     assert len(points.names) > 20, points.names
     for at in range(len(points.names)):
+        crashed = Points(at)
+        assert live(scenario, setting, tmp_path, crashed) == expected, f"crash {at}: {crashed.names[: at + 1][-3:]}"
+
+
+OFTEN = ("update canary", "rolled back rolling")  # the others are heavy
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.heavy]) for name in ROLLOUTS]
+)
+def test_a_crash_at_any_point_of_a_rollout_ends_the_same(
+    name: str, settings: dict[str, Setting], tmp_path: Path
+) -> None:
+    scenario, setting = ROLLOUTS[name], settings["update"]
+    points = Points()
+    expected = live(scenario, setting, tmp_path, points)
+    assert expected["wrongs"] == []
+    assert expected["owed"] == []
+    assert len(points.names) > 20, points.names
+    for at in range(0, len(points.names), 4 if name in OFTEN else 1):
         crashed = Points(at)
         assert live(scenario, setting, tmp_path, crashed) == expected, f"crash {at}: {crashed.names[: at + 1][-3:]}"
 

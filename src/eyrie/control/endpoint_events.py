@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eyrie.control.endpoint_view import STATUS_OF_GREEN
+from eyrie.control.endpoint_view import REASON_CHARS_MAX, STATUS_OF_GREEN
 from eyrie.domain.deployment import DeploymentPhase
 
 STATE_CHANGE = "SageMaker Endpoint State Change"
@@ -40,8 +40,11 @@ def endpoint_changes(before: Body | None, after: Body | None, tags: Mapping[str,
 
 
 def _phase(body: Body | None) -> str:
+    """What of a deployment is announced when it changes: its phase, and whether it is paused."""
     deployment = body.get("deployment") if body else None
-    return str(deployment["phase"]) if deployment else ""
+    if not deployment:
+        return ""
+    return str(deployment["phase"]) + (" paused" if deployment.get("pause") else "")
 
 
 def _detail(body: Body, status: str, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -86,6 +89,8 @@ def _pending(body: Body, deployment: Body) -> dict[str, Any]:
     green = deployment["green"]
     words = STATUS_OF_GREEN.get(DeploymentPhase(deployment["phase"]), "Updating")
     status = {"Status": words, "StartTime": body["modified_ms"]}
+    if pause := deployment.get("pause"):
+        status["StatusMessage"] = f"Paused by {pause['by']}: {pause['why']}"[:REASON_CHARS_MAX]
     variants = [{**_variant(body, green, variant), "VariantStatus": [status]} for variant in _production(green)]
     return {
         "EndpointConfigName": green["config_name"],

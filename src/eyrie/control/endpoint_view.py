@@ -8,8 +8,9 @@ from typing import Any
 from eyrie.control import async_config, capture_config, image_table, images
 from eyrie.control.context import seconds
 from eyrie.control.serverless_config import shown as shown_serverless
+from eyrie.decide.analysis import told
 from eyrie.decide.rollout import shares
-from eyrie.domain.deployment import DeploymentPhase
+from eyrie.domain.deployment import Deployment, DeploymentPhase
 from eyrie.domain.endpoint import Endpoint, EndpointStatus
 from eyrie.domain.fleet import ContainerSpec, Fleet, Variant
 
@@ -89,8 +90,18 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
         shown["DesiredServerlessConfig"] = shown_serverless(variant.serverless)
     if status is not None:
         since_ms = endpoint.deployment.phase_ms if endpoint.deployment else endpoint.modified_ms
-        shown["VariantStatus"] = [{"Status": status, "StartTime": seconds(since_ms)}]
+        now = {"Status": status, "StartTime": seconds(since_ms)}
+        message = message_of(endpoint.deployment) if endpoint.deployment and fleet is endpoint.deployment.green else ""
+        shown["VariantStatus"] = [{**now, "StatusMessage": message} if message else now]
     return shown
+
+
+def message_of(deployment: Deployment) -> str:
+    """Why green stands where it does, for people: a pause, or the verdict that let it pass."""
+    if deployment.pause is not None:
+        return f"Paused by {deployment.pause.by}: {deployment.pause.why}"[:REASON_CHARS_MAX]
+    found = deployment.analysis
+    return f"Analysis of step {found.step} {found.verdict}: {told(found)}"[:REASON_CHARS_MAX] if found else ""
 
 
 def _image(fleet: Fleet, container: ContainerSpec) -> dict[str, Any]:

@@ -214,7 +214,8 @@ def _baked(draft: Draft, deployment: Deployment) -> str | None:
 
 
 def _termination_wait(draft: Draft, policy: Policy, deployment: Deployment) -> None:
-    if _waited(draft, deployment.phase_ms + deployment.policy.termination_wait_ms):
+    whole = _complete(draft.endpoint, deployment.green)  # else blue may be all that serves: green heals first
+    if _waited(draft, deployment.phase_ms + deployment.policy.termination_wait_ms) and whole:
         _enter(draft, deployment, _Phase.RETIRING, "blue drains")
 
 
