@@ -90,9 +90,9 @@ def _variant(endpoint: Endpoint, fleet: Fleet, variant: Variant, status: str | N
         shown["DesiredServerlessConfig"] = shown_serverless(variant.serverless)
     if status is not None:
         since_ms = endpoint.deployment.phase_ms if endpoint.deployment else endpoint.modified_ms
-        now = {"Status": status, "StartTime": seconds(since_ms)}
+        standing = {"Status": status, "StartTime": seconds(since_ms)}
         message = message_of(endpoint.deployment) if endpoint.deployment and fleet is endpoint.deployment.green else ""
-        shown["VariantStatus"] = [{**now, "StatusMessage": message} if message else now]
+        shown["VariantStatus"] = [{**standing, "StatusMessage": message} if message else standing]
     return shown
 
 
