@@ -277,7 +277,7 @@ def test_every_command_and_flag_is_documented() -> None:
     assert isinstance(group, typer.core.TyperGroup)
     missing = []
     for name, command in group.commands.items():
-        section = re.search(rf"^## `eyrie {name}`.*?(?=^## |\Z)", page, re.M | re.S)
+        section = re.search(rf"^## `eyrie {name}[ `].*?(?=^## |\Z)", page, re.M | re.S)
         below = list(command.commands.values()) if isinstance(command, typer.core.TyperGroup) else []
         parameters = [p for one in [command, *below] for p in one.params]
         flags = [option for p in parameters for option in [*p.opts, *p.secondary_opts] if option.startswith("--")]
