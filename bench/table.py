@@ -68,6 +68,8 @@ BENCHMARKS = (
     Benchmark("log_queries.py", 60, "log events put against 50,000 a second", 1),
     Benchmark("scaling_policies.py", 240, "eyrie:Fast on the frontier of cost and quality", 1),
     Benchmark("simulate_many.py", 400, "a simulated day of very many endpoints", 15, at_most=True),
+    Benchmark("async_accept.py", 150, "asynchronous requests accepted durably against one plain commit each", 1),
+    Benchmark("async_chaos.py", 420, "asynchronous requests with exactly one end, everything killed at random", 1),
     Benchmark("cold_start.py", 240, "cold start", 100, at_most=True),
 )
 

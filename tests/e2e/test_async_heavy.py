@@ -141,8 +141,8 @@ def test_a_gigabyte_passes_in_flat_memory(eyrie: RealEyrie, bucket: None, capsys
     assert max(peaks.values()) < 300
 
 
-@pytest.fixture(scope="module")
-def hasty(deployed: Deployed) -> Iterator[RealEyrie]:
+@pytest.fixture
+def hasty() -> Iterator[RealEyrie]:
     """An Eyrie whose minutes take a second."""
     eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-async-")), ["env", "EYRIE_TIME_SCALE=60"])
     with pytest.MonkeyPatch.context() as patch:
@@ -204,7 +204,7 @@ def test_a_backlog_scales_out_and_idleness_scales_to_zero_and_back(hasty: RealEy
         return variant["CurrentInstanceCount"], variant["DesiredInstanceCount"]
 
     until(lambda: counts() == (0, 0), 60.0)  # nothing to do: to zero
-    assert sagemaker.describe_endpoint(EndpointName="elastic")["EndpointStatus"] == "InService"
+    until(lambda: sagemaker.describe_endpoint(EndpointName="elastic")["EndpointStatus"] == "InService")
     runtime = boto3.client("sagemaker-runtime")
     told = [
         runtime.invoke_endpoint_async(EndpointName="elastic", Body=b"slow1.0", ContentType="text/plain")
