@@ -20,12 +20,11 @@ from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
 from eyrie.console.endpoint_actions import POLICIES
 from eyrie.console.frame import Frame, Live, button, field, framed
-from eyrie.console.markup import Html, facts, href, join, note, tag
+from eyrie.console.markup import ROOT, Html, facts, href, join, note, tag
 from eyrie.console.pages import place
 
 BUCKET = "eyrie-console"
 ROLE = "arn:aws:iam::{account}:role/Eyrie"
-FILE_BYTES_MAX = 2 * 1024**3
 _TYPES = ("ml.m5.large", "ml.m5.xlarge", "ml.c5.large", "ml.c5.xlarge", "ml.t2.medium", "ml.t3.medium", "ml.r5.large")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
@@ -74,17 +73,7 @@ class Deploy:
                 sanitize=False,
             )
             if not model:
-                self._upload = (
-                    ui.upload(
-                        label="Choose a model file, or drop it here",
-                        auto_upload=True,
-                        max_files=1,
-                        max_file_size=FILE_BYTES_MAX,
-                        on_upload=self._took,
-                    )
-                    .props('flat bordered aria-label="Model file"')
-                    .classes("uploader")
-                )
+                self._take_files()
             self._seen = Live(facts({"Model": model}) if model else Html(""))
         with ui.element("section").classes("card") as self._second:
             ui.html(tag("h2", "2. How it runs"), sanitize=False)
@@ -97,6 +86,20 @@ class Deploy:
             self._second.set_visibility(False)
             self._third.set_visibility(False)
         self._question = Question(frame, "Deploy", "", "Yes, deploy", self._do)
+
+    def _take_files(self) -> None:
+        """A file input of the browser's own; what it sends goes to the library's upload, which is not shown."""
+        taking = ui.upload(auto_upload=True, on_upload=self._took).classes("hidden-upload")
+        to = f"{ROOT}{taking.props['url']}"
+        ui.html(
+            tag(
+                "div",
+                tag("label", tag("span", "Model file"), tag("input", type="file", data_sends_to=to), class_="field"),
+                tag("p", "", class_="hint", role="status"),
+                class_="drop",
+            ),
+            sanitize=False,
+        )
 
     def _fields(self) -> None:
         with ui.element("div").classes("row"):

@@ -160,7 +160,7 @@ def framed(
     with ui.element("div").classes("shell"):
         with ui.element("header").classes("side"):
             ui.html(_side(desk, session, here), sanitize=False).style("display: contents")
-        with ui.element("main").classes("page").props("id=main tabindex=-1"):
+        with ui.element("div").classes("page").props("id=main tabindex=-1"):
             if crumbs:
                 ui.html(
                     tag("p", *(join([link(said, *path), " / "]) for said, path in crumbs), class_="crumb"),

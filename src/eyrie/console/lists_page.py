@@ -155,7 +155,7 @@ def alarms_of(client: Client) -> Html:
                 "One rings whenever there are too few or too many instances; that is how a policy works.",
                 class_="hint",
             ),
-            views.alarms_table(scaling, now_ms),
+            views.alarms_table(scaling, now_ms, caption="Alarms of scaling policies"),
         ]
     )
 

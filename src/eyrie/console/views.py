@@ -65,7 +65,9 @@ def _trouble(reason: object) -> Html:
     return tag("div", str(reason)[:300], class_="hint") if reason else Html("")
 
 
-def alarms_table(alarms: Iterable[Row], now_ms: float, empty: str = "No alarm is set.") -> Html:
+def alarms_table(
+    alarms: Iterable[Row], now_ms: float, empty: str = "No alarm is set.", caption: str = "Alarms"
+) -> Html:
     """A row an alarm, those that ring first."""
     order = {"ALARM": 0, "INSUFFICIENT_DATA": 1, "OK": 2}
     rows = [
@@ -77,7 +79,7 @@ def alarms_table(alarms: Iterable[Row], now_ms: float, empty: str = "No alarm is
         )
         for alarm in sorted(alarms, key=lambda a: (order.get(str(a.get("StateValue")), 3), a["AlarmName"]))
     ]
-    return table("Alarms", ("Alarm", "State", "Watches", "Why"), rows, empty=empty)
+    return table(caption, ("Alarm", "State", "Watches", "Why"), rows, empty=empty)
 
 
 def own_alarms(alarms: Iterable[Row]) -> list[Row]:

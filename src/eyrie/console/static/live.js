@@ -41,6 +41,24 @@
       if (time.textContent !== said) time.textContent = said;
     }
   }, 1000);
+  // A plain file input, labelled and reached by keyboard, that sends its file where the page listens for one.
+  document.addEventListener("change", async (event) => {
+    const input = event.target.closest("input[data-sends-to]");
+    if (!input || !input.files.length) return;
+    const say = (text) => { input.closest(".drop").querySelector("[role=status]").textContent = text; };
+    const form = new FormData();
+    form.append("file", input.files[0]);
+    say("Sending the file …");
+    input.disabled = true;
+    try {
+      const reply = await fetch(input.dataset.sendsTo, { method: "POST", body: form });
+      say(reply.ok ? "" : `The file was not taken: ${reply.status} ${await reply.text()}`.slice(0, 300));
+    } catch (error) {
+      say(`The file could not be sent: ${error.message}`);
+    } finally {
+      input.disabled = false;
+    }
+  });
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-toggle-theme]")) window.eyrieToggleTheme();
   });

@@ -5,6 +5,7 @@
   const scheme = () => chosen || (query.matches ? "dark" : "light");
   const keep = (name, value) => { document.cookie = `${name}=${value}; path=/console; max-age=31536000; samesite=lax`; };
   const before = (document.cookie.match(/(?:^|; )eyrie-scheme=(light|dark)/) || [])[1];
+  document.documentElement.lang = "en";
   document.documentElement.dataset.theme = scheme();
   keep("eyrie-scheme", scheme());
   if (window.eyrieScheme && window.eyrieScheme !== scheme() && before !== scheme()) location.reload();
