@@ -44,31 +44,38 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_one_command_from_a_file_to_an_endpoint_that_answers(eyrie: RealEyrie, model: Path) -> None:
+@pytest.fixture(scope="module")
+def sorter(eyrie: RealEyrie, model: Path) -> subprocess.CompletedProcess[str]:
+    """The model deployed as its user would, and what the command said."""
     done = eyrie.run("deploy", str(model), "--instances", "1", "--zones", "2")
     assert done.returncode == 0, done.stderr + eyrie.last_logs()
-    assert "sklearn.linear_model" in done.stderr
-    assert "eyrie/sklearn, real-time, 2 instances" in done.stdout
-    (line,) = [row for row in done.stdout.splitlines() if "boto3.client" in row]
+    return done
+
+
+def test_one_command_from_a_file_to_an_endpoint_that_answers(
+    eyrie: RealEyrie, sorter: subprocess.CompletedProcess[str]
+) -> None:
+    assert "sklearn.linear_model" in sorter.stderr
+    assert "eyrie/sklearn, real-time, 2 instances" in sorter.stdout
+    (line,) = [row for row in sorter.stdout.splitlines() if "boto3.client" in row]
     assert 'Body="0,0"' in line  # the width was asked of the endpoint itself
     body = eval(line.removeprefix("  boto3  "), {"boto3": boto3})  # what is printed can be pasted
     assert json.loads(body) == [0]
     assert {i["zone"] for i in eyrie.instances("sorter")} == {"a", "b"}
 
 
+@pytest.mark.usefixtures("sorter")
 def test_invoke_sends_text_files_and_pipes(eyrie: RealEyrie, tmp_path: Path) -> None:
     row = tmp_path / "rows.json"
     row.write_text("[[2, 2], [0, 0]]")
-    assert json.loads(elsewhere(eyrie, "invoke", "sorter", "--data", ROW).stdout) == [1]
     assert json.loads(elsewhere(eyrie, "invoke", "sorter", "--data", str(row)).stdout) == [1, 0]
-    assert json.loads(elsewhere(eyrie, "invoke", "sorter", given="2,2\n0,0\n").stdout) == [1, 0]
-    found = told(elsewhere(eyrie, "invoke", "sorter", "--data", ROW, "--json"))
+    found = told(elsewhere(eyrie, "invoke", "sorter", "--json", given=ROW))
     assert (found["variant"], json.loads(found["body"])) == ("main", [1])
     assert "the model answered 4" in refusal(elsewhere(eyrie, "invoke", "sorter", "--data", "1,2,3"))
-    assert "nobody" in refusal(elsewhere(eyrie, "invoke", "nobody", "--data", ROW))
     assert "no such file" in refusal(elsewhere(eyrie, "invoke", "sorter", "--data", "./absent.csv"))
 
 
+@pytest.mark.usefixtures("sorter")
 def test_a_load_is_answered_whole_and_reported(eyrie: RealEyrie, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     found = told(
@@ -83,16 +90,34 @@ def test_a_load_is_answered_whole_and_reported(eyrie: RealEyrie, tmp_path: Path)
     assert "was answered well: 424 ModelError" in refusal(bad)
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("sorter")
 def test_the_table_and_the_log_tell_of_it(eyrie: RealEyrie) -> None:
-    (row,) = told(eyrie.run("endpoints", "--json"))["endpoints"]
+    elsewhere(eyrie, "invoke", "sorter", "--data", ROW)
+    (row,) = until(lambda: [r for r in told(eyrie.run("endpoints", "--json"))["endpoints"] if r["rps"] > 0])
     assert (row["name"], row["status"], row["zones"]) == ("sorter", "InService", {"a": 1, "b": 1})
-    assert row["rps"] > 0
+    assert "nobody" in refusal(elsewhere(eyrie, "invoke", "nobody", "--data", ROW))
     assert "sorter" in eyrie.run("endpoints").stdout
     assert "a:1 b:1" in eyrie.run("top", "--once").stdout
     assert "scikit-learn" in eyrie.run("tail", "sorter", "--no-follow").stdout
     assert "nobody" in refusal(eyrie.run("tail", "nobody", "--no-follow"))
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("sorter")
+def test_a_fault_is_injected_under_load_and_healed(eyrie: RealEyrie) -> None:
+    before = eyrie.serving("sorter")
+    found = told(eyrie.run("chaos", "sorter", "--kill-instance", "--yes", "--json"))
+    (run,) = found["runs"]
+    assert run["requests"] > 100
+    assert run["failed"] <= 2
+    assert run["whole_s"] > 0
+    assert len(eyrie.serving("sorter") - before) == 1
+    assert "--yes" in refusal(eyrie.run("chaos", "sorter", "--kill-control"))
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("sorter")
 def test_deploying_again_updates_and_a_model_that_fails_is_given_back(
     eyrie: RealEyrie, trained: tuple[list[Model], list[str], list[int]], tmp_path: Path
 ) -> None:
@@ -107,6 +132,8 @@ def test_deploying_again_updates_and_a_model_that_fails_is_given_back(
     assert "two types" in refusal(eyrie.run("deploy", str(better), "--serverless", "--async"))
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("sorter")
 def test_delete_takes_away_what_deploy_made(eyrie: RealEyrie) -> None:
     assert "--yes" in refusal(eyrie.run("delete", "sorter"))
     gone = told(eyrie.run("delete", "sorter", "--yes", "--json"))["deleted"]
