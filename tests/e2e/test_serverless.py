@@ -20,7 +20,7 @@ from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
 
 ENDPOINT = "resting"
 BURST = 200
-IDLE_MS = 1_500
+IDLE_MS = 700
 
 
 @pytest.fixture(scope="module")
@@ -102,20 +102,14 @@ def test_it_serves_goes_to_zero_and_comes_back_for_a_burst(eyrie: RealEyrie, dep
     rest(eyrie)
 
 
+@pytest.mark.heavy
 def test_control_killed_at_zero_only_delays_the_first_answer(eyrie: RealEyrie, deployed: Deployed) -> None:
     rest(eyrie)
     os.kill(eyrie.processes()["control"], signal.SIGKILL)
     assert deployed.ask(ENDPOINT)
 
 
-def test_a_killed_instance_costs_no_request(eyrie: RealEyrie, deployed: Deployed) -> None:
-    deployed.ask(ENDPOINT)
-    victim = until(lambda: next((i for i in eyrie.instances(ENDPOINT) if i["state"] == "READY"), None))
-    os.kill(victim["pid"], signal.SIGKILL)
-    assert deployed.ask(ENDPOINT)
-
-
-def test_beyond_max_concurrency_requests_are_throttled_and_describe_tells_the_change(eyrie: RealEyrie) -> None:
+def test_provisioned_concurrency_keeps_an_instance_and_describe_tells_the_change(eyrie: RealEyrie) -> None:
     sagemaker: Any = boto3.client("sagemaker")
     wanted = {"VariantName": "AllTraffic", "ServerlessUpdateConfig": {"MaxConcurrency": 5, "ProvisionedConcurrency": 6}}
     with pytest.raises(ClientError, match="ProvisionedConcurrency 6"):
@@ -127,3 +121,9 @@ def test_beyond_max_concurrency_requests_are_throttled_and_describe_tells_the_ch
     config = {"MemorySizeInMB": 2048, "MaxConcurrency": 5, "ProvisionedConcurrency": 1}
     assert shown["DesiredServerlessConfig"] == shown["CurrentServerlessConfig"] == config
     assert shown["CurrentInstanceCount"] == 1
+
+
+def test_a_killed_instance_costs_no_request(eyrie: RealEyrie, deployed: Deployed) -> None:
+    victim = until(lambda: next((i for i in eyrie.instances(ENDPOINT) if i["state"] == "READY"), None))
+    os.kill(victim["pid"], signal.SIGKILL)
+    assert deployed.ask(ENDPOINT)
