@@ -21,13 +21,18 @@ from gateway_world import Call, World, until, world
 from eyrie.adapters.capture_buckets import CaptureBuckets, NotDelivered
 from eyrie.adapters.capture_keys import CaptureKeys, Unsealable, is_sealed
 from eyrie.adapters.capture_spool import Spool, SpoolWriter, Write
+from eyrie.cli.capture import cat
+from eyrie.cli.errors import CommandError
 from eyrie.control.captures import DELIVERED, DROPPED, RECORDS, Captures
 from eyrie.decide import capture as decide
 from eyrie.domain.capture import CaptureFile, CaptureRoute, Encoding
 from eyrie.domain.metrics import Measured
 from eyrie.domain.routing import ContainerMode
 from eyrie.gateway import capture as module
+from eyrie.gateway.capture import CaptureTap
+from eyrie.gateway.taps import Exchange
 from eyrie.ports import Commit, Event
+from eyrie.settings import Settings
 
 SM = "X-Amzn-SageMaker-"
 ALL = CaptureRoute(100, "s3://b/p", True, True)
@@ -276,6 +281,35 @@ def test_what_is_answered_is_on_disk_within_moments_and_seals_by_age(monkeypatch
     run(test, capture_flush_ms=500)
 
 
+def test_a_file_is_whole_with_its_size_and_with_its_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 2_000)
+
+    async def test(w: World) -> None:
+        w.publish({"v": (1.0, [await w.instance("i-1")])}, capture=ALL)
+        await w.invoke(b"x" * 3_000)
+        await until(lambda: len(files(w)) == 1, 2.0)
+        tap = next(iter(w.gateway.book.endpoints.values())).variants["v", 0].tap
+        heard: list[Exchange] = []
+        monkeypatch.setattr(w.gateway.capture, "put", lambda tap, exchange: heard.append(exchange))
+        await w.invoke(b"1")
+        assert isinstance(tap, CaptureTap)
+        hour = 3_600_000
+        for at_ms in (hour * 500_000 - 1, hour * 500_000, hour * 500_001 - 1, hour * 500_001):
+            assert tap.add_short(heard[0]._replace(at_ms=at_ms, fields=None))
+        w.gateway.capture.close()
+        counts = {}
+        for path in files(w)[1:]:
+            head, *lines = map(json.loads, path.read_text().splitlines())
+            counts[head["began_ms"]] = [line["eventMetadata"]["inferenceTime"] for line in lines]
+        assert counts == {
+            hour * 500_000 - 1: ["2027-01-15T07:59:59Z"],
+            hour * 500_000: ["2027-01-15T08:00:00Z", "2027-01-15T08:59:59Z"],
+            hour * 500_001: ["2027-01-15T09:00:00Z"],
+        }
+
+    run(test)
+
+
 def test_a_table_that_changes_keeps_the_file_and_another_capture_begins_another() -> None:
     async def test(w: World) -> None:
         one = await w.instance("i-1")
@@ -323,6 +357,7 @@ def test_a_full_disk_and_a_bucket_that_does_not_keep_up_pause_it(monkeypatch: py
         await w.invoke(b"1")
         await until(lambda: disk.full == {FILE.slug: "disk"})
         await w.invoke(b"2")
+        await until(lambda: len(files(w)) == 1 and not w.gateway.capture.busy)  # nothing is left to be written
         used["disk"] = 10.0
         await until(lambda: disk.full == {})
         await w.invoke(b"x" * 6_000)
@@ -514,6 +549,22 @@ def test_drops_are_told_at_once_and_then_once_a_minute(tmp_path: Path) -> None:
 
 
 # ---- encryption ----
+
+
+def test_cat_prints_records_whether_they_are_encrypted_or_not(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    pytest.importorskip("cryptography")
+    settings = Settings(data=tmp_path)
+    plain, sealed, strange = (str(tmp_path / name) for name in ("plain", "sealed", "strange"))
+    Path(plain).write_bytes(b'{"a":1}\n')
+    Path(sealed).write_bytes(CaptureKeys(tmp_path).seal("1", "k", b'{"b":2}\n'))
+    Path(strange).write_bytes(CaptureKeys(tmp_path).seal("1", "k", b"x")[:-1])
+    cat(settings, [plain, sealed])
+    assert capfdbinary.readouterr().out == b'{"a":1}\n{"b":2}\n'
+    for source, why in ((strange, "cannot be decrypted"), (plain + "x", "No such file"), ("s3://b/x", "cannot be")):
+        with pytest.raises(CommandError, match=why):
+            cat(settings, [source])
 
 
 def test_what_a_key_encrypts_only_that_key_opens(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from eyrie.control.api_models import containers_of, find_model
 from eyrie.control.context import Context
 from eyrie.control.unsupported import unsupported
+from eyrie.decide import capture
 from eyrie.domain.async_inference import INPUT_BYTES_MAX, AsyncRoute
 from eyrie.domain.routing import ContainerMode, Execution
 from eyrie.wire.errors import validation
@@ -27,7 +28,7 @@ def check(context: Context, body: Mapping[str, Any]) -> None:
     output = body[MEMBER]["OutputConfig"]
     if body.get("ShadowProductionVariants"):
         raise unsupported(f"ShadowProductionVariants beside {MEMBER}", "asynchronous requests are not shadowed")
-    if body.get("DataCaptureConfig", {}).get("EnableCapture"):
+    if capture.route_of(body.get("DataCaptureConfig")) is not None:
         raise unsupported(f"DataCaptureConfig beside {MEMBER}", "asynchronous requests are not captured")
     if output.get("KmsKeyId"):
         raise unsupported(f"{MEMBER}.OutputConfig.KmsKeyId", "results are not encrypted, and there are no keys")
