@@ -39,7 +39,8 @@ KEPT = Serverless(1024, 200, 40)
     [(1024, False, 16), (2048, False, 32), (6144, False, 96), (1024, True, 4), (6144, True, 24)],
 )
 def test_an_instance_serves_requests_by_its_memory(memory_mb: int, foreign: bool, requests: int) -> None:
-    assert requests_at_once(memory_mb, foreign) == requests
+    assert requests_at_once(Serverless(memory_mb, 1), foreign) == requests
+    assert requests_at_once(Serverless(memory_mb, 1, at_once=3), foreign) == 3
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from eyrie.ports import Document
 from eyrie.wire.errors import ApiError, validation
 
 MEMBER = "ServerlessConfig"
+AT_ONCE = "EYRIE_REQUESTS_AT_ONCE"  # of a model's environment
 TYPE = "serverless-{memory_mb}mb"  # where other variants have an instance type
 NOT_BESIDE = (  # of the variant
     "InstanceType",
@@ -107,14 +108,25 @@ def _excluded(member: str, what: str) -> ApiError:
     return validation(f"{member} is given, and a variant has a {MEMBER}: serverless endpoints do not have {what}.")
 
 
-def allowed_of(given: Mapping[str, Any]) -> Serverless:
+def allowed_of(given: Mapping[str, Any], at_once: int = 0) -> Serverless:
     """What a ServerlessConfig allows."""
-    return Serverless(given["MemorySizeInMB"], given["MaxConcurrency"], given.get("ProvisionedConcurrency", 0))
+    return Serverless(given["MemorySizeInMB"], given["MaxConcurrency"], given.get("ProvisionedConcurrency", 0), at_once)
+
+
+def _at_once(variant: str, model: ModelSpec) -> int:
+    """Requests at once that the model's environment says an instance serves; 0: nothing. Raises ValidationException."""
+    said = model.containers[0].environment.get(AT_ONCE)
+    if said is None:
+        return 0
+    if not (said.isascii() and said.isdigit() and 1 <= int(said[:9]) <= CONCURRENCY_MAX):
+        where = f'Variant "{variant}": {AT_ONCE} in the environment of model {model.name}'
+        raise validation(f"{where} must be from 1 to {CONCURRENCY_MAX}, and is {said[:32]!r}.")
+    return int(said)
 
 
 def variant_spec(given: Mapping[str, Any], model: ModelSpec) -> VariantSpec:
     """The variant of an endpoint. Its first fleet starts an instance: a model that cannot serve is found out then."""
-    allowed = allowed_of(given[MEMBER])
+    allowed = allowed_of(given[MEMBER], _at_once(given["VariantName"], model))
     foreign = any(container.foreign for container in model.containers)
     return VariantSpec(
         name=given["VariantName"],

@@ -1,7 +1,7 @@
 """How many instances a serverless variant has: from zero on the first request, and to zero after idleness.
 
 Step of decide/reconcile, before the status moves. The rules, each with its reason in the story:
- - One instance serves `requests_at_once` requests at once, by its memory; so many more need another instance.
+ - One instance serves `requests_at_once` requests at once; so many more need another instance.
  - Beyond MaxConcurrency nothing is started: what comes then is throttled by the gateway.
  - It grows by doubling, and not while an instance is on its way or has just begun: one start serves many that wait, and
    a burst that the first instance answers within SETTLE_MS asks for no second one. A start that takes long is not
@@ -43,9 +43,11 @@ class Size:
     look_ms: int | None = None
 
 
-def requests_at_once(memory_mb: int, foreign: bool) -> int:
-    """How many requests at once one instance of this memory serves."""
-    return max(1, memory_mb * (FOREIGN_REQUESTS_PER_GB if foreign else REQUESTS_PER_GB) // MB_PER_GB)
+def requests_at_once(allowed: Serverless, foreign: bool) -> int:
+    """How many requests at once one instance serves: as its model says, else by its memory."""
+    if allowed.at_once:
+        return allowed.at_once
+    return max(1, allowed.memory_mb * (FOREIGN_REQUESTS_PER_GB if foreign else REQUESTS_PER_GB) // MB_PER_GB)
 
 
 def vcpu_milli(memory_mb: int) -> int:
@@ -65,7 +67,7 @@ def first_count(allowed: Serverless, foreign: bool) -> int:
 
 def kept_ready(allowed: Serverless, foreign: bool) -> int:
     """Instances that ProvisionedConcurrency keeps ready."""
-    return instances_for(allowed.provisioned, requests_at_once(allowed.memory_mb, foreign))
+    return instances_for(allowed.provisioned, requests_at_once(allowed, foreign))
 
 
 def marked(marks: Sequence[Mark], requests: int, at_ms: int) -> tuple[Mark, ...]:
@@ -137,7 +139,7 @@ def resize(draft: Draft, policy: Policy) -> None:
 
 def _resize(draft: Draft, policy: Policy, fleet: Fleet, variant: Variant, allowed: Serverless) -> None:
     patient_ms = max((_patience(i) for i in members(draft.endpoint, fleet, variant.name)), default=0)
-    each = requests_at_once(allowed.memory_mb, variant.spec.foreign)
+    each = requests_at_once(allowed, variant.spec.foreign)
     count, use = variant.desired_count, draft.seen.use
     made = size(allowed, each, count, patient_ms, use, draft.now_ms, policy.serverless_idle_ms)
     if made.look_ms is not None:

@@ -20,6 +20,7 @@ class Serverless:
     memory_mb: int  # cap of each instance
     max_concurrency: int  # requests at once, of the variant
     provisioned: int = 0  # ProvisionedConcurrency: requests at once that instances are kept ready for
+    at_once: int = 0  # requests at once that one instance serves, where its model says so; 0: by its memory
 
 
 Mark = tuple[int, int]  # requests at once, and when there last were so many: milliseconds since the epoch

@@ -65,6 +65,16 @@ def test_provisioned_concurrency_is_instances_from_the_beginning(sm: Any, door: 
     assert door.endpoints.get(KEY).fleet.variants[0].desired_count == 4  # of 32 requests at once each
 
 
+def test_a_model_may_say_how_many_requests_an_instance_serves(sm: Any, door: Any, refused: Any) -> None:
+    sm.create_model(ModelName="m", PrimaryContainer={**IMAGE, "Environment": {"EYRIE_REQUESTS_AT_ONCE": "2"}})
+    serve(sm, door, ProvisionedConcurrency=10)
+    assert door.endpoints.get(KEY).fleet.variants[0].desired_count == 5
+    sm.create_model(ModelName="n", PrimaryContainer={**IMAGE, "Environment": {"EYRIE_REQUESTS_AT_ONCE": "0"}})
+    configure(sm, "d", [{**VARIANT, "ModelName": "n"}])
+    code, message = refused(sm.create_endpoint, EndpointName="f", EndpointConfigName="d")
+    assert (code, "must be from 1 to 200, and is '0'" in message) == ("ValidationException", True)
+
+
 REFUSED = [
     ({"MemorySizeInMB": 1500}, "MemorySizeInMB of ServerlessConfig must be one of 1024, 2048"),
     (
