@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console console demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots console demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fmt: setup ## Sort imports and mend what ruff can mend
 setup-console: # Eyrie with the console, models to deploy, and what its browser tests need (Chromium comes from the system)
 	@.ci/setup .venv-console tests/console/console.lock --editable
 	@.ci/chromium
+
+screenshots: setup-console ## Make the pictures of docs/guides/console.md anew
+	@PYTHONPATH=examples .venv-console/bin/python tests/console/screenshots.py
 
 console: ## Keep Eyrie running with the console at /console; UP_ARGS adds flags
 	@.ci/setup .venv-console tests/console/console.lock --editable

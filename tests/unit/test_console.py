@@ -351,10 +351,15 @@ def test_the_config_before_is_in_the_story() -> None:
 
 def test_both_fleets_share_the_bar_while_traffic_shifts() -> None:
     described = {
-        "ProductionVariants": [{"VariantName": "v", "CurrentWeight": 0.75}],
-        "PendingDeploymentSummary": {"ProductionVariants": [{"VariantName": "v", "CurrentWeight": 0.25}]},
+        "ProductionVariants": [
+            {"VariantName": "a", "CurrentWeight": 2.25, "DesiredWeight": 3.0},
+            {"VariantName": "b", "CurrentWeight": 0.75, "DesiredWeight": 1.0},
+        ],
+        "PendingDeploymentSummary": {
+            "ProductionVariants": [{"VariantName": "v", "CurrentWeight": 1.25, "DesiredWeight": 5.0}]
+        },
     }
-    assert "v (old) 75 %, v (new) 25 %" in endpoint_views.split(described)
+    assert "a (old) 56.2 %, b (old) 18.8 %, v (new) 25 %" in endpoint_views.split(described)
     nothing = {"ProductionVariants": [{"VariantName": "v", "CurrentWeight": 0.0}]}
     assert "No instance is routed yet" in endpoint_views.split(nothing)
 

@@ -16,6 +16,7 @@ from eyrie.console import shown
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#0f8a7e", "#3b7dd8", "#c98500", "#cc5577", "#7d66c9", "#6b7f8f")
 BAD = "#c8453b"
+_BAR_PX_MAX = 9
 _GAP_PERIODS = 2.5  # without a point for so long, the line ends
 
 
@@ -133,7 +134,7 @@ def _series(one: Series, at: int, span: Span, marks: Iterable[Mark], scheme: Sch
     if one.stack:
         drawn["stack"] = one.stack
     if one.kind == "bar":
-        drawn["barWidth"] = f"{max(0.4, 80 * span.period_ms / max(1.0, span.end_ms - span.start_ms)):.3f}%"
+        drawn["barWidth"], drawn["barMaxWidth"] = "80%", _BAR_PX_MAX  # of the room between points; alone, no wall
     else:
         level = one.kind == "level"
         drawn["data"] = drawn["data"] if level else with_gaps(one.points, span.period_ms)

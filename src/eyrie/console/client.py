@@ -76,9 +76,10 @@ class Client:
                     break
             return rows[:most]
 
-    def own(self, path: str) -> dict[str, Any]:
-        """A path of Eyrie's own, such as /eyrie/status. Raises Trouble."""
-        request = AWSRequest("GET", f"{self.url}{path}")
+    def own(self, path: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A path of Eyrie's own, such as /eyrie/status; with something given, a POST. Raises Trouble."""
+        sent = None if given is None else json.dumps(given).encode()
+        request = AWSRequest("GET" if sent is None else "POST", f"{self.url}{path}", data=sent)
         self._signer.add_auth(request)
         with self._troubles():
             reply = self._plain.send(request.prepare())
@@ -105,6 +106,10 @@ class Client:
     def story(self, name: str) -> list[dict[str, Any]]:
         """The events of an endpoint, oldest first."""
         return list(self.own(f"/eyrie/story/{quote(name, safe='')}").get("events", ()))
+
+    def steer(self, name: str, do: str) -> None:
+        """Promote or abort the deployment that is on its way. Raises Trouble."""
+        self.own(f"/eyrie/deployments/{quote(name, safe='')}", {"do": do, "why": "asked for in the console"})
 
     def endpoint(self, name: str) -> dict[str, Any]:
         """DescribeEndpoint."""

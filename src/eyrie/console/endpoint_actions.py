@@ -11,7 +11,7 @@ from eyrie.console import endpoint_views
 from eyrie.console.client import Client, Trouble
 from eyrie.console.dialogs import Question
 from eyrie.console.frame import Frame, button, field
-from eyrie.console.markup import href, join, tag
+from eyrie.console.markup import Html, href, join, tag
 
 CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 25}, "WaitIntervalInSeconds": 30}
 POLICIES: Mapping[str, Mapping[str, Any] | None] = {
@@ -98,44 +98,63 @@ class Amounts:
 
 
 class RollBack:
-    """Deploys the config that the endpoint had before."""
+    """Aborts the deployment that is on its way; where there is none, deploys the config before the present one."""
 
     def __init__(self, frame: Frame, name: str) -> None:
         self._frame, self._name = frame, name
-        self._to = ""
+        self._to: str | None = None  # None: abort
         button("Roll back", self.ask)
         self._question = Question(frame, "Roll back", "", "Roll back", self._apply)
 
     async def ask(self) -> None:
-        """Find the config before, then ask."""
+        """Find what there is to go back to, then ask."""
         client, name = self._frame.client, self._name
         try:
-            found = await self._frame.ask(lambda: before(client, name))
+            described = await self._frame.ask(lambda: client.endpoint(name))
+            under_way = "PendingDeploymentSummary" in described
+            self._to = None if under_way else await self._frame.ask(lambda: before(client, name))
         except Trouble as trouble:
             self._frame.tell(str(trouble))
             return
-        if found is None:
+        if under_way:
+            self._question.open("The deployment is aborted: all traffic goes back to the old fleet, the new one ends.")
+        elif self._to is None:
             self._frame.tell(
-                "There is nothing to go back to: this endpoint has had one config only, or the one before was deleted."
+                "There is nothing to go back to: no deployment is on its way, and no earlier config is left."
             )
-            return
-        self._to = found
-        self._question.open(
-            join(
-                [
-                    "The endpoint is updated to the config it had before, ",
-                    tag("code", found),
-                    ", all at once. The present fleet serves until the other is ready.",
-                ]
-            )
-        )
+        else:
+            self._question.open(meaning_of(self._to))
 
     async def _apply(self) -> str:
         client, name, to = self._frame.client, self._name, self._to
+        if to is None:
+            await self._frame.ask(lambda: client.steer(name, "abort"))
+            return "Going back to the old fleet."
         await self._frame.ask(
             lambda: client.call("sagemaker", "update_endpoint", EndpointName=name, EndpointConfigName=to)
         )
         return f"Going back to {to}."
+
+
+def meaning_of(config: str) -> Html:
+    """What going back to a config means."""
+    said = "The endpoint is updated to the config it had before, "
+    return join([said, tag("code", config), ", all at once. The present fleet serves until the other is ready."])
+
+
+class Promote:
+    """Takes a deployment's next step now, without waiting for the end of its bake."""
+
+    def __init__(self, frame: Frame, name: str) -> None:
+        self._frame, self._name = frame, name
+        meaning = "The new fleet gets its next share of the traffic now, without waiting any longer."
+        self._question = Question(frame, "Promote", meaning, "Promote", self._apply)
+        button("Promote", lambda: self._question.open())
+
+    async def _apply(self) -> str:
+        client, name = self._frame.client, self._name
+        await self._frame.ask(lambda: client.steer(name, "promote"))
+        return "Promoted."
 
 
 def before(client: Client, name: str) -> str | None:

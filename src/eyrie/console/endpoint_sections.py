@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from eyrie.console import charts, endpoint_live, endpoint_views, measures
+from eyrie.console import charts, endpoint_actions, endpoint_live, endpoint_views, measures
 from eyrie.console.charts import Series
 from eyrie.console.client import Client, Trouble
 from eyrie.console.endpoint_live import SPANS, Choice
@@ -36,6 +36,10 @@ class Deployment:
         self._chart = Chart(frame, "Invocations", "per second, by variant")
         with ui.element("section").classes("card"):
             self._steps = Live(note("Loading …"))
+            self._promote = ui.element("div").classes("buttons")
+            with self._promote:
+                endpoint_actions.Promote(frame, name)
+            self._promote.set_visibility(False)
 
     async def refresh(self) -> None:
         """Ask again and show it. Raises Trouble."""
@@ -43,6 +47,7 @@ class Deployment:
         described, story = await self._frame.ask(lambda: (client.endpoint(name), client.story(name)))
         self._split.show(endpoint_views.split(described))
         self._steps.show(endpoint_views.deployment(described, story, time.time() * 1000))
+        self._promote.set_visibility("PendingDeploymentSummary" in described)
         span, variants = measures.span_of(10, time.time() * 1000), endpoint_live.names_of(described)
         wanted = [measures.invoked("Invocations", "Sum", name, variant, per_second=True) for variant in variants]
         points = await self._frame.ask(lambda: client.measured(wanted, span))

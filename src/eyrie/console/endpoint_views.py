@@ -60,17 +60,21 @@ def load(numbers: Mapping[str, float | None], ready: int, desired: int) -> Html:
 def split(described: Row) -> Html:
     """Who gets how much of the traffic now: variants, and both fleets while a deployment shifts."""
     pending = described.get("PendingDeploymentSummary", {}).get("ProductionVariants", ())
-    old = [
-        (v["VariantName"] + (" (old)" if pending else ""), float(v.get("CurrentWeight", 0.0)))
-        for v in described.get("ProductionVariants", ())
-    ]
-    new = [(f"{v['VariantName']} (new)", float(v.get("CurrentWeight", 0.0))) for v in pending]
-    parts = old + new
+    old = shares(described.get("ProductionVariants", ()), " (old)" if pending else "")
+    parts = old + shares(pending, " (new)")
     if not parts:
         return note("No variant is described.")
     if sum(share for _, share in parts) <= 0:
         return note("No instance is routed yet: requests wait, or are refused.")
     return bar(parts, "Traffic")
+
+
+def shares(variants: Sequence[Row], suffix: str) -> list[tuple[str, float]]:
+    """The share of each variant of a fleet. CurrentWeight is the desired weight times the part of the traffic that the
+    fleet holds, so that weights of two fleets compare only as parts of their own fleet's.
+    """
+    whole = sum(float(v.get("DesiredWeight", v.get("CurrentWeight", 0.0))) for v in variants) or 1.0
+    return [(f"{v['VariantName']}{suffix}", float(v.get("CurrentWeight", 0.0)) / whole) for v in variants]
 
 
 def by_zone(instances: Sequence[Row], now_ms: float, used: Mapping[str, Mapping[str, float | None]]) -> Html:
