@@ -5,6 +5,7 @@ that answers 500s, by one that is slow, by one that never becomes healthy. Decis
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import tarfile
@@ -36,14 +37,25 @@ def input_fn(data, content_type):
 def predict_fn(data, model):
     {work}
 def output_fn(prediction, accept):
-    return prediction
+    return prediction, 'text/csv'
 """
 MODELS = {
     "one": ("return 1", "return 'one'"),
     "two": ("return 1", "return 'two'"),
+    "three": ("return 1", "return 'three'"),
     "broken": ("return 1", "raise RuntimeError('it cannot')"),
     "slow": ("return 1", "time.sleep(0.2); return 'slow'"),
     "stillborn": ("raise RuntimeError('no weights')", "return ''"),
+}
+
+
+ANALYSED = {  # configs that ask for an analysis: their model, and the tag
+    "one-judged": ("one", "LatencyIncrease=off ErrorIncrease=0.05 MinimumSamples=100 PredictionShift=off"),
+    "two-judged": ("two", "LatencyIncrease=off ErrorIncrease=0.05 MinimumSamples=100 PredictionShift=off"),
+    "three-judged": ("three", "LatencyIncrease=off ErrorIncrease=off MinimumSamples=100"),
+    "slow-judged": ("slow", "LatencyIncrease=0.5 ErrorIncrease=off MinimumSamples=100 PredictionShift=off"),
+    "broken-judged": ("broken", "LatencyIncrease=off MinimumSamples=100 PredictionShift=off"),
+    "strict": ("two", "MinimumSamples=1000000 PauseLimitInSeconds=3600"),
 }
 
 
@@ -119,6 +131,10 @@ def prepare() -> None:
         variant |= {"InitialInstanceCount": INSTANCES, "InitialVariantWeight": 1.0}
         variant |= {"ContainerStartupHealthCheckTimeoutInSeconds": 3600}  # on a clock that is faster than machines are
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    for name, (model, tag) in ANALYSED.items():
+        variant = sagemaker.describe_endpoint_config(EndpointConfigName=model)["ProductionVariants"][0]
+        tags = [{"Key": "eyrie:CanaryAnalysis", "Value": tag}]
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
     sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="one")
     in_service()
 
@@ -275,4 +291,115 @@ def test_control_killed_while_a_canary_bakes_goes_on_with_it(fast: RealEyrie) ->
         until(lambda: "endpoints" in fast.run("status", "--json").stdout)
         found = in_service()
     assert found["EndpointConfigName"] == word
+    assert clients.failures == Counter()
+
+
+@HEAVY
+@pytest.mark.parametrize("how", ["canary", "rolling"])
+def test_what_takes_longer_than_its_limit_is_given_back(fast: RealEyrie, how: str) -> None:
+    """A person's pause takes its time, and the limit comes: MaximumExecutionTimeoutInSeconds, on the faster clock."""
+    before = current()
+    word = "two" if before == "one" else "one"
+    limited = policy(how, bake_s=100)
+    next(iter(limited.values()))["MaximumExecutionTimeoutInSeconds"] = 600
+    with Clients() as clients:
+        update(word, limited)
+        until(lambda: clients.count(word) > 0, 60.0)
+        fast.run("deployment", "pause", ENDPOINT, "--why", "to see")
+        found = in_service()
+    assert found["EndpointConfigName"] == before
+    assert "longer than its MaximumExecutionTimeoutInSeconds of 600" in found["FailureReason"]
+    assert clients.failures == Counter()
+
+
+PHASES = ("PROVISIONING", "SHIFTING", "BAKING", "TERMINATION_WAIT", "RETIRING")
+
+
+@HEAVY
+@pytest.mark.parametrize(("how", "phase"), [*[("canary", phase) for phase in PHASES], ("rolling", "BAKING")])
+def test_control_killed_in_any_phase_goes_on(fast: RealEyrie, how: str, phase: str) -> None:
+    """As soon as the story tells of the phase control is killed; it is started again, and the update ends as ever."""
+    word = "two" if current() == "one" else "one"
+    told = fast.run("story", ENDPOINT).stdout.count(f"deployment {phase}")
+    with Clients() as clients:
+        update(word, policy(how, bake_s=20))
+        until(lambda: fast.run("story", ENDPOINT).stdout.count(f"deployment {phase}") > told, 90.0)
+        os.kill(fast.processes()["control"], signal.SIGKILL)
+        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
+        found = in_service()
+    assert found["EndpointConfigName"] == word
+    assert clients.failures == Counter()
+
+
+@HEAVY
+@pytest.mark.parametrize("how", ["rolling"])
+def test_control_killed_while_it_rolls_back_goes_on_with_that(fast: RealEyrie, how: str) -> None:
+    before = current()
+    told = fast.run("story", ENDPOINT).stdout.count("deployment ROLLING_BACK")
+    with Clients() as clients:
+        update("stillborn", policy(how))
+        until(lambda: fast.run("story", ENDPOINT).stdout.count("deployment ROLLING_BACK") > told, 90.0)
+        os.kill(fast.processes()["control"], signal.SIGKILL)
+        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
+        found = in_service()
+    assert found["EndpointConfigName"] == before
+    assert clients.failures == Counter()
+
+
+# --- the canary's analysis ---
+
+
+def test_other_predictions_give_a_green_back_without_any_alarm(fast: RealEyrie) -> None:
+    before = current()
+    with Clients() as clients:
+        update("three-judged", policy("canary", bake_s=1_200))
+        found = in_service()
+    assert found["EndpointConfigName"] == before
+    assert "canary analysis failed at step 1: predictions FAIL" in found["FailureReason"]
+    assert "label " in found["FailureReason"]
+    assert clients.failures == Counter()
+
+
+@HEAVY
+@pytest.mark.parametrize("how", ["canary", "linear", "rolling"])
+def test_a_green_that_is_as_good_passes_by_itself(fast: RealEyrie, how: str) -> None:
+    word = "two" if current().startswith("one") else "one"
+    with Clients() as clients:
+        update(f"{word}-judged", policy(how, bake_s=200))
+        found = in_service()
+    assert found["EndpointConfigName"] == f"{word}-judged"
+    assert "its analysis passed: errors PASS" in fast.run("story", ENDPOINT).stdout
+    assert clients.failures == Counter()
+
+
+@HEAVY
+@pytest.mark.parametrize("bad", ["slow", "broken"])
+def test_a_green_that_is_worse_is_given_back_without_any_alarm(fast: RealEyrie, bad: str) -> None:
+    before = current()
+    with Clients() as clients:
+        update(f"{bad}-judged", policy("canary", bake_s=2_400))
+        found = in_service()
+    assert found["EndpointConfigName"] == before
+    compared = "latency" if bad == "slow" else "errors"
+    assert f"canary analysis failed at step 1: {compared} FAIL" in found["FailureReason"]
+    assert set(clients.failures) <= {"it cannot"}  # what green itself answered, and nothing else
+
+
+@HEAVY
+def test_what_is_inconclusive_waits_for_a_person_also_over_the_death_of_control(fast: RealEyrie) -> None:
+    def shown() -> Any:
+        return json.loads(fast.run("deployment", "show", ENDPOINT, "--json").stdout or "{}")
+
+    with Clients() as clients:
+        update("strict", policy("canary", bake_s=60))
+        until(lambda: shown().get("pause"), 60.0)
+        os.kill(fast.processes()["control"], signal.SIGKILL)
+        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
+        assert shown()["pause"]["by"] == "analysis"
+        status = boto3.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)["PendingDeploymentSummary"]
+        assert "is inconclusive" in status["ProductionVariants"][0]["VariantStatus"][0]["StatusMessage"]
+        assert fast.run("deployment", "promote", ENDPOINT, "--why", "I looked").returncode == 0
+        found = in_service()
+    assert found["EndpointConfigName"] == "strict"
+    assert "a person lets step 1 pass: I looked" in fast.run("story", ENDPOINT).stdout
     assert clients.failures == Counter()

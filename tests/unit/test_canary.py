@@ -168,6 +168,7 @@ AT_THE_LIMIT = {  # exactly as much worse as is accepted: neither verdict is rig
 
 
 @pytest.mark.parametrize("runs", [20, pytest.param(2_000, marks=pytest.mark.heavy)])
+@pytest.mark.timeout(1_800)
 def test_alike_fleets_are_seldom_rolled_back(runs: int) -> None:
     chance = random.Random(20261121)
     strict = AnalysisPolicy(latency=0.0, errors=0.0, predictions=0.0)  # any difference at all would fail
@@ -178,6 +179,7 @@ def test_alike_fleets_are_seldom_rolled_back(runs: int) -> None:
 
 @pytest.mark.parametrize("name", AT_THE_LIMIT)
 @pytest.mark.parametrize("runs", [10, pytest.param(2_000, marks=pytest.mark.heavy)])
+@pytest.mark.timeout(1_800)
 def test_what_is_exactly_at_the_limit_is_seldom_decided(name: str, runs: int) -> None:
     policy, green = AT_THE_LIMIT[name]
     chance = random.Random(5)
@@ -192,6 +194,7 @@ def test_what_is_exactly_at_the_limit_is_seldom_decided(name: str, runs: int) ->
 @pytest.mark.parametrize(
     ("green", "least"), [((1.3, 0.02, 0.5), 0.8), ((1.0, 0.06, 0.5), 0.8), ((1.0, 0.02, 0.7), 0.8)]
 )
+@pytest.mark.timeout(1_800)
 def test_what_is_clearly_worse_is_found_within_1500_requests(green: tuple[float, float, float], least: float) -> None:
     chance = random.Random(6)
     found = sum(FAIL in ever(chance, POLICY, green) for _ in range(200))

@@ -298,10 +298,14 @@ class VirtualFleet:
         if (
             instance is not None
             and instance.answers(self.now_ms)
-            and not any(i.answers(self.now_ms) for name, i in self.instances.items() if name != instance_id)
+            and not self._others_serve(instance_id)
         ):
             raise Unsafe(f"{instance_id} is stopped, and it is the last one that answers")
         self.kill(instance_id, "exit status 0")
+
+    def _others_serve(self, instance_id: str) -> bool:
+        """Whether another instance answers."""
+        return any(i.answers(self.now_ms) for name, i in self.instances.items() if name != instance_id)
 
     def _ping(self) -> None:
         """Ping those that hang, or did: the healthy answer whenever they are looked at."""

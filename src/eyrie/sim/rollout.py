@@ -18,6 +18,7 @@ from eyrie.decide.steering import Steer, steer
 from eyrie.domain.analysis import Evidence, FleetSample
 from eyrie.domain.deployment import Deployment, DeploymentPhase, TrafficPolicy
 from eyrie.domain.endpoint import EndpointStatus
+from eyrie.domain.fleet import InstanceState
 from eyrie.domain.plan import Decision, Effect, Note
 from eyrie.domain.routing import EndpointRoute
 from eyrie.sim.fleet import VirtualFleet, wish_of
@@ -226,6 +227,11 @@ class RolloutFleet(VirtualFleet):
 
     def _ensure(self, instance_id: str) -> str | None:
         return None if instance_id in self.instances else super()._ensure(instance_id)
+
+    def _others_serve(self, instance_id: str) -> bool:
+        """As far as control can know: what fell silent a moment ago is READY until two pings were missed."""
+        ready = {i.instance_id for i in self.endpoint.instances if i.state is InstanceState.READY}
+        return any(i.alive and name in ready for name, i in self.instances.items() if name != instance_id)
 
     def _publish(self) -> None:
         route = self.endpoint.route
