@@ -21,14 +21,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
 
-FLUSH_MS = 2_000
+FLUSH_MS = 1_000
 KINDS = {("application/json", "JSON"), ("text/csv; charset=utf-8", "CSV"), ("text/csv", "CSV")}
 KEY = re.compile(r"kept/taken/[a-z]+/20\d\d/\d\d/\d\d/\d\d/\d\d-\d\d-\d\d\d-[0-9a-f-]{36}\.jsonl")
 
 
 @pytest.fixture(scope="module")
 def eyrie() -> Iterator[RealEyrie]:
-    """A running Eyrie that uploads what is captured every two seconds."""
+    """A running Eyrie that uploads what is captured each second."""
     eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EYRIE_CAPTURE_FLUSH_MS", str(FLUSH_MS))

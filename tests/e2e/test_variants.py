@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .conftest import Deployed, until
 
+pytestmark = pytest.mark.heavy
+
 ENDPOINT = "split"
 NAMES = ("a", "b", "c")
 WEIGHTS = {"a": 5.0, "b": 3.0, "c": 2.0}

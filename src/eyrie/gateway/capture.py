@@ -261,7 +261,7 @@ class Capture:
         self._loop = loop
         self._meter = meter
         self._flush_ms = settings.capture_flush_ms
-        self._queue: deque[tuple[CaptureTap, Exchange]] = deque()
+        self._queue: deque[tuple[CaptureTap, Exchange, int]] = deque()
         self._queued_bytes = 0
         self._taps: WeakValueDictionary[tuple[str, str, CaptureRoute], CaptureTap] = WeakValueDictionary()
         self._ready: list[Write] = []  # whole files that wait for the thread
@@ -287,12 +287,13 @@ class Capture:
         if full is not None:
             self._meter.capture_dropped(tap.slug, tap.variant, full)
             return
-        size = _size_of(exchange)
+        reply = exchange.reply_body
+        size = len(exchange.body) + (len(reply) if reply is not None else 0) + _EXCHANGE_BYTES  # about
         if self._queued_bytes + self.line_bytes + size > HELD_BYTES_MAX:
             self._meter.capture_dropped(tap.slug, tap.variant, "memory")
             return
         self._queued_bytes += size
-        self._queue.append((tap, exchange))
+        self._queue.append((tap, exchange, size))
         if len(self._queue) == _SOON and self._pumping is None:  # while they are in the processor's caches
             self._loop.call_soon(self._pump_soon)
 
@@ -359,12 +360,12 @@ class Capture:
         """Lines of everything that is queued, yielding between slices."""
         queue, done = self._queue, 0
         while queue:
-            tap, exchange = queue[0]
+            tap, exchange, size = queue[0]
             if not tap.add_short(exchange):
                 for _ in tap.add(exchange):
                     yield
             queue.popleft()
-            self._queued_bytes -= _size_of(exchange)
+            self._queued_bytes -= size
             done += 1
             if done % _SLICE == 0:
                 yield
@@ -439,12 +440,6 @@ class _Disk:
         full = {slug: "waiting" for slug in self._slugs if self._writer.used(slug) > self._bytes_max}
         self._slugs = set(full)
         return full
-
-
-def _size_of(exchange: Exchange) -> int:
-    """About what it holds, in bytes."""
-    reply = exchange.reply_body
-    return len(exchange.body) + (len(reply) if reply is not None else 0) + _EXCHANGE_BYTES
 
 
 def stamp(second: int) -> bytes:

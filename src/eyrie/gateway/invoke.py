@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import uuid4
@@ -61,6 +62,7 @@ _NOT_BUILT = {
 }
 _VARIES = frozenset((TARGET_MODEL,))
 _SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION, TARGET_MODEL))
+_exchange = partial(tuple.__new__, Exchange)  # what Exchange(...) does after it has sorted its arguments
 _SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
 
 
@@ -798,10 +800,11 @@ class Invocation:
         else:
             kinds, fields = self._kinds(), self._connection.fields
         model_us = int((perf_counter() - self._sent_at) * 1e6)
-        return Exchange(
+        request_id = invoker.ids.last()
+        return _exchange((
             instance, kinds, fields, self._body, status, self._status, headers, reply, model_us, invoker.now_ms,
-            invoker.ids.last(),
-        )  # fmt: skip
+            request_id, None,
+        ))  # fmt: skip
 
     def _keep(self, piece: bytes) -> None:
         """A piece of the reply for the tap, within its bound and that of all bodies in flight; beyond it none is."""
