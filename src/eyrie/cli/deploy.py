@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from eyrie.adapters.model_pack import Packed, Unpackable, enough_room, pack, scr
 from eyrie.cli import calls, upload
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
-from eyrie.cli.public import Public, one_line
+from eyrie.cli.public import Public, Refused, one_line
 
 TAG = "eyrie:deploy"
 VARIANT = "main"
@@ -93,7 +94,7 @@ class Deployment:
         self._public, self._progress, self._asked, self._name = public, progress, asked, name
         self._before = public.endpoint(name)
         self._config = ""
-        self._image = ""
+        self._image = self._type = ""
         self._began = time.monotonic()
 
     def begin(self, packed: Packed, environment: Mapping[str, str]) -> None:
@@ -107,21 +108,32 @@ class Deployment:
         self._config = fresh_name(self._name)
         tags = [{"Key": TAG, "Value": self._name}]
         container = {"Image": self._image, "ModelDataUrl": f"s3://{bucket}/{key}", "Environment": dict(environment)}
-        self._public.ask(
-            "sagemaker",
-            "create_model",
-            ModelName=self._config,
-            PrimaryContainer=container,
-            ExecutionRoleArn=f"arn:aws:iam::{account}:role/eyrie-deploy",
-            Tags=tags,
-        )
-        config: dict[str, Any] = {"ProductionVariants": [self._variant(before)], "Tags": tags}
+        had = self._config_of(before)
+        config: dict[str, Any] = {"ProductionVariants": [self._variant(before, had)], "Tags": tags}
         if self._asked.asynchronous:
             output = f"s3://{bucket}/{PREFIX}/{self._name}/output/"
             config["AsyncInferenceConfig"] = {"OutputConfig": {"S3OutputPath": output}}
-        self._public.ask("sagemaker", "create_endpoint_config", EndpointConfigName=self._config, **config)
+        elif "AsyncInferenceConfig" in had and not self._asked.serverless:
+            config["AsyncInferenceConfig"] = had["AsyncInferenceConfig"]
+        role = f"arn:aws:iam::{account}:role/eyrie-deploy"
         operation = "create_endpoint" if before is None else "update_endpoint"
-        self._public.ask("sagemaker", operation, EndpointName=self._name, EndpointConfigName=self._config)
+        ask = self._public.ask
+        undo = ExitStack()  # what was made goes away again where the rest is refused
+        with undo:
+            ask(
+                "sagemaker",
+                "create_model",
+                ModelName=self._config,
+                PrimaryContainer=container,
+                ExecutionRoleArn=role,
+                Tags=tags,
+            )
+            undo.callback(self._forget, "delete_model", ModelName=self._config)
+            ask("sagemaker", "create_endpoint_config", EndpointConfigName=self._config, **config)
+            undo.callback(self._forget, "delete_endpoint_config", EndpointConfigName=self._config)
+            ask("sagemaker", operation, EndpointName=self._name, EndpointConfigName=self._config)
+            undo.pop_all()
+        self._type = _type_of(config)
         self._progress.step(f"endpoint {self._name} is {'created' if before is None else 'updated'}")
 
     def wait(self) -> None:
@@ -157,7 +169,7 @@ class Deployment:
             "config": self._config,
             "image": self._image,
             "instances": sum(int(v.get("CurrentInstanceCount", 0)) for v in variants),
-            "type": "serverless" if self._asked.serverless else "async" if self._asked.asynchronous else "real-time",
+            "type": self._type,
             "updated": self._before is not None,
             "seconds": round(time.monotonic() - self._began, 2),
             "sample": calls.sample(self._public.where, self._name) if self._asked.wait else None,
@@ -197,30 +209,47 @@ class Deployment:
         )
         self._progress.step(f"uploaded to s3://{bucket}/{key}")
 
-    def _variant(self, before: dict[str, Any] | None) -> dict[str, Any]:
+    def _forget(self, operation: str, **named: str) -> None:
+        with suppress(CommandError):
+            self._public.ask("sagemaker", operation, **named)
+
+    def _config_of(self, before: dict[str, Any] | None) -> dict[str, Any]:
+        """The config that the endpoint has; {} of a new one."""
+        if before is None:
+            return {}
+        name = str(before["EndpointConfigName"])
+        try:
+            return self._public.ask("sagemaker", "describe_endpoint_config", EndpointConfigName=name)
+        except Refused:  # it was deleted, which does not keep the endpoint from serving
+            return {}
+
+    def _variant(self, before: dict[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any]:
         """The one variant: as the command line says, else as the endpoint has it, else the usual."""
-        asked, kind = self._asked, ""
-        had: Mapping[str, Any] = {}
-        if before is not None:
-            had = before["ProductionVariants"][0]
-            kind = self._instance_type(str(before["EndpointConfigName"]), str(had["VariantName"]))
-        variant: dict[str, Any] = {"VariantName": had.get("VariantName", VARIANT), "ModelName": self._config}
-        if asked.serverless:
-            limits = {"MemorySizeInMB": SERVERLESS_MEMORY_MB, "MaxConcurrency": SERVERLESS_CONCURRENCY}
-            return {**variant, "ServerlessConfig": limits}
-        kept = had.get("DesiredInstanceCount") or INSTANCES
-        count = max(asked.instances or kept, asked.zones or 0)
+        asked = self._asked
+        now: Mapping[str, Any] = before["ProductionVariants"][0] if before is not None else {}
+        old: Mapping[str, Any] = next(
+            (v for v in config.get("ProductionVariants", []) if v["VariantName"] == now["VariantName"]), {}
+        )
+        variant: dict[str, Any] = {"VariantName": now.get("VariantName", VARIANT), "ModelName": self._config}
+        if asked.serverless or (
+            "ServerlessConfig" in old and not (asked.instances or asked.instance_type or asked.zones)
+        ):
+            usual = {"MemorySizeInMB": SERVERLESS_MEMORY_MB, "MaxConcurrency": SERVERLESS_CONCURRENCY}
+            return {**variant, "ServerlessConfig": old.get("ServerlessConfig", usual)}
+        kept = now.get("DesiredInstanceCount") or INSTANCES
         return {
             **variant,
-            "InstanceType": asked.instance_type or kind or INSTANCE_TYPE,
-            "InitialInstanceCount": count,
+            "InstanceType": asked.instance_type or old.get("InstanceType") or INSTANCE_TYPE,
+            "InitialInstanceCount": max(asked.instances or kept, asked.zones or 0),
             "InitialVariantWeight": 1.0,
         }
 
-    def _instance_type(self, config: str, variant: str) -> str:
-        found = self._public.ask("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
-        named = [v for v in found["ProductionVariants"] if v["VariantName"] == variant]
-        return str(named[0].get("InstanceType", "")) if named else ""
+
+def _type_of(config: Mapping[str, Any]) -> str:
+    """Which of the ways to infer a config means."""
+    if "ServerlessConfig" in config["ProductionVariants"][0]:
+        return "serverless"
+    return "async" if "AsyncInferenceConfig" in config else "real-time"
 
 
 def standing(described: Mapping[str, Any]) -> str:

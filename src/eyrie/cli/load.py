@@ -154,8 +154,7 @@ def shape_of(data: Path, asked: Asked) -> Shape:
     }
     named = [flag for flag, value in kinds.items() if value is not None]
     if len(named) != 1:
-        told = " and ".join(named) if named else "none"
-        raise CommandError(f"say one of {', '.join(kinds)}; {told} is given", code=2)
+        raise CommandError(f"say one of {', '.join(kinds)}; given: {' and '.join(named) or 'none'}", code=2)
     if asked.duration is not None and named[0] in ("--ramp", "--stairs"):
         raise CommandError(f"--duration goes with --rps, --users and --trace; {named[0]} says its own", code=2)
     seconds = words.seconds(asked.duration, "--duration") if asked.duration else 30.0

@@ -43,12 +43,18 @@ def standing(result: Result, passed_s: float) -> RenderableType:
     near = merged(result.seconds[at].response for at in recent)
     head = Text(f"{described.endpoint}: {described.what}", style="bold")
     asked = f"{offered(result.stages, passed_s):,.0f}/s asked for, " if result.stages else ""
-    line = f"{max(0.0, passed_s):5.0f} of {described.seconds:g} s   {asked}{rate:,.0f}/s answered   "
-    line += f"p50 {ms(quantile(near, 0.5))}   p99 {ms(quantile(near, 0.99))}   {sum(result.errors.values()):,} errors"
+    line = f"{max(0.0, passed_s):5.0f} of {described.seconds:g} s   {asked}{rate:,.0f}/s answered"
+    latest = f"last {RECENT_SECONDS} s: p50 {ms(quantile(near, 0.5))}   p99 {ms(quantile(near, 0.99))}"
+    latest += f"   {sum(result.errors.values()):,} errors"
     bar = ProgressBar(total=described.seconds, completed=min(described.seconds, max(0.0, passed_s)), width=60)
     history = [result.seconds[at].answered for at in sorted(result.seconds) if at < passed_s - 1][-SPARK_SECONDS:]
     return Group(
-        head, bar, Text(line), Text(sparks(history), style="cyan"), Text("Ctrl-C ends it and reports", style="dim")
+        head,
+        bar,
+        Text(line),
+        Text(latest),
+        Text(sparks(history), style="cyan"),
+        Text("Ctrl-C ends it and reports", style="dim"),
     )
 
 
@@ -66,11 +72,11 @@ def show_result(result: Result, page: Path | None) -> None:
     failed = sum(errors.values())
     share = failed / max(1, result.intended)
     show(Text(f"{result.rate:,.1f} good replies/s; {result.intended:,} requests, {failed:,} errors ({share:.2%})"))
-    show(_latencies(result))
+    show(_latencies(result), whole=True)
     for name, count in errors.most_common(10):
         show(Text(f"  {count:>9,}  {name}", style="red"))
     if result.steps:
-        show(_stairs(result))
+        show(_stairs(result), whole=True)
         verdict = saturated(result)
         if verdict is not None:
             show(Text(told(verdict), style="bold"))

@@ -22,6 +22,7 @@ from eyrie.cli.errors import CommandError
 
 _NEEDED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PAGES_MAX = 1_000
+LINE_CHARS_MAX = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +133,6 @@ def _refused(error: ClientError) -> CommandError:
 
 
 def one_line(said: object) -> str:
-    """What was said, on one line."""
-    return " ".join(str(said).split())
+    """What was said, on one line, and no longer than one reads."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= LINE_CHARS_MAX else f"{line[:LINE_CHARS_MAX]} ..."
