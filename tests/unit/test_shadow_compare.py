@@ -68,7 +68,7 @@ def test_features_of_a_request(kind: str, body: bytes, rows: tuple[dict[str, Any
 
 def test_a_numeric_feature_is_told_by_value_or_by_quantile_bins() -> None:
     few = slices({bucket_of(0.0): 5, bucket_of(1.0): 7}, {bucket_of(1.0): 7})
-    assert [(s.count, s.off) for s in few] == [(5, 0), (7, 7)]
+    assert [(s.name, s.count, s.off) for s in few] == [("0", 5, 0), ("1", 7, 7)]
     chance = random.Random(1)
     every, off = Summary(), Summary()
     for _ in range(5_000):

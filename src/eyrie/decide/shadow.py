@@ -15,7 +15,7 @@ from math import isfinite
 from typing import Any
 
 from eyrie.decide import predictions
-from eyrie.domain.metrics import middle_of
+from eyrie.domain.metrics import bucket_of, middle_of
 
 BYTES_MAX = 16_384  # of a request and of each reply: larger ones are not compared, for it is done on the gateway's loop
 ROWS_MAX = 32  # of a request, that count for the slices
@@ -147,7 +147,7 @@ def slices(every: Mapping[int, float], off: Mapping[int, float]) -> list[Slice]:
     """
     buckets = sorted(every)
     if len(buckets) <= VALUES_MAX:
-        return [Slice(_number(middle_of(b)), every[b], off.get(b, 0.0)) for b in buckets]
+        return [Slice(_value(b), every[b], off.get(b, 0.0)) for b in buckets]
     total = sum(every.values())
     found: list[Slice] = []
     begun, count = 0, 0.0
@@ -156,11 +156,14 @@ def slices(every: Mapping[int, float], off: Mapping[int, float]) -> list[Slice]:
         last = place == len(buckets) - 1
         if last or (count >= total / BINS and len(found) < BINS - 1):
             inside = buckets[begun : place + 1]
-            name = f"{_number(middle_of(inside[0]))} to {_number(middle_of(inside[-1]))}"
+            name = f"{_value(inside[0])} to {_value(inside[-1])}"
             found.append(Slice(name, count, sum(off.get(b, 0.0) for b in inside)))
             begun, count = place + 1, 0.0
     return found
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _value(bucket: int) -> str:
+    """A bucket's value for people: the whole number in it where there is one, else its middle."""
+    middle = middle_of(bucket)
+    whole = round(middle)
+    return f"{whole}" if abs(whole) < 10_000 and bucket_of(whole) == bucket else f"{middle:.3g}"
