@@ -25,8 +25,8 @@ from demo_models import build_models
 IMAGES = Path(__file__).parents[2] / "docs/images"
 LOAD_S = 75.0
 ROLE = "arn:aws:iam::123456789012:role/any"
-CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50}, "WaitIntervalInSeconds": 40}
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 800}
+CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50}, "WaitIntervalInSeconds": 90}
+LAPTOP, TALL, PHONE = ({"width": w, "height": h} for w, h in ((1280, 800), (1280, 1260), (390, 800)))
 
 
 def eyrie(data: Path, *arguments: str) -> str:
@@ -94,7 +94,7 @@ def pictures(browser: Browser, url: str, key: dict[str, str]) -> None:
     """All of them."""
     laptop = page_of(browser, url, key, LAPTOP, "light")
     shoot(laptop, url, "", "overview")
-    shoot(laptop, url, "/endpoints/churn", "endpoint")
+    shoot(page_of(browser, url, key, TALL, "light"), url, "/endpoints/churn", "endpoint")
     dark = page_of(browser, url, key, LAPTOP, "dark")
     boto3.client("sagemaker").update_endpoint(
         EndpointName="churn",

@@ -133,7 +133,7 @@ def test_nobody_gets_in_without_the_credentials(eyrie: RealEyrie, browser: Brows
 def test_deploys_a_model_file_in_three_clicks_and_invokes_it(visitor: Visitor, trained: Any, churn: Deployed) -> None:
     model = trained[0][0].archive.parent / "xgboost-model.json"
     visitor.open("/deploy")
-    visitor.page.set_input_files("input[type=file]", str(model))
+    visitor.page.get_by_label("Model file").set_input_files(str(model))
     expect(visitor.page.get_by_text("an XGBoost model (JSON)")).to_be_visible()
     visitor.page.get_by_label("Name of the endpoint").fill("uploaded")
     visitor.click("Deploy")
