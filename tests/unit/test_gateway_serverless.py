@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import gateway_world
 from gateway_world import Call, World, hanging, until
 
 from eyrie.domain.routing import ServerlessRoute
-from eyrie.gateway.serverless import Places
+from eyrie.gateway.serverless import PLACES, Places
 
 Scene = Callable[[World], Coroutine[Any, Any, None]]
 Words = list[dict[str, list[int]]]
@@ -191,6 +192,48 @@ def test_a_deleted_endpoint_answers_those_that_wait() -> None:
         assert {r.status for r in await asyncio.gather(*asked)} == {400}
 
     play(scene)
+
+
+def test_an_endpoint_made_anew_counts_what_is_left_of_the_one_before() -> None:
+    async def scene(world: World) -> None:
+        gated = Gated()
+        one = await world.instance("i-1", gated)
+        world.publish({"A": (1.0, [one])}, **serverless(1, wait_ms=5_000))
+        first = asyncio.ensure_future(world.invoke())
+        await until(lambda: gated.now == 1)
+        slug = "123456789012.us-east-1.e"
+        os.unlink(world.data / "routes" / f"{slug}.json")
+        world.gateway.book.read([slug])
+        world.publish({"A": (1.0, [one])}, **serverless(1, wait_ms=5_000))
+        second = asyncio.ensure_future(world.invoke())
+        await until(lambda: world.counter("waiting_for_concurrency") == 1)
+        gated.open.set()
+        assert [(await task).status for task in (first, second)] == [200, 200]
+        assert gated.peak == 1
+
+    play(scene)
+
+
+def test_a_place_is_taken_while_a_request_is_under_way_and_free_for_other_workers_afterwards() -> None:
+    async def scene(world: World) -> None:
+        first = int.from_bytes(blake2b(b"123456789012.us-east-1.e", digest_size=5).digest()) * PLACES
+        path = world.data / "run" / "concurrency.lock"
+        gated = Gated()
+        world.publish({"A": (1.0, [await world.instance("i-1", gated)])}, **serverless(1))
+        asked = asyncio.ensure_future(world.invoke())
+        await until(lambda: gated.now == 1)
+        assert not await asyncio.to_thread(another_takes, path, first)
+        gated.open.set()
+        assert (await asked).status == 200
+        assert await asyncio.to_thread(another_takes, path, first)
+
+    play(scene)
+
+
+def another_takes(path: Path, place: int) -> bool:
+    """Whether another process can take a place."""
+    program = f"import fcntl; fcntl.lockf(open({str(path)!r}, 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {place})"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
 
 def test_places_are_shared_by_processes_and_given_back_by_the_kernel(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _zone_problems(counted: list[Instance], new: list[Instance], policy: Policy)
 
 
 def _route_step(before: Endpoint, after: Endpoint) -> Iterator[str]:
-    """A decision may not empty a variant's route of instances that still serve (law 13), unless none are wanted."""
+    """A decision may not empty a variant's route of instances that still serve (law 13)."""
     if before.route is None or after.status in (EndpointStatus.FAILED, EndpointStatus.DELETING):
         return
     known = {i.instance_id: i for i in after.instances}
@@ -171,10 +171,9 @@ def _route_step(before: Endpoint, after: Endpoint) -> Iterator[str]:
     kept: dict[str, tuple[Target, ...]] = {}
     for variant in after.route.variants:  # while traffic shifts, one name stands for two
         kept[variant.name] = kept.get(variant.name, ()) + variant.targets
-    wanted = {v.name for f in after.fleets for v in f.variants if v.desired_count}
     for variant in before.route.variants:
         serving = [t for t in variant.targets if (i := known.get(t.instance_id)) and i.state in _ROUTABLE]
-        if serving and variant.name in wanted & kept.keys() and not kept[variant.name]:
+        if serving and variant.name in kept and not kept[variant.name]:
             yield f"variant {variant.name} loses its last serving instance"
 
 

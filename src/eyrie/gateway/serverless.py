@@ -202,8 +202,9 @@ class Gates:
         if variant is None or variant.serverless is None:
             return None
         gate = self._gates.get(endpoint.slug)
-        if gate is None or gate.endpoint is not endpoint:
+        if gate is None:
             gate = self._gates[endpoint.slug] = Gate(endpoint, self)
+        gate.endpoint = endpoint  # another one of that name; requests of the one before may still hold places
         gate.route, gate.variant = variant.serverless, variant.name
         self.soon(gate.advance)
         return gate
