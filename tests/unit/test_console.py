@@ -23,7 +23,7 @@ from eyrie.console import (
     views,
 )
 from eyrie.console.charts import Series, Span
-from eyrie.console.client import Client
+from eyrie.console.client import Client, Keys
 from eyrie.console.markup import Html, bar, chip, href, link, table, tag
 from eyrie.console.sessions import LIFETIME_S, SESSIONS_MAX, Sessions, opened, signed
 from eyrie.settings import Settings
@@ -308,6 +308,14 @@ def test_the_door_lets_nobody_in_without_a_session(stand: desk.Desk) -> None:
     import asyncio
 
     asyncio.run(run_door(stand))
+
+
+def test_two_log_ins_of_one_key_share_what_calls_the_api(stand: desk.Desk) -> None:
+    keys = Keys("A", "s")
+    first = stand.client(keys, "us-east-1")
+    assert stand.client(Keys("A", "s"), "us-east-1") is first
+    assert stand.client(Keys("A", "other"), "us-east-1") is not first
+    assert stand.client(keys, "eu-west-1") is not first
 
 
 def test_cookies_of_a_request() -> None:

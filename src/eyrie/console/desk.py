@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from botocore.session import Session as BotoSession
 
@@ -33,12 +34,16 @@ class Desk:
     sessions: Sessions
     _botocore: BotoSession = field(default_factory=BotoSession)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="api"))
+    _clients: WeakValueDictionary[tuple[Keys, str], Client] = field(default_factory=WeakValueDictionary)
     _waiting: int = 0
     _open_to_all: Session | None = None
 
     def client(self, keys: Keys, region: str) -> Client:
-        """A client of the API with these credentials."""
-        return Client(self._botocore, address(self.settings), region, keys)
+        """A client of the API with these credentials: the one that another session of theirs has, while it has one."""
+        found = self._clients.get((keys, region))
+        if found is None:
+            found = self._clients[(keys, region)] = Client(self._botocore, address(self.settings), region, keys)
+        return found
 
     def session_of(self, cookie: str | None) -> Session | None:
         """Whose request this is. With auth off everybody is the default account."""
@@ -84,6 +89,3 @@ def cookies(header: str) -> Mapping[str, str]:
         if is_one:
             found.setdefault(name, value)
     return found
-
-
-Scope = Mapping[str, Any]

@@ -15,7 +15,7 @@ from eyrie.console.client import Client
 
 COOKIE = "eyrie-session"
 LIFETIME_S = 12 * 3600.0
-SESSIONS_MAX = 1_000
+SESSIONS_MAX = 200
 _NAME_HEX = 64
 _MARK_HEX = 64
 
