@@ -80,8 +80,9 @@ class Outcome:
 class Chaos:
     """An Eyrie of its own, or one that runs, with an asynchronous endpoint."""
 
-    def __init__(self, data: Path, seed: int) -> None:
-        self.data, self.random = data, random.Random(seed)
+    def __init__(self, data: Path, seed: int, parts: tuple[str, ...] = PARTS) -> None:
+        """`parts`: what is killed; each as often as it is named, before the next round."""
+        self.data, self.random, self.parts = data, random.Random(seed), parts
         self.outcome = Outcome()
         self.accepted: list[tuple[str, str]] = []
         self._guard = threading.Lock()
@@ -160,8 +161,10 @@ class Chaos:
                 self.accepted.append((told["OutputLocation"], told["FailureLocation"]))
 
     def _kill(self, pause_s: float) -> None:
+        order: list[str] = []
         while not self._over.wait(pause_s * self.random.uniform(0.5, 1.5)):
-            what = self.random.choice(PARTS)
+            order = order or self.random.sample(self.parts, len(self.parts))
+            what = order.pop()
             pid = self._pid(what)
             if pid is None:
                 continue

@@ -83,15 +83,15 @@ def bucket(eyrie: RealEyrie) -> None:
 
 def test_each_request_has_one_end_whatever_is_killed(tmp_path: Path) -> None:
     data = Path(tempfile.mkdtemp(prefix="eyrie-chaos-"))
-    eyrie, chaos = RealEyrie(data), Chaos(data, seed=3)
+    eyrie, chaos = RealEyrie(data), Chaos(data, 3, ("dispatch", "instance", "objects", "control", "gateway-0"))
     with pytest.MonkeyPatch.context() as patch:
         try:
             eyrie.up()
             point_boto3_at(eyrie, patch)
-            outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=15.0, pause_s=1.0)
+            outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=20.0, pause_s=1.0)
             assert outcome.good, outcome.words()
             assert outcome.accepted == 500
-            assert sum(outcome.kills.values()) >= 3
+            assert sum(outcome.kills.values()) >= 2
         finally:
             remove(eyrie)
 
