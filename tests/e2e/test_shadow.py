@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,10 @@ class Clients:
 
     def __repr__(self) -> str:
         return f"answers {self.answers}, failures {self.failures}, {self.took_ms[-3:]} ms"
+
+    def more_than(self, count: int) -> Callable[[], bool]:
+        """Whether more requests than that were answered."""
+        return lambda: self.answers.total() > count
 
     def __enter__(self) -> Clients:
         for thread in self._threads:
@@ -245,7 +249,7 @@ def test_a_hanging_shadow_costs_no_request_and_no_latency(fast: RealEyrie) -> No
         )
         until(lambda: sagemaker.describe_endpoint(EndpointName="hung")["EndpointStatus"] == "InService")
         with Clients("hung", 2) as clients:
-            until(lambda c=clients: c.answers.total() > 150)  # type: ignore[misc]
+            until(clients.more_than(150))
         assert clients.failures == Counter()
         assert set(clients.answers) == {("A", "doubled")}
         medians[weight].append(statistics.median(clients.took_ms))

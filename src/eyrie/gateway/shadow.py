@@ -102,7 +102,11 @@ class Mirror:
 
     def _send(self, exchange: Exchange, shadow: Variant) -> str:
         """Send one copy; why it was not, or ""."""
-        if sum([len(instance.invocations) for instance in shadow.instances]) >= self._requests_max:
+        instances = shadow.instances
+        outstanding = (
+            len(instances[0].invocations) if len(instances) == 1 else sum(len(i.invocations) for i in instances)
+        )
+        if outstanding >= self._requests_max:
             return "requests"
         held = len(exchange.body) + len(exchange.reply_body or b"")
         if self.bytes + held > self._bytes_max:
@@ -167,11 +171,10 @@ class Copy:
         fields, body = exchange.fields, exchange.body
         if fields is not None:
             head += b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in FORWARDED if name in fields])
-        head = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
         if len(body) <= JOINED_BYTES_MAX:
-            instance.pool.send(self, head + body)
+            instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:
-            instance.pool.send(self, head, body)
+            instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
         instance.invocations.add(self)
         self._mirror.active.add(self)
         self._sent_at = perf_counter()
