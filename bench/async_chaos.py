@@ -125,10 +125,10 @@ class Chaos:
         return list(rows)
 
     def run(self, rows: list[str], requests: int, seconds: float, pause_s: float = 1.5) -> Outcome:
-        """Send and kill for so long; then wait for every end."""
+        """Send and kill for so long (senders that were held up go on without); then wait for every end."""
         share = [requests // SENDERS + (n < requests % SENDERS) for n in range(SENDERS)]
         senders = [threading.Thread(target=self._send, args=(rows, count, seconds)) for count in share]
-        killer = threading.Thread(target=self._kill, args=(pause_s,))
+        killer = threading.Thread(target=self._kill, args=(pause_s, time.monotonic() + seconds))
         for thread in (*senders, killer):
             thread.start()
         for thread in senders:
@@ -160,9 +160,9 @@ class Chaos:
             with self._guard:
                 self.accepted.append((told["OutputLocation"], told["FailureLocation"]))
 
-    def _kill(self, pause_s: float) -> None:
+    def _kill(self, pause_s: float, until_s: float) -> None:
         order: list[str] = []
-        while not self._over.wait(pause_s * self.random.uniform(0.5, 1.5)):
+        while not self._over.wait(pause_s * self.random.uniform(0.5, 1.5)) and time.monotonic() < until_s:
             order = order or self.random.sample(self.parts, len(self.parts))
             what = order.pop()
             pid = self._pid(what)

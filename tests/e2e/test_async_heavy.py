@@ -88,7 +88,7 @@ def test_each_request_has_one_end_whatever_is_killed(tmp_path: Path) -> None:
         try:
             eyrie.up()
             point_boto3_at(eyrie, patch)
-            outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=20.0, pause_s=1.0)
+            outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=20.0, pause_s=1.5)
             assert outcome.good, outcome.words()
             assert outcome.accepted == 500
             assert sum(outcome.kills.values()) >= 2
