@@ -114,6 +114,9 @@ def test_saturation_is_the_first_stair_that_was_not_kept_up_with() -> None:
         assert word in verdict.reason
     whole = saturation(climb(*good))
     assert (whole.sustained_rps, whole.saturated_at_rps) == (200.0, None)
+    accident = saturation(climb((100.0, 100.0, 0.5, 4_000.0), (200.0, 199.0, 0.0, 5_000.0)))
+    assert (accident.sustained_rps, accident.saturated_at_rps) == (200.0, None)
+    assert "once it did not" in accident.reason
     none = saturation(climb((100.0, 50.0, 0.0, 1_000.0)))
     assert (none.sustained_rps, none.saturated_at_rps, none.best_rps) == (None, 100.0, 50.0)
 

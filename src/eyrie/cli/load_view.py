@@ -68,7 +68,7 @@ def show_result(result: Result, page: Path | None) -> None:
     """Print the figures."""
     described, errors = result.described, result.errors
     kind = "open" if described.open else "closed"
-    show(Text(f"{described.endpoint}: {described.what} ({kind} loop, {described.processes} processes)", style="bold"))
+    show(Text(f"{described.endpoint}: {described.what} ({kind} loop, {result.senders})", style="bold"))
     failed = sum(errors.values())
     share = failed / max(1, result.intended)
     show(Text(f"{result.rate:,.1f} good replies/s; {result.intended:,} requests, {failed:,} errors ({share:.2%})"))

@@ -64,7 +64,7 @@ def bodies(given: str, each_line: bool) -> tuple[list[bytes], str]:
     CommandError.
     """
     path = Path(given)
-    if path.is_dir():
+    if given and path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         if not files:
             raise CommandError(f"--data {given}: the folder holds no file", code=2)

@@ -102,14 +102,15 @@ class Saturation:
     """Where an endpoint stops keeping up."""
 
     sustained_rps: float | None  # the highest stair that it kept up with; None where it kept up with none
-    saturated_at_rps: float | None  # the first that it did not; None where it kept up with all
+    saturated_at_rps: float | None  # the one after it; None where it kept up with the last
     best_rps: float  # the most good replies a second that any stair had
     reason: str
 
 
 def saturation(stairs: Sequence[Stair], objective_us: float | None = None) -> Saturation:
-    """The first stair that was not kept up with, and why. `objective_us` bounds p99; without one a p99 several times
-    that of the quietest stairs does. A stair that the load itself was late for tells nothing: the verdict ends there.
+    """The highest stair that was kept up with, the one after it, and why. `objective_us` bounds p99; without one a p99
+    several times that of the quietest stairs does. A lower stair that was not kept up with, though a higher one was, is
+    an accident. A stair that the load itself was late for tells nothing: the verdict ends there.
     """
     if not stairs:
         raise ValueError("there are no stairs")
@@ -118,18 +119,24 @@ def saturation(stairs: Sequence[Stair], objective_us: float | None = None) -> Sa
     limit = (
         objective_us if objective_us is not None else max(LATENCY_FLOOR_US, LATENCY_TIMES_MAX * min(quiet, default=0.0))
     )
-    sustained: float | None = None
+    found: list[str] = []  # why each was not kept up with; "" where it was
+    late = ""
     for stair in stairs:
         why = _behind(stair, limit, objective_us is not None)
-        if why:
-            return Saturation(sustained, stair.offered_rps, best, why)
-        if stair.lateness_us is not None and stair.lateness_us > OWN_LATENESS_MAX_US:
-            told = (
-                f"at {stair.offered_rps:g}/s the load itself was {stair.lateness_us / 1000:.0f} ms late: more processes"
-            )
-            return Saturation(sustained, None, best, told)
-        sustained = stair.offered_rps
-    return Saturation(sustained, None, best, f"it kept up with all of it, up to {stairs[-1].offered_rps:g}/s")
+        if not why and stair.lateness_us is not None and stair.lateness_us > OWN_LATENESS_MAX_US:
+            own_ms = stair.lateness_us / 1000
+            late = f"at {stair.offered_rps:g}/s the load itself was {own_ms:.0f} ms late: more processes"
+            break
+        found.append(why)
+    highest = max((n for n, why in enumerate(found) if not why), default=-1)
+    sustained = stairs[highest].offered_rps if highest >= 0 else None
+    after = highest + 1
+    if after < len(found):
+        return Saturation(sustained, stairs[after].offered_rps, best, found[after])
+    if late:
+        return Saturation(sustained, None, best, late)
+    once = next((f"; once it did not: {why}" for why in found if why), "")
+    return Saturation(sustained, None, best, f"it kept up with all of it, up to {stairs[-1].offered_rps:g}/s{once}")
 
 
 def _behind(stair: Stair, limit_us: float, asked: bool) -> str:

@@ -39,7 +39,7 @@ def page(result: Result) -> str:
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>",
         f"<p>{html.escape(described.what)}{html.escape(target)}, {'open' if described.open else 'closed'} loop, "
-        f"{described.processes} processes, {described.content_type}, {described.body_bytes:,} bytes a request; "
+        f"{result.senders}, {described.content_type}, {described.body_bytes:,} bytes a request; "
         f"{html.escape(described.at)}; {html.escape(described.url)}",
         "".join(f'<p class="warn">{html.escape(text)}' for text in warnings(result)),
         _figures(result),

@@ -48,6 +48,12 @@ class Result:
     stopped: bool = False
 
     @property
+    def senders(self) -> str:
+        """How many processes sent, in words."""
+        count = self.described.processes
+        return "1 process" if count == 1 else f"{count} processes"
+
+    @property
     def intended(self) -> int:
         """Requests that were meant to begin."""
         return sum(second.intended for second in self.seconds.values())
