@@ -198,7 +198,7 @@ def test_searches_the_logs(visitor: Visitor, churn: Deployed) -> None:
     visitor.open("/endpoints/churn/logs")
     lines = visitor.page.locator(".log div")
     expect(lines.first).to_be_visible()
-    visitor.page.get_by_label("Search").fill("nothing-says-this")
+    visitor.page.get_by_role("textbox", name="Search").fill("nothing-says-this")
     visitor.click("Search")
     expect(visitor.page.get_by_text("No line matches in this time.")).to_be_visible()
     visitor.open("/logs")
