@@ -184,10 +184,6 @@ def test_the_cli_waits_for_an_endpoint_and_for_its_end(sm: Any, door: Any, deplo
 
 
 REFUSED_FLOWS = [
-    ("create_transform_job", {"TransformJobName": "t", "ModelName": "m",
-        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/i"}}},
-        "TransformOutput": {"S3OutputPath": "s3://b/o"},
-        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1}}),
     ("create_training_job", {"TrainingJobName": "t", "AlgorithmSpecification": {"TrainingInputMode": "File"},
         "RoleArn": ROLE, "OutputDataConfig": {"S3OutputPath": "s3://b/o"},
         "StoppingCondition": {"MaxRuntimeInSeconds": 60}}),
