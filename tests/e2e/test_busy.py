@@ -58,6 +58,7 @@ def endpoint(eyrie: RealEyrie, tmp_path: Path) -> str:
     return ENDPOINT
 
 
+@pytest.mark.heavy
 def test_at_work_it_is_left_alone_and_asleep_it_is_replaced(eyrie: RealEyrie, endpoint: str) -> None:
     runtime = boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}, read_timeout=70))
 

@@ -148,6 +148,7 @@ def test_a_compiled_pipeline_is_deployed_and_answers_like_the_original(eyrie: Re
     assert "decision" in json.dumps(report)
 
 
+@pytest.mark.heavy
 def test_jobs_are_listed_deleted_and_their_names_taken_once(bucket: str) -> None:
     sagemaker = boto3.client("sagemaker")
     listed = sagemaker.list_compilation_jobs(StatusEquals="COMPLETED", NameContains="pipe", SortBy="Name")
@@ -173,6 +174,7 @@ def test_what_cannot_be_compiled_fails_with_the_reason(bucket: str) -> None:
     assert "Framework is XGBOOST, and the archive holds scikit-learn" in reasons["other"]
 
 
+@pytest.mark.heavy
 def test_a_job_is_stopped_and_one_that_takes_too_long_fails(eyrie: RealEyrie, bucket: str) -> None:
     create("stopped", source="slow")
     create("late", source="slow", StoppingCondition={"MaxRuntimeInSeconds": 2})
@@ -199,6 +201,7 @@ def test_a_job_survives_the_death_of_control(eyrie: RealEyrie, bucket: str) -> N
     assert "compiling for ml_c5" in (log / "123456789012.us-east-1.survivor.log").read_text()
 
 
+@pytest.mark.heavy
 def test_a_model_is_compiled_while_it_serves(eyrie: RealEyrie, bucket: str) -> None:
     deploy("at-load", f"s3://{bucket}/in/model.tar.gz", EYRIE_COMPILE="1")
     before = ask("at-load")

@@ -31,7 +31,7 @@ SMALL = {"vcpu": 2, "memory_mb": 4096, "cpu_baseline_percent": 5, "launch_credit
 NO_GROUPS = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "eyrie"]
 
 
-@pytest.fixture(params=["by control group", pytest.param("by admission", marks=pytest.mark.heavy)])
+@pytest.fixture(params=["by control group", "by admission"])
 def fast(trained: tuple[list[Model], list[str], list[int]], request: pytest.FixtureRequest) -> Iterator[Deployed]:
     """An Eyrie whose decisions' clock runs sixty times as fast, with a type that has few credits."""
     grouped = request.param == "by control group"
@@ -120,6 +120,7 @@ def create(endpoint: str) -> None:
     boto3.client("sagemaker").create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)
 
 
+@pytest.mark.heavy
 def test_credits_are_spent_held_to_and_earned_back(fast: Deployed) -> None:
     create("burst")
     fast.wait_in_service("burst")

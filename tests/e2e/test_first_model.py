@@ -75,6 +75,7 @@ def test_invoke_sends_text_files_and_pipes(eyrie: RealEyrie, tmp_path: Path) -> 
     assert "no such file" in refusal(elsewhere(eyrie, "invoke", "sorter", "--data", "./absent.csv"))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("sorter")
 def test_a_load_is_answered_whole_and_reported(eyrie: RealEyrie, tmp_path: Path) -> None:
     page = tmp_path / "report.html"

@@ -283,6 +283,7 @@ def test_a_green_that_does_not_start_is_given_back(fast: RealEyrie, how: str) ->
     assert clients.failures == Counter()
 
 
+@pytest.mark.heavy
 def test_control_killed_while_a_canary_bakes_goes_on_with_it(fast: RealEyrie) -> None:
     word = "two" if current() == "one" else "one"
     with Clients() as clients:
@@ -347,6 +348,7 @@ def test_control_killed_while_it_rolls_back_goes_on_with_that(fast: RealEyrie, h
 # --- the canary's analysis ---
 
 
+@pytest.mark.heavy
 def test_other_predictions_give_a_green_back_without_any_alarm(fast: RealEyrie) -> None:
     before = current()
     with Clients() as clients:

@@ -107,6 +107,7 @@ def test_what_an_endpoint_does_with_many_models_is_measured(deployed: Deployed) 
     deployed.delete("shelf")
 
 
+@pytest.mark.heavy
 def test_variants_are_compared_by_what_is_measured_and_what_users_tell(deployed: Deployed) -> None:
     deployed.create("versus", instances=1, models=("sklearn", "xgboost"))
     for row in deployed.rows[:40]:

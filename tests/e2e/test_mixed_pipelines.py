@@ -23,9 +23,12 @@ from tests.contract.container_world import root_image
 
 from .conftest import ROLE, WAIT, RealEyrie, point_boto3_at, remove, until
 
-pytestmark = pytest.mark.skipif(
-    sandbox.detect("auto").kind != sandbox.BUBBLEWRAP, reason="a root file system needs the sandbox of bubblewrap"
-)
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(
+        sandbox.detect("auto").kind != sandbox.BUBBLEWRAP, reason="a root file system needs the sandbox of bubblewrap"
+    ),
+]
 SERVE = '''#!{python} -S
 """A container in the standard library: adds to every number what its model says."""
 import http.server, os, signal, sys, time
