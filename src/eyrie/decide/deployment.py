@@ -189,7 +189,7 @@ def _baking(draft: Draft, policy: Policy, deployment: Deployment) -> None:
     plan = deployment.policy
     blue_green = plan.strategy is not Strategy.ROLLING
     last = deployment.step >= rollout.steps(plan, deployment.green)
-    if blue_green and not last and not rollout.ready_for(draft.endpoint, deployment, deployment.step + 1):
+    if not rollout.ready_for(draft.endpoint, deployment, deployment.step):  # blue goes by what green can take: it heals
         return
     baked = _baked(draft, deployment)
     if baked is None:
