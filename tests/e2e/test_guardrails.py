@@ -56,7 +56,7 @@ ANALYSED = {  # configs that ask for an analysis: their model, and the tag
     "three-judged": ("three", "LatencyIncrease=off ErrorIncrease=off MinimumSamples=100"),
     "slow-judged": ("slow", "LatencyIncrease=0.5 ErrorIncrease=off MinimumSamples=100 PredictionShift=off"),
     "broken-judged": ("broken", "LatencyIncrease=off MinimumSamples=100 PredictionShift=off"),
-    "strict": ("two", "MinimumSamples=1000000 PauseLimitInSeconds=3600"),
+    "strict": ("two", "MinimumSamples=1000000 PredictionShift=off PauseLimitInSeconds=3600"),
 }
 
 

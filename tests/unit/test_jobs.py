@@ -87,6 +87,9 @@ def test_a_job_whose_sandbox_is_gone_begins_again_a_few_times() -> None:
         assert (job.state, job.attempt, job.run_id[-1]) == (S.FETCHING, attempt, str(attempt))
         job = replace(job, state=S.RUNNING)
     assert plan(job, JobSeen(None), 2_000).job.state is S.FAILED
+    again = replace(now(S.RUNNING), attempt=1)  # in its new sandbox it runs, and ends, like the first time
+    assert plan(again, JobSeen(RUN), 2_000).work is None
+    assert plan(again, JobSeen(replace(RUN, alive=False, exit_code=0)), 2_000).job.state is S.UPLOADING
     unseen = replace(RUN, alive=False, exit_code=None, ending="gone, its lock is free")
     assert plan(now(S.RUNNING), JobSeen(unseen), 2_000).job.state is S.FETCHING
 

@@ -79,7 +79,7 @@ def _running(job: Job, seen: JobSeen, now_ms: int) -> JobPlan:
     run, due_ms = seen.run, job.started_ms + job.spec.max_runtime_ms
     if run is None:
         return _again(job, "its sandbox is gone", now_ms)
-    if not run.started or run.attempt < job.attempt:
+    if not run.started or (job.spec.resumable and run.attempt < job.attempt):
         done = _ended(seen, Work.START)
         if done is not None and done.error is not None:
             return _fail(job, done.error, now_ms)
