@@ -26,7 +26,7 @@ def main() -> None:
     pids = df.select(udf(lambda _: str(os.getpid()))(col(columns[0]))).distinct().count()
     told = spark.transform(df, spark.endpoint(endpoint), columns=columns, output="asked")
     told = spark.transform(told, spark.package(package), columns=columns, output="inside")
-    found = told.orderBy(columns[0]).select("asked", "inside").collect()
+    found = told.orderBy(*columns).select("asked", "inside").collect()
     print("FOUND " + json.dumps({"pids": pids, "rows": [[row.asked, row.inside] for row in found]}))
     session.stop()
 

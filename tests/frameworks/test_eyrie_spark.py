@@ -57,7 +57,7 @@ def test_an_endpoint_and_the_package_say_the_same_as_the_model(eyrie: RealEyrie,
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     found = json.loads(line.removeprefix("FOUND "))
     asked, inside = np.array(found["rows"]).T
-    wanted = model.predict(rows[np.argsort(rows[:, 0])])
+    wanted = model.predict(rows[np.lexsort(rows.T[::-1])])
     assert asked == pytest.approx(wanted)
     assert inside.tolist() == asked.tolist()
     assert found["pids"] > 1
