@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -55,6 +56,24 @@ def cpu_s(pid: int) -> float:
     for task in Path(f"/proc/{pid}/task").iterdir():
         total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
+
+
+def processes(data: Path, endpoint: str) -> dict[str, list[int]]:
+    """The pids of the gateways of an Eyrie with its data there, and of the first instance in an endpoint's route."""
+    table = next(path for path in (data / "routes").glob("*.json") if path.stem.endswith(f".{endpoint}"))
+    box = str(Path(json.loads(table.read_bytes())["variants"][0]["targets"][0]["socket"]).parent)
+    marks = {"gateway": (b"eyrie.app\0gateway", str(data)), "instance": (b"eyrie.modelserver\0", box)}
+    found: dict[str, list[int]] = {part: [] for part in marks}
+    for entry in Path("/proc").iterdir():
+        try:
+            argv = (entry / "cmdline").read_bytes()
+            said = argv + (entry / "environ").read_bytes() + (entry / "mountinfo").read_bytes()
+        except OSError:  # no process, or another user's
+            continue
+        for part, (mark, place) in marks.items():
+            if mark in argv and place.encode() in said and b"bwrap\0" not in argv:
+                found[part].append(int(entry.name))
+    return found
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ are what a busy machine cannot spoil much, where requests a second and latencies
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -20,24 +19,6 @@ import rival
 import world
 
 ENDPOINT = "bench"
-PARTS = {"gateway": b"eyrie.app\0gateway", "instance": b"eyrie.modelserver\0"}
-
-
-def processes(data: Path) -> dict[str, list[int]]:
-    """The pids of the gateways of an Eyrie with its data there, and of the instance in its one route."""
-    (table,) = (data / "routes").glob("*.json")
-    box = str(Path(json.loads(table.read_bytes())["variants"][0]["targets"][0]["socket"]).parent)
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for entry in Path("/proc").iterdir():
-        try:
-            argv = (entry / "cmdline").read_bytes()
-            said = argv + (entry / "environ").read_bytes() + (entry / "mountinfo").read_bytes()
-        except OSError:  # no process, or another user's
-            continue
-        for (part, mark), place in zip(PARTS.items(), (data, box), strict=True):
-            if mark in argv and str(place).encode() in said and b"bwrap\0" not in argv:
-                found[part].append(int(entry.name))
-    return found
 
 
 def used(pids: dict[str, list[int]]) -> dict[str, float]:
@@ -65,7 +46,7 @@ def main() -> int:
         bodies = ["\n".join(model.rows[(n + i) % count] for i in range(size)).encode() for n in range(count)]
         requests = measure.signed_requests(eyrie.port, ENDPOINT, bodies, eyrie.signer)
         script = measure.wrk_script(folder / "path.lua", requests)
-        pids = processes(eyrie.data)
+        pids = measure.processes(eyrie.data, ENDPOINT)
         print(f"gateway {pids['gateway']}, instance {pids['instance']}", flush=True)
         measure.wrk(eyrie.port, script, 2.0, 32, None)
         while True:

@@ -12,7 +12,6 @@ therefore told of the shadow that hangs, which uses no CPU.
 from __future__ import annotations
 
 import io
-import json
 import statistics
 import sys
 import tarfile
@@ -91,30 +90,12 @@ def sample(eyrie: world.Eyrie, name: str, share: float) -> None:
         time.sleep(0.05)
 
 
-def processes(eyrie: world.Eyrie, name: str) -> dict[str, list[int]]:
-    """The pids of the gateway, and of the model server of the endpoint's production instance."""
-    table = next(p for p in (eyrie.data / "routes").glob("*.json") if p.stem.endswith(f".{name}"))
-    box = str(Path(json.loads(table.read_bytes())["variants"][0]["targets"][0]["socket"]).parent)
-    found: dict[str, list[int]] = {"gateway": [], "instance": []}
-    marks = {"gateway": (b"eyrie.app\0gateway", str(eyrie.data)), "instance": (b"eyrie.modelserver\0", box)}
-    for entry in Path("/proc").iterdir():
-        try:
-            argv = (entry / "cmdline").read_bytes()
-            said = argv + (entry / "environ").read_bytes() + (entry / "mountinfo").read_bytes()
-        except OSError:  # no process, or another user's
-            continue
-        for part, (mark, place) in marks.items():
-            if mark in argv and place.encode() in said and b"bwrap\0" not in argv:
-                found[part].append(int(entry.name))
-    return found
-
-
 class Side:
     """One endpoint with one share of its requests copied."""
 
     def __init__(self, eyrie: world.Eyrie, name: str, share: float, script: Path, chosen: Any) -> None:
         self.eyrie, self.name, self.share, self.script, self.chosen = eyrie, name, share, script, chosen
-        self.pids = processes(eyrie, name)
+        self.pids = measure.processes(eyrie.data, name)
         self.costs: list[Cost] = []
 
     def measure(self) -> float:

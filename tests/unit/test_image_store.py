@@ -62,7 +62,7 @@ def test_the_serve_program_is_found(tmp_path: Path, store: ImageStore) -> None:
     assert (found.kind, found.command, found.workdir) == (FOLDER, (f"{IMAGE}/bin/serve",), IMAGE)
     program(tmp_path / "flat/serve")
     assert store.add_tree(tmp_path / "flat").command == (f"{IMAGE}/serve",)
-    assert placed(f"{IMAGE}/serve", Path("/x/root")) == "/x/root/serve"
+    assert placed(f"{IMAGE}/serve", Path("/x/held")) == "/x/held/serve"
     assert store.find(found.digest) == found
 
 
