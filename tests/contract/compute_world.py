@@ -126,7 +126,14 @@ def gone(compute: ProcessCompute, spec: InstanceSpec) -> ObservedInstance:
 
 
 def warm(compute: ProcessCompute, count: int = 1) -> None:
-    until(lambda: compute.stats()["pool_waiting"] == count, f"{count} waiting slots")
+    """Wait until so many slots wait, of the kinds that are wanted by now, and none is about to come or go."""
+
+    def settled() -> bool:
+        kinds = compute.warm_kinds()
+        right = all(row["waiting"] == row["wanted"] and not row["starting"] for row in kinds)
+        return right and compute.stats()["pool_waiting"] == count
+
+    until(settled, f"{count} waiting slots")
 
 
 def inside(instance: ObservedInstance, code: str) -> Any:
