@@ -5,7 +5,7 @@ Adapters keep them (one technology a file); `tests/contract/` runs one suite ove
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.routing import EndpointRoute
 from eyrie.domain.usage import HostUsage, InstanceUsage
+
+Statistic = Callable[[Summary], float | None]
 
 
 class Clock(Protocol):
@@ -289,6 +291,10 @@ class Metrics(Protocol):
 
         Periods begin at `start_ms`; both are whole seconds.
         """
+        ...
+
+    def statistics(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int, of: Statistic) -> dict[int, float]:
+        """Likewise what `of` makes of each of them; periods for which it knows no answer are left out."""
         ...
 
 

@@ -54,8 +54,10 @@ def measured(value: float, at_ms: int = NOW_MS, metric: Metric = METRIC) -> Meas
 
 
 def totals(metrics: MetricFile, start_ms: int, end_ms: int, period_ms: int) -> dict[int, float]:
-    """What was measured, by seconds since NOW."""
+    """What was measured, by seconds since NOW; asked for as summaries and as a statistic, which agree."""
     found = metrics.summaries(METRIC, start_ms, end_ms, period_ms)
+    told = metrics.statistics(METRIC, start_ms, end_ms, period_ms, lambda summary: summary.total)
+    assert list(told.items()) == [(at_ms, summary.total) for at_ms, summary in found.items()]
     return {(at_ms - NOW_MS) // 1000: summary.total for at_ms, summary in found.items()}
 
 
@@ -86,6 +88,14 @@ def test_whatever_was_written_is_there_after_a_restart(path: Path, clock: Clock)
     assert totals(third, NOW_MS, NOW_MS + HOUR, MINUTE) == {0: 11}
     assert [s.metric for s in third.series(SCOPE)] == [METRIC]
     third.close()
+
+
+def test_a_period_without_an_answer_is_left_out_of_a_statistic(metrics: MetricFile, clock: Clock) -> None:
+    metrics.record([measured(n, NOW_MS + n * MINUTE) for n in range(8)])
+    clock.at_ms = NOW_MS + 7 * MINUTE  # the first minutes are rows by now, the last ones are not
+    metrics.write()
+    found = metrics.statistics(METRIC, NOW_MS, NOW_MS + HOUR, MINUTE, lambda s: s.total if s.total % 2 else None)
+    assert found == {NOW_MS + n * MINUTE: float(n) for n in (1, 3, 5, 7)}
 
 
 def test_what_a_killed_process_had_written_is_whole(path: Path, clock: Clock) -> None:

@@ -14,9 +14,10 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from eyrie.adapters.metric_rows import (
     CHUNK_MS,
@@ -39,9 +40,10 @@ from eyrie.adapters.metric_rows import (
 from eyrie.domain.exposition import Family, Sample, gauge
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
-from eyrie.ports import Clock, MetricsFull, Series
+from eyrie.ports import Clock, MetricsFull, Series, Statistic
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SERIES_MAX = 200_000
 INBOX_MAX = 2_000_000  # measurements that wait for the thread
@@ -266,7 +268,15 @@ class MetricFile:
 
         Periods begin at `start_ms`; both are whole seconds.
         """
-        found: dict[int, Summary] = {}
+        return self._found(metric, start_ms, end_ms, period_ms, lambda summary: summary)
+
+    def statistics(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int, of: Statistic) -> dict[int, float]:
+        """Likewise what `of` makes of each of them; periods for which it knows no answer are left out."""
+        return self._found(metric, start_ms, end_ms, period_ms, of)
+
+    def _found(
+        self, metric: Metric, start_ms: int, end_ms: int, period_ms: int, of: Callable[[Summary], T | None]
+    ) -> dict[int, T]:
         with self._lock:
             self._absorb()
             known = self._series.get(metric)
@@ -274,16 +284,38 @@ class MetricFile:
                 return {}
             if self._late(known.number):
                 self._write_all(self._clock.now_ms())
-            for at_ms, summary in self._parts(known.number, start_ms, end_ms, period_ms):
-                at_ms -= (at_ms - start_ms) % period_ms
-                whole = found.get(at_ms)
-                if whole is None:
-                    found[at_ms] = summary
-                else:
-                    if type(whole) is not _Gathered:
-                        found[at_ms] = whole = _Gathered(*whole.parts())
-                    whole.merge(summary)
-        return dict(sorted(found.items()))
+            found, made_ms = self._made(known.number, start_ms, end_ms, period_ms, of)
+            rest = self._gathered(known.number, max(start_ms, made_ms), end_ms, period_ms)
+        found |= {at_ms: told for at_ms, summary in sorted(rest.items()) if (told := of(summary)) is not None}
+        return found
+
+    def _made(
+        self, series: int, start_ms: int, end_ms: int, period_ms: int, of: Callable[[Summary], T | None]
+    ) -> tuple[dict[int, T], int]:
+        """The periods that are rows of the file, and up to where: each is looked at while it is in the processor's
+        cache, which thousands would not be.
+        """
+        level = next((level for level in (HOURS, FIVES, MINUTES) if level.step_ms == period_ms), None)
+        if level is None or start_ms % period_ms:
+            return {}, start_ms
+        until = min(self._rolled.get(level.table, 0), -(-end_ms // period_ms))
+        rows = read_rows(self._db, level, series, start_ms // period_ms, until)
+        found = {at * period_ms: told for at, data in rows if (told := of(summary_of(data))) is not None}
+        return found, until * period_ms
+
+    def _gathered(self, series: int, start_ms: int, end_ms: int, period_ms: int) -> dict[int, Summary]:
+        """The periods that finer parts make up."""
+        found: dict[int, Summary] = {}
+        for at_ms, summary in self._parts(series, start_ms, end_ms, period_ms):
+            at_ms -= (at_ms - start_ms) % period_ms
+            whole = found.get(at_ms)
+            if whole is None:
+                found[at_ms] = summary
+            else:
+                if type(whole) is not _Gathered:
+                    found[at_ms] = whole = _Gathered(*whole.parts())
+                whole.merge(summary)
+        return found
 
     def _late(self, series: int) -> bool:
         """Whether coarser rows do not have yet what came late."""

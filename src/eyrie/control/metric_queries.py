@@ -46,9 +46,7 @@ def series_of(metrics: Metrics, metric: Metric, name: str, period_s: int, span: 
         raise MathError(str(error)) from None
     period_ms = period_s * 1000
     start_ms = span.start_ms - span.start_ms % period_ms
-    found = metrics.summaries(metric, start_ms, span.end_ms, period_ms)
-    points = {at_ms: of(summary) for at_ms, summary in found.items()}
-    return TimeSeries(metric.name, {at: value for at, value in points.items() if value is not None}, period_ms)
+    return TimeSeries(metric.name, metrics.statistics(metric, start_ms, span.end_ms, period_ms, of), period_ms)
 
 
 def check_period(period_s: int) -> str | None:

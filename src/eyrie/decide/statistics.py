@@ -67,11 +67,11 @@ def _quantile(percent: float) -> Statistic:
     share = 1 - percent / 100
 
     def of(summary: Summary) -> float | None:
-        if not summary.spread_known:
+        buckets, count = summary.buckets, summary.count
+        if not buckets or (sum(buckets.values()) != count and not summary.spread_known):
             return None
-        buckets = summary.buckets
         if percent > 50:  # from above, since what is asked for is mostly near the top
-            above, beyond = 0.0, share * summary.count + 1e-9
+            above, beyond = 0.0, share * count + 1e-9
             top = max(buckets)
             if buckets[top] > beyond:  # of few values, mostly
                 return _clamped(summary, top)

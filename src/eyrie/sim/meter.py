@@ -14,7 +14,7 @@ from functools import lru_cache
 from eyrie.control.metering import NAMESPACE, UNITS
 from eyrie.domain.metrics import Measured, Metric, Summary, bucket_of, middle_of
 from eyrie.domain.names import EndpointKey, Scope
-from eyrie.ports import MetricsFull, Series
+from eyrie.ports import MetricsFull, Series, Statistic
 from eyrie.sim.queue import Shape, count_in
 
 KEPT_S = 3 * 3600
@@ -98,6 +98,11 @@ class Meter:
                 periods.setdefault(second.at_ms - (second.at_ms - start_ms) % period_ms, []).append(second)
         found = {at_ms: of(seconds) for at_ms, seconds in sorted(periods.items())}
         return {at_ms: summary for at_ms, summary in found.items() if summary.count}
+
+    def statistics(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int, of: Statistic) -> dict[int, float]:
+        """As the port says, of the same series."""
+        found = self.summaries(metric, start_ms, end_ms, period_ms)
+        return {at_ms: told for at_ms, summary in found.items() if (told := of(summary)) is not None}
 
     def _singly(
         self, name: str, of: Callable[[Sequence[Second]], Summary], start_ms: int, end_ms: int

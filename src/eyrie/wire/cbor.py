@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from eyrie.wire.values import Malformed, Moment, epoch_seconds, timestamp_of
@@ -147,21 +148,25 @@ def _write(out: bytearray, value: Any) -> None:
     if kind is float and value == value:
         out += b"\xfb" + _double(value)
     elif kind is Moment:
-        _write_moment(out, value)
+        out += _moment(value)
     elif kind is list and value and all(type(item) is float and item == item for item in value):
         _head(out, 4, len(value))
         out += b"\xfb" + b"\xfb".join(map(_double, value))
+    elif kind is list and value and all(type(item) is Moment for item in value):
+        _head(out, 4, len(value))
+        out += b"".join(map(_moment, value))
     else:
         _write_any(out, value)
 
 
-def _write_moment(out: bytearray, value: Moment) -> None:
+@lru_cache(4_096)  # a reply of metrics tells the same times of each series
+def _moment(value: Moment) -> bytes:
     whole = int(value) if math.isfinite(value) else 0
     if whole == float(value) and 1 << 16 <= whole < 1 << 32:  # any time of our days
-        out += _seconds(0xC11A, whole)
-    else:
-        out.append(0xC1)
-        _write_any(out, whole if whole == float(value) else float(value))
+        return _seconds(0xC11A, whole)
+    out = bytearray(b"\xc1")
+    _write_any(out, whole if whole == float(value) else float(value))
+    return bytes(out)
 
 
 def _write_any(out: bytearray, value: Any) -> None:

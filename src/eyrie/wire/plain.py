@@ -139,6 +139,8 @@ def write(shape: Shape, value: Any, binary: bool = False) -> Any:
         assert shape.element is not None
         if binary and shape.element.kind in ("float", "double"):
             return list(map(float, value))  # thousands of them, in metrics
+        if binary and shape.element.kind == "timestamp" and all(type(item) is float for item in value):
+            return list(map(Moment, value))  # likewise
         return [write(shape.element, item, binary) for item in value]
     if kind == "map":
         assert shape.value is not None
