@@ -43,6 +43,7 @@ from eyrie.control.anomaly_table import training_of
 from eyrie.control.app import ControlApp, Surroundings
 from eyrie.control.backlogs import Backlogs
 from eyrie.control.captures import Captures
+from eyrie.control.container_times import ContainerTimes
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
 from eyrie.control.deployment_door import DeploymentDoor
@@ -121,7 +122,8 @@ class Control:
         world = (mine, archives, self._feed)
         self._loop = Loop(store, *world, clock, self._identity, settings, self._evidence.of)
         targets = TargetCache(settings.data, objects, keys, settings.target_models_bytes_max)
-        self._loads = ModelLoads(self._loop.endpoints, targets, SlotRooms())
+        self._rooms = SlotRooms()
+        self._loads = ModelLoads(self._loop.endpoints, targets, self._rooms)
         self._models = ModelDoor(self._loads)
         programs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
         runs = AllRuns({"j": programs, "t": transforms})
@@ -162,7 +164,7 @@ class Control:
         usages = HostUsages(settings.data)
         credits = BurstCredits(usages, load_instance_types(settings.data))
         own = Scope(settings.account, settings.region)
-        hears = (credits.hear,)
+        hears = (credits.hear, ContainerTimes(self._rooms).hear)
         self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
         self._tally, self._lag = Tally(clock), LoopLag()
         self._exposition = Exposition(

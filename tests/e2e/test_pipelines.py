@@ -4,6 +4,7 @@ preprocessor to an XGBoost model, and direct invocation of one container of seve
 from __future__ import annotations
 
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,25 @@ def test_a_pipeline_answers_what_its_parts_say_together(deploy: Deploy, parts: A
     images = boto3.client("sagemaker").describe_endpoint(EndpointName=name)["ProductionVariants"][0]["DeployedImages"]
     assert [image["SpecifiedImage"] for image in images] == ["eyrie/sklearn", "eyrie/xgboost"]
     logs = boto3.client("logs").describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{name}")["logStreams"]
-    instance = boto3.client("sagemaker")
     assert [stream["logStreamName"].split("/")[::2] for stream in logs] == [["v", "prepare"], ["v", "score"]]
-    instance.delete_endpoint(EndpointName=name)
+    until(lambda: (timed(name, "prepare"), timed(name, "score")) == (2, 1), 30.0)
+    boto3.client("sagemaker").delete_endpoint(EndpointName=name)
+
+
+def timed(endpoint: str, container: str) -> int:
+    """How many answers ContainerLatency tells of."""
+    pairs = {"EndpointName": endpoint, "VariantName": "v", "ContainerName": container}
+    now = time.time()
+    found = boto3.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName="ContainerLatency",
+        Dimensions=[{"Name": key, "Value": value} for key, value in pairs.items()],
+        **{"StartTime": now - 600, "EndTime": now + 60, "Period": 60},
+        Statistics=["SampleCount", "Minimum"],
+        Unit="Microseconds",
+    )["Datapoints"]
+    assert all(point["Minimum"] > 0 for point in found)
+    return int(sum(point["SampleCount"] for point in found))
 
 
 def test_a_container_that_does_not_load_is_named(deploy: Deploy, eyrie: RealEyrie) -> None:

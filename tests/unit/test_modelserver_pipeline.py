@@ -14,8 +14,9 @@ from hosting_world import Recorder, ask, hosting, until, write
 
 from eyrie.modelserver import requirements
 from eyrie.modelserver.frameworks.interface import LoadError
-from eyrie.modelserver.pipeline import KINDS_REMEMBERED_MAX, Pipeline
+from eyrie.modelserver.pipeline import KINDS_REMEMBERED_MAX, TARGET, Choice, Pipeline
 from eyrie.modelserver.replier import Fields, Replier
+from eyrie.modelserver.times import Times
 
 Reply = Callable[[Replier, bytes, Fields], None]
 
@@ -130,6 +131,77 @@ def test_a_client_that_left_is_not_worked_for() -> None:
     client.alive = False
     pipeline.invoke(client, b"x", client.fields)
     assert (client.replies, last.asked) == ([], [])
+
+
+class Hands:
+    """A clock that containers turn while they work."""
+
+    def __init__(self) -> None:
+        self.at_s = 5.0
+
+    def __call__(self) -> float:
+        return self.at_s
+
+    def working(self, seconds: float, then: Reply) -> Stage:
+        def reply(replier: Replier, body: bytes, fields: Fields) -> None:
+            self.at_s += seconds
+            then(replier, body, fields)
+
+        return Stage(reply)
+
+
+def answered(replier: Replier, body: bytes, fields: Fields) -> None:
+    replier.reply(200, b"content-type: a/b\r\n", body)
+
+
+def in_pieces(replier: Replier, body: bytes, fields: Fields) -> None:
+    replier.start(200, b"content-type: a/b\r\n", None)
+    replier.write(body)
+    replier.finish()
+
+
+def refused(replier: Replier, body: bytes, fields: Fields) -> None:
+    replier.reply(400, b"", b"no")
+
+
+def broken(replier: Replier, body: bytes, fields: Fields) -> None:
+    replier.start(200, b"", None)
+    replier.abort()
+
+
+def counted(times: Times) -> dict[str, tuple[int, int]]:
+    """By container: how often, and microseconds in all."""
+    return {name: (sum(told["buckets"].values()), told["us"]) for name, told in times.as_json().items()}
+
+
+@pytest.mark.parametrize("first", [answered, in_pieces])
+@pytest.mark.parametrize("last", [answered, in_pieces, refused, broken])
+def test_each_container_of_a_pipeline_is_timed(first: Reply, last: Reply) -> None:
+    hands = Hands()
+    stages = [("a", hands.working(0.25, first)), ("b", hands.working(0.5, last))]
+    pipeline = Pipeline(stages, 100, Times("ab", hands))
+    for _ in range(2):
+        client = Recorder("/invocations")
+        pipeline.invoke(client, b"x", client.fields)
+    assert counted(pipeline.times) == {"a": (2, 500_000), "b": (2, 1_000_000)}
+
+
+def test_a_container_that_was_not_reached_took_no_time() -> None:
+    hands = Hands()
+    pipeline = Pipeline([("a", hands.working(0.25, refused)), ("b", adding(b"", b"a/b"))], 100, Times("ab", hands))
+    client = Recorder("/invocations")
+    pipeline.invoke(client, b"x", client.fields)
+    assert (client.status, counted(pipeline.times)) == (400, {"a": (1, 250_000), "b": (0, 0)})
+
+
+@pytest.mark.parametrize("reply", [answered, in_pieces, refused, broken])
+def test_a_container_that_is_called_by_name_is_timed(reply: Reply) -> None:
+    hands = Hands()
+    choice = Choice({"a": (hands.working(0.25, reply), 9), "b": (adding(b"", b"a/b"), 9)}, Times("ab", hands))
+    for name, body in ((b"a", b"x"), (b"c", b"x"), (b"a", b"too long a body")):
+        client = Recorder("/invocations")
+        choice.invoke(client, body, {TARGET: name})
+    assert counted(choice.times) == {"a": (1, 250_000), "b": (0, 0)}
 
 
 def test_content_types_are_remembered_up_to_a_bound() -> None:

@@ -125,6 +125,7 @@ class HostUsages:
             memory_bytes=memory,
             disk_percent=disk_percent,
             gpus=gpus.used_by(seen, pids),
+            containers=len(spec.containers),
         )
 
 

@@ -199,8 +199,8 @@ def summaries(rollup: Told, instances: int) -> Found:
         "Invocation4XXErrors": _share(n, int(rollup["e4"])),
         "Invocation5XXErrors": _share(n, int(rollup["e5"])),
         "InvocationModelErrors": _share(n, int(rollup["em"])),
-        "ModelLatency": _durations(rollup["model"], float(rollup["model_us"])),
-        "OverheadLatency": _durations(rollup["overhead"], float(rollup["overhead_us"])),
+        "ModelLatency": durations(rollup["model"], float(rollup["model_us"])),
+        "OverheadLatency": durations(rollup["overhead"], float(rollup["overhead_us"])),
     }
 
 
@@ -246,7 +246,8 @@ def _share(count: int, hits: int) -> Summary:
     return Summary(count, hits, 0.0 if hits < count else 1.0, 1.0 if hits else 0.0, buckets)
 
 
-def _durations(told: Mapping[str, int], total_us: float) -> Summary:
+def durations(told: Mapping[str, int], total_us: float) -> Summary:
+    """The summary of durations that are told by bucket, with their sum in microseconds."""
     buckets = {int(bucket): float(times) for bucket, times in told.items()}
     if not buckets:
         return Summary()
@@ -255,4 +256,4 @@ def _durations(told: Mapping[str, int], total_us: float) -> Summary:
 
 def _spread(told: Mapping[str, int]) -> Summary:
     """Durations of which only the buckets are known: their sum is within 1 %."""
-    return _durations(told, sum(middle_of(int(bucket)) * times for bucket, times in told.items()))
+    return durations(told, sum(middle_of(int(bucket)) * times for bucket, times in told.items()))

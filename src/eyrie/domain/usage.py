@@ -36,6 +36,7 @@ class InstanceUsage:
     memory_bytes: int  # without what the kernel may drop at any time
     disk_percent: float  # taken of the file system that it writes to
     gpus: tuple[GpuLevel, ...] = ()
+    containers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

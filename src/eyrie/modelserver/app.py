@@ -28,6 +28,7 @@ from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.metadata import describe
 from eyrie.modelserver.pace import Pace, PaceError, read_pace
+from eyrie.modelserver.pipeline import Choice, Pipeline
 from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, Fields, speaking
 from eyrie.modelserver.servable import RowServable, Servable
 from eyrie.modelserver.shelf import Shelf
@@ -237,6 +238,7 @@ class ModelServer:
             bulk.PATH: b"POST",
             b"/eyrie/pace": b"POST",
             b"/eyrie/state": b"GET",
+            b"/eyrie/times": b"GET",
             b"/eyrie/metadata": b"GET",
             b"/execution-parameters": b"GET",
         }.get(path)
@@ -250,6 +252,8 @@ class ModelServer:
             connection.collect(CLAIM_BYTES_MAX)
         elif path == b"/eyrie/state":
             connection.reply(200, JSON_LINES, json.dumps(self.state()).encode())
+        elif path == b"/eyrie/times":
+            connection.reply(200, JSON_LINES, json.dumps(self._times()).encode())
         elif path == b"/execution-parameters":
             connection.reply(200, JSON_LINES, json.dumps(self._execution_parameters()).encode())
         elif self._hosted is None or path == bulk.PATH:
@@ -265,6 +269,11 @@ class ModelServer:
         if self._compiling is not None:
             state["compile"] = self._compiling.state
         return state | {"models": self._shelf.state()} if self._shelf is not None else state
+
+    def _times(self) -> dict[str, Any]:
+        """How long each of several containers took; nothing of one."""
+        servable = self._servable
+        return servable.times.as_json() if isinstance(servable, Pipeline | Choice) else {}
 
     def _metadata(self, hosted: Hosted) -> dict[str, Any]:
         containers = [describe(container.hostname, loaded) for container, loaded in hosted.containers]

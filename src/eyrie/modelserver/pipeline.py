@@ -13,6 +13,7 @@ from typing import Any
 from eyrie.http1.application import Listener
 from eyrie.modelserver.replier import TEXT_LINES, Fields, Replier
 from eyrie.modelserver.servable import Servable
+from eyrie.modelserver.times import Timed, Times
 
 TARGET = b"x-amzn-sagemaker-target-container-hostname"
 KINDS_REMEMBERED_MAX = 64
@@ -21,9 +22,12 @@ KINDS_REMEMBERED_MAX = 64
 class Pipeline:
     """Containers in order."""
 
-    def __init__(self, stages: Sequence[tuple[str, Servable]], body_bytes_max: int) -> None:
+    def __init__(
+        self, stages: Sequence[tuple[str, Servable]], body_bytes_max: int, times: Times | None = None
+    ) -> None:
         """`stages`: hostname and servable, the first first; no body between two may be longer than `body_bytes_max`."""
         self.stages = tuple(stages)
+        self.times = times or Times(name for name, _ in stages)
         self.body_bytes_max = body_bytes_max
         self._kinds: dict[bytes, bytes] = {}
 
@@ -54,7 +58,9 @@ class Pipeline:
 class _Passage:
     """One request on its way through a pipeline: what each container takes for its client."""
 
-    __slots__ = ("_client", "_fields", "_last", "_pieces", "_pipeline", "_size", "_stage", "_started", "context")
+    __slots__ = (
+        "_began_s", "_client", "_fields", "_last", "_pieces", "_pipeline", "_size", "_stage", "_started", "context",
+    )  # fmt: skip
 
     def __init__(self, pipeline: Pipeline, client: Replier, fields: Fields) -> None:
         self._pipeline = pipeline
@@ -65,6 +71,7 @@ class _Passage:
         self._started: tuple[int, bytes] = (0, b"")  # of an answer in pieces that is gathered for the next container
         self._pieces: list[bytes] = []
         self._size = 0
+        self._began_s = 0.0  # when its container was asked
         self.context: Any = None
 
     def enter(self, stage: int, body: bytes, kind: bytes | None) -> None:
@@ -79,6 +86,7 @@ class _Passage:
             fields[b"content-type"] = kind
         else:
             fields.pop(b"content-type", None)
+        self._began_s = self._pipeline.times.clock()
         stages[stage][1].invoke(self, body, fields)
 
     @property
@@ -102,6 +110,10 @@ class _Passage:
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """A container's answer: the next one's request, or the client's answer."""
+        self._took()
+        self._go_on(status, lines, body)
+
+    def _go_on(self, status: int, lines: bytes, body: bytes) -> None:
         if self._last or not 200 <= status < 300 or status == 204:
             self._client.reply(status, self._marked(status, lines), body)
         elif len(body) > self._pipeline.body_bytes_max:
@@ -126,21 +138,26 @@ class _Passage:
 
     def finish(self) -> None:
         """The answer is complete."""
+        self._took()
         if self._last:
             self._client.finish()
         elif self._size > self._pipeline.body_bytes_max:
             self._too_large()
         else:
             status, lines = self._started
-            self.reply(status, lines, b"".join(self._pieces))
+            self._go_on(status, lines, b"".join(self._pieces))
 
     def abort(self) -> None:
         """The answer will never be complete. Where nothing of it has reached the client, it hears an error."""
+        self._took()
         if self._last:
             self._client.abort()
         else:
             message = b"the answer broke off; its log says why"
             self._client.reply(500, self._marked(500, TEXT_LINES), message)
+
+    def _took(self) -> None:
+        self._pipeline.times.took(self._pipeline.stages[self._stage][0], self._began_s)
 
     def _marked(self, status: int, lines: bytes) -> bytes:
         if status < 400:
@@ -164,8 +181,9 @@ def _content_type(lines: bytes) -> bytes | None:
 class Choice:
     """Containers by name: the request says which."""
 
-    def __init__(self, members: Mapping[str, tuple[Servable, int]]) -> None:
+    def __init__(self, members: Mapping[str, tuple[Servable, int]], times: Times | None = None) -> None:
         """`members`: servable and its limit of a body in bytes, by hostname."""
+        self.times = times or Times(members)
         self._members = {name.encode(): member for name, member in members.items()}
         names = ", ".join(members)
         self._unnamed = f"name one of the containers ({names}) in {TARGET.decode()}".encode()
@@ -183,11 +201,11 @@ class Choice:
 
     def invoke(self, replier: Replier, body: bytes, fields: Fields) -> None:
         """Hand a request to the container that it names; 400 where it names none that is here."""
-        name = fields.get(TARGET)
-        member = self._members.get(name.strip()) if name is not None else None
+        name = fields.get(TARGET, b"").strip()
+        member = self._members.get(name)
         if member is None:
-            replier.reply(400, TEXT_LINES, self._unnamed if name is None else self._unknown)
+            replier.reply(400, TEXT_LINES, self._unknown if TARGET in fields else self._unnamed)
         elif len(body) > member[1]:
             replier.reply(413, TEXT_LINES, f"the body is longer than {member[1]} bytes".encode())
         else:
-            member[0].invoke(replier, body, fields)
+            member[0].invoke(Timed(replier, self.times, name.decode()), body, fields)
