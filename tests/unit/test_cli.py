@@ -258,3 +258,14 @@ def test_doctor_names_the_extra_of_a_framework_that_is_missing(
     assert "pip install 'eyrie[torch]'" in told
     assert "2.99" in told
     assert "tensorflow-cpu" not in told
+
+
+def test_a_data_directory_keeps_its_port(tmp_path: Path) -> None:
+    assert up.last_port(tmp_path) is None
+    datadir.write_env(tmp_path, {"port": 41234})
+    assert up.last_port(tmp_path) == 41234
+    for wrong in (0, 70000, "41234", None):
+        datadir.write_env(tmp_path, {"port": wrong})
+        assert up.last_port(tmp_path) is None
+    (tmp_path / "env.json").write_text("no json")
+    assert up.last_port(tmp_path) is None

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from eyrie.cli import calls, deploy, endpoints, payload, tail
+from eyrie.cli import calls, deploy, endpoints, payload, tail, watch
 from eyrie.cli.errors import CommandError
 from eyrie.cli.invoke import _told
 from eyrie.cli.public import LINE_CHARS_MAX, Where, one_line, where
@@ -98,6 +98,23 @@ def test_a_row_a_variant_and_what_is_unknown_is_not_zero() -> None:
     assert "no such model" in far
     assert "no endpoints" in text(endpoints.live_view([], None))
     assert "nothing answers" in text(endpoints.live_view([], "nothing answers"))
+
+
+def test_while_a_deployment_shifts_traffic_both_fleets_are_rows_that_sum_to_100() -> None:
+    described = {
+        "EndpointStatus": "Updating",
+        "ProductionVariants": [{"VariantName": "v", "CurrentWeight": 20.0, "DesiredWeight": 30.0}],
+        "PendingDeploymentSummary": {
+            "ProductionVariants": [{"VariantName": "v", "CurrentWeight": 1 / 3, "DesiredWeight": 1.0}]
+        },
+    }
+    row = watch._row("e", described)
+    assert [(v.fleet, v.traffic_percent) for v in row.variants] == [("old", 66.7), ("new", 33.3)]
+    shown = text(endpoints.table([row]))
+    assert "v (old)" in shown
+    assert "66.7 %" in shown
+    assert "v (new)" in shown
+    assert "33.3 %" in shown
 
 
 def test_nothing_is_told_twice_though_each_look_reaches_back() -> None:

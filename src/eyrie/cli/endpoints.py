@@ -91,7 +91,7 @@ def table(rows: Sequence[Row], use: bool = False) -> Table:
         "endpoint",
         "status",
         "variant",
-        "weight",
+        "traffic",
         "instances",
         "by zone",
         "requests/s",
@@ -127,7 +127,9 @@ def _cells(row: Row, variant: Variant | None, first: bool, use: bool) -> list[Te
     count: Text | str = f"{variant.current}/{variant.desired}"
     if variant.current < variant.desired:
         count = Text(str(count), style="yellow")
-    cells = [row.name if first else "", status, variant.name, f"{variant.weight:g}", count, *own, variant.scaling]
+    name = f"{variant.name} ({variant.fleet})" if variant.fleet else variant.name
+    traffic = f"{variant.traffic_percent:g} %"
+    cells = [row.name if first else "", status, name, traffic, count, *own, variant.scaling]
     return [*cells, _percent(variant.cpu_percent), _percent(variant.memory_percent)] if use else cells
 
 

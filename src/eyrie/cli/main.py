@@ -15,6 +15,7 @@ from eyrie.cli import endpoint_commands
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import Data
 from eyrie.cli.options import settings_of as _settings
+from eyrie.settings import variable
 
 app = typer.Typer(
     name="eyrie",
@@ -36,7 +37,9 @@ class Switch(StrEnum):
 
 @app.command()
 def up(
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one. [7777]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes any free one. [the last one, else 7777]")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     data: Data = None,
     zones: Annotated[
@@ -49,7 +52,10 @@ def up(
     """Start Eyrie and keep it running; Ctrl-C stops it, as `eyrie down` does."""
     from eyrie.cli import up as command
 
-    settings = _settings(data).with_flags(
+    settings = _settings(data)
+    if port is None and variable("port") not in os.environ:
+        port = command.last_port(settings.data)
+    settings = settings.with_flags(
         port=port,
         host=host,
         zones=None if zones is None else tuple(zone.strip() for zone in zones.split(",")),

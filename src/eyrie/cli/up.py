@@ -47,6 +47,15 @@ class Address:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+def last_port(data: Path) -> int | None:
+    """The port that the last `eyrie up` of this data directory listened on; None where there was none."""
+    try:
+        port = datadir.running_env(data).get("port")
+    except CommandError:
+        return None
+    return port if isinstance(port, int) and 0 < port <= 65535 else None
+
+
 def run(settings: Settings, detach: bool) -> None:
     """Bring Eyrie up and keep it up until it is told to stop. Raises CommandError where it cannot."""
     check(settings)

@@ -15,6 +15,7 @@ from typing import Any
 from eyrie.cli.client import ControlClient
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
+from eyrie.domain.described import percents, portions
 
 NAMESPACE = "AWS/SageMaker"
 USE = "/aws/sagemaker/Endpoints"
@@ -33,6 +34,8 @@ class Variant:
     current: int
     desired: int
     scaling: str = ""
+    fleet: str = ""  # "old" or "new" while a deployment is on its way
+    traffic_percent: float = 0.0  # of the endpoint's: those of all variants and fleets sum to 100
     cpu_percent: float | None = None  # 100 a core
     memory_percent: float | None = None
 
@@ -100,16 +103,15 @@ class Watch:
     def _usage(self, rows: Sequence[Row], now: datetime) -> None:
         """CPU and memory of each variant, of the last minute that has any."""
         metrics = {"cpu_percent": "CPUUtilization", "memory_percent": "MemoryUtilization"}
-        asked = [
-            (f"{row.name}/{variant.name}", key, metric, "Average", 60)
-            for row in rows
-            for variant in row.variants
-            for key, metric in metrics.items()
-        ]
-        known = {f"{row.name}/{variant.name}": variant for row in rows for variant in row.variants}
+        known: dict[str, list[Variant]] = {}  # both fleets of a variant have its name, and its metrics together
+        for row in rows:
+            for variant in row.variants:
+                known.setdefault(f"{row.name}/{variant.name}", []).append(variant)
+        asked = [(name, key, metric, "Average", 60) for name in known for key, metric in metrics.items()]
         since = now.replace(second=0) - timedelta(minutes=1)
         for (name, key), values in self._values(asked, since, now + timedelta(seconds=1), USE).items():
-            setattr(known[name], key, values[-1] if values else None)
+            for variant in known[name]:
+                setattr(variant, key, values[-1] if values else None)
 
     def _values(
         self,
@@ -171,14 +173,17 @@ class Watch:
 
 
 def _row(name: str, found: Mapping[str, Any]) -> Row:
+    shown = portions(found)
     variants = [
         Variant(
-            str(v["VariantName"]),
-            float(v.get("CurrentWeight", 0.0)),
-            int(v.get("CurrentInstanceCount", 0)),
-            int(v.get("DesiredInstanceCount", 0)),
+            portion.variant,
+            float(portion.told.get("CurrentWeight", 0.0)),
+            int(portion.told.get("CurrentInstanceCount", 0)),
+            int(portion.told.get("DesiredInstanceCount", 0)),
+            fleet=portion.fleet,
+            traffic_percent=percent,
         )
-        for v in found.get("ProductionVariants", [])
+        for portion, percent in zip(shown, percents([portion.share for portion in shown]), strict=True)
     ]
     failure = " ".join(str(found.get("FailureReason", "")).split())
     return Row(name, str(found["EndpointStatus"]), str(found.get("EndpointConfigName", "")), variants, failure=failure)

@@ -10,6 +10,7 @@ from html import escape
 from urllib.parse import quote
 
 from eyrie.console import shown
+from eyrie.domain.described import percents
 
 ROOT = "/console"
 # What a state means, as the colour of its chip; the word stands beside it always.
@@ -153,24 +154,33 @@ def facts(pairs: Mapping[str, object]) -> Html:
 def bar(parts: Sequence[tuple[str, float]], what: str) -> Html:
     """Shares of a whole as one bar with a legend that says the same in numbers."""
     whole = sum(share for _, share in parts) or 1.0
+    told = [
+        _share(percent, share)
+        for percent, (_, share) in zip(percents([s / whole for _, s in parts]), parts, strict=True)
+    ]
     spans = [
         tag(
             "span",
             style=f"width:{100 * share / whole:.2f}%",
             class_=f"c{at % 6}",
-            title=f"{name} {shown.percent(share / whole)}",
+            title=f"{name} {told[at]}",
         )
         for at, (name, share) in enumerate(parts)
         if share > 0
     ]
     legend = [
-        tag("li", tag("i", class_=f"c{at % 6}", aria_hidden="true"), name, " ", tag("b", shown.percent(share / whole)))
-        for at, (name, share) in enumerate(parts)
+        tag("li", tag("i", class_=f"c{at % 6}", aria_hidden="true"), name, " ", tag("b", told[at]))
+        for at, (name, _) in enumerate(parts)
     ]
-    said = ", ".join(f"{name} {shown.percent(share / whole)}" for name, share in parts)
+    said = ", ".join(f"{name} {told[at]}" for at, (name, _) in enumerate(parts))
     return tag(
         "div",
         tag("div", *spans, class_="bar", role="img", aria_label=f"{what}: {said}"),
         tag("ul", *legend, class_="legend"),
         class_="split",
     )
+
+
+def _share(percent: float, share: float) -> str:
+    """A rounded percentage of a bar, all of which sum to 100; what is not quite none is not shown as none."""
+    return shown.percent(share) if percent == 0 else f"{percent:g} %"

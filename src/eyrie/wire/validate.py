@@ -2,12 +2,13 @@
 inside.
 
 botocore's clients check only what is required and minimum lengths, so everything else is ours to find. The texts are
-AWS's own.
+AWS's own, but that of a long list of values only the nearest are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyrie.wire import patterns
@@ -17,6 +18,9 @@ from eyrie.wire.plain import lower_first
 REPORTED_MAX = 50
 _SHOWN_CHARS_MAX = 256
 _DEPTH_MAX = 64
+_ENUM_SHOWN_MAX = 40  # an instance type has hundreds of values: naming them all hides what was wrong
+_NEAREST = 3
+_COMPARED_CHARS_MAX = 64
 
 
 def violations(shape: Shape | None, params: Mapping[str, Any]) -> list[str]:
@@ -102,13 +106,21 @@ def _broken(shape: Shape, value: Any) -> list[str]:
     if shape.minimum is not None or shape.maximum is not None:
         broken += _out_of_bounds(shape, value)
     if shape.enum and value not in shape.enum:
-        broken.append(f"Member must satisfy enum value set: [{', '.join(shape.enum)}]")
+        broken.append(f"Member must satisfy enum value set: {_set(shape.enum, str(value))}")
     # A pattern is tried only on what is not too long already: its cost grows with the length.
     if shape.pattern is not None and not broken and isinstance(value, str):
         bounded = shape.maximum is not None
         if not patterns.matches(shape.pattern, value, bounded):
             broken.append(f"Member must satisfy regular expression pattern: {shape.pattern}")
     return broken
+
+
+def _set(enum: Sequence[str], value: str) -> str:
+    """The values that an enum has; of a long one those that are nearest to what was given, and how many others."""
+    if len(enum) <= _ENUM_SHOWN_MAX:
+        return f"[{', '.join(enum)}]"
+    near = difflib.get_close_matches(value[:_COMPARED_CHARS_MAX], enum, _NEAREST, 0.0)
+    return f"[{', '.join(near)}, ... and {len(enum) - len(near)} others]"
 
 
 def _out_of_bounds(shape: Shape, value: Any) -> list[str]:
