@@ -367,7 +367,7 @@ def test_both_fleets_share_the_bar_while_traffic_shifts() -> None:
             "ProductionVariants": [{"VariantName": "v", "CurrentWeight": 1.25, "DesiredWeight": 5.0}]
         },
     }
-    assert "a (old) 56.2 %, b (old) 18.8 %, v (new) 25 %" in endpoint_views.split(described)
+    assert "a (old) 56.3 %, b (old) 18.7 %, v (new) 25 %" in endpoint_views.split(described)
     nothing = {"ProductionVariants": [{"VariantName": "v", "CurrentWeight": 0.0}]}
     assert "No instance is routed yet" in endpoint_views.split(nothing)
 

@@ -69,7 +69,7 @@ def look(client: Client, name: str, minutes: float) -> Seen:
     by_key = dict(zip(wanted, points, strict=False))
     tail = points[len(wanted) :]
     by_instance = {
-        str(one["id"]): {"cpu": recent(tail[2 * at], span), "memory": recent(tail[2 * at + 1], span)}
+        str(one["id"]): {"cpu": measures.recent(tail[2 * at], span), "memory": measures.recent(tail[2 * at + 1], span)}
         for at, one in enumerate(instances)
     }
     return Seen(described, status, variants, by_key, by_instance, marks_of(client.story(name)), span, now_ms)
@@ -79,11 +79,6 @@ def names_of(described: Mapping[str, Any]) -> list[str]:
     """The variants of both fleets, each once."""
     pending = described.get("PendingDeploymentSummary", {}).get("ProductionVariants", ())
     return list(dict.fromkeys(v["VariantName"] for v in [*described.get("ProductionVariants", ()), *pending]))
-
-
-def recent(points: charts.Points, span: charts.Span) -> float | None:
-    """The last value, where it is at most half a minute old (or as old as points are apart)."""
-    return measures.latest(points, span, max(2.0, 30_000 / span.period_ms))
 
 
 def marks_of(story: Sequence[Mapping[str, Any]]) -> list[charts.Mark]:

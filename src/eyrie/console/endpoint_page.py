@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from eyrie.console import endpoint_actions, endpoint_live, endpoint_sections, endpoint_views
+from eyrie.console import endpoint_actions, endpoint_kinds, endpoint_live, endpoint_sections, endpoint_views, kind_views
 from eyrie.console.client import Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.frame import Frame, Live, framed
@@ -38,6 +38,12 @@ def register(desk: Desk) -> None:
     async def story(request: Any, name: str) -> None:
         await show(desk, request, name, "story", endpoint_sections.Story)
 
+    async def queue(request: Any, name: str) -> None:
+        await show(desk, request, name, "queue", endpoint_kinds.Queue)
+
+    async def serverless(request: Any, name: str) -> None:
+        await show(desk, request, name, "serverless", endpoint_kinds.Serverless)
+
     place("/endpoints/{name}", live)
     for section, build in (
         ("deployment", deployment),
@@ -45,6 +51,8 @@ def register(desk: Desk) -> None:
         ("logs", logs),
         ("invoke", invoke),
         ("story", story),
+        ("queue", queue),
+        ("serverless", serverless),
     ):
         place(f"/endpoints/{{name}}/{section}", build)
 
@@ -52,8 +60,7 @@ def register(desk: Desk) -> None:
 async def show(desk: Desk, request: Any, name: str, here: str, section: Section) -> None:
     """Head, sections, and the one that was asked for."""
     with framed(desk, request, name, ("endpoints",), (("Endpoints", ("endpoints",)),)) as frame:
-        head = Head(frame, name)
-        ui.html(endpoint_views.subnav(name, here), sanitize=False)
+        head = Head(frame, name, here)
         part = section(frame, name)
 
         async def refresh() -> None:
@@ -64,10 +71,10 @@ async def show(desk: Desk, request: Any, name: str, here: str, section: Section)
 
 
 class Head:
-    """Name, state, and what can be done."""
+    """Name, state, what can be done, and the sections that such an endpoint has."""
 
-    def __init__(self, frame: Frame, name: str) -> None:
-        self._frame, self._name = frame, name
+    def __init__(self, frame: Frame, name: str, here: str) -> None:
+        self._frame, self._name, self._here = frame, name, here
         with ui.element("div").classes("head"):
             ui.html(tag("h1", name), sanitize=False)
             self._state = Live()
@@ -75,6 +82,7 @@ class Head:
             with ui.element("div").classes("buttons"):
                 endpoint_actions.buttons(frame, name)
         self._trouble = Live()
+        self._sections = Live(endpoint_views.subnav(name, here))
 
     async def refresh(self) -> None:
         """Ask for the state. Raises Trouble."""
@@ -87,5 +95,6 @@ class Head:
             self._state.show(chip("Deleted"))
             raise
         self._state.show(chip(described["EndpointStatus"]))
+        self._sections.show(endpoint_views.subnav(name, self._here, kind_views.sections_of(described)))
         reason = described.get("FailureReason")
         self._trouble.show(note(join(["Why: ", reason]), "error") if reason else Html(""))

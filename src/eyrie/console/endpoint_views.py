@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from eyrie.console import shown
-from eyrie.console.markup import Html, bar, chip, facts, figures, join, link, note, since, table, tag
+from eyrie.console.markup import Html, bar, chip, facts, figures, href, join, link, note, since, table, tag
+from eyrie.domain.described import portions
 
 Row = Mapping[str, Any]
 SECTIONS = (
@@ -29,16 +29,18 @@ _UPDATED = re.compile(r"UpdateEndpoint from (\S+) to ")
 LINE_CHARS_MAX = 4_000
 
 
-def subnav(name: str, here: str) -> Html:
-    """The sections of an endpoint's page."""
+def subnav(name: str, here: str, more: Sequence[tuple[str, str]] = ()) -> Html:
+    """The sections of an endpoint's page; `more`: those that only such endpoints have. A shadow has its own page."""
     links = [
         tag(
             "a",
             said,
-            href=f"/console/endpoints/{escape(name)}{'/' + section if section else ''}",
+            href=href("shadow", name)
+            if section == "shadow"
+            else href("endpoints", name, *([section] if section else [])),
             aria_current="page" if section == here else None,
         )
-        for section, said in SECTIONS
+        for section, said in (*SECTIONS[:3], *more, *SECTIONS[3:])
     ]
     return tag("nav", *links, class_="subnav", aria_label=f"Sections of {name}")
 
@@ -59,22 +61,12 @@ def load(numbers: Mapping[str, float | None], ready: int, desired: int) -> Html:
 
 def split(described: Row) -> Html:
     """Who gets how much of the traffic now: variants, and both fleets while a deployment shifts."""
-    pending = described.get("PendingDeploymentSummary", {}).get("ProductionVariants", ())
-    old = shares(described.get("ProductionVariants", ()), " (old)" if pending else "")
-    parts = old + shares(pending, " (new)")
+    parts = [(portion.name, portion.share) for portion in portions(described)]
     if not parts:
         return note("No variant is described.")
     if sum(share for _, share in parts) <= 0:
         return note("No instance is routed yet: requests wait, or are refused.")
     return bar(parts, "Traffic")
-
-
-def shares(variants: Sequence[Row], suffix: str) -> list[tuple[str, float]]:
-    """The share of each variant of a fleet. CurrentWeight is the desired weight times the part of the traffic that the
-    fleet holds, so that weights of two fleets compare only as parts of their own fleet's.
-    """
-    whole = sum(float(v.get("DesiredWeight", v.get("CurrentWeight", 0.0))) for v in variants) or 1.0
-    return [(f"{v['VariantName']}{suffix}", float(v.get("CurrentWeight", 0.0)) / whole) for v in variants]
 
 
 def by_zone(instances: Sequence[Row], now_ms: float, used: Mapping[str, Mapping[str, float | None]]) -> Html:

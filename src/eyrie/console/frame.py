@@ -27,7 +27,16 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 0.4  # a page arrives without what takes longer, and says that it loads
 _NAVIGATION = (
-    ("", (("Overview", ()), ("Endpoints", ("endpoints",)), ("Models", ("models",)), ("Jobs", ("jobs",)))),
+    (
+        "",
+        (
+            ("Overview", ()),
+            ("Endpoints", ("endpoints",)),
+            ("Models", ("models",)),
+            ("Jobs", ("jobs",)),
+            ("Shadow tests", ("shadow",)),
+        ),
+    ),
     (
         "Watch",
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from eyrie.console import overview_page, views
+from eyrie.console import overview_page, transform_page, views
 from eyrie.console.client import Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
@@ -24,24 +24,6 @@ JOBS = (
         "list_compilation_jobs",
         "CompilationJobSummaries",
         (("CompilationJobName", "Job"), ("CompilationJobStatus", "Status"), _MADE, ("CompilationEndTime", "Ended")),
-    ),
-    (
-        "Batch transform jobs",
-        "list_transform_jobs",
-        "TransformJobSummaries",
-        (
-            ("TransformJobName", "Job"),
-            ("TransformJobStatus", "Status"),
-            _MADE,
-            ("TransformEndTime", "Ended"),
-            ("FailureReason", "Why"),
-        ),
-    ),
-    (
-        "Shadow tests",
-        "list_inference_experiments",
-        "InferenceExperiments",
-        (("Name", "Test"), ("Status", "Status"), _MADE, ("StatusReason", "Why")),
     ),
 )
 Look = Callable[[Client], object]
@@ -125,7 +107,7 @@ def models_of(client: Client) -> Html:
 def jobs_of(client: Client) -> Html:
     """The jobs of each kind that this Eyrie runs. Raises Trouble."""
     now_ms = time.time() * 1000
-    parts: list[object] = []
+    parts: list[object] = [tag("h2", "Batch transform jobs"), transform_page.jobs_table(client, now_ms)]
     for title, operation, under, columns in JOBS:
         try:
             rows = client.call("sagemaker", operation, MaxResults=100)[under]

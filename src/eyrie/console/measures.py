@@ -96,6 +96,11 @@ def latest(points: Points, span: Span, periods: float = 3.0) -> float | None:
     return points[-1][1]
 
 
+def recent(points: Points, span: Span) -> float | None:
+    """The last value, where it is at most half a minute old (or as old as points are apart)."""
+    return latest(points, span, max(2.0, 30_000 / span.period_ms))
+
+
 def total(points: Points) -> float:
     """All values together."""
     return sum(value for _, value in points)

@@ -1,0 +1,156 @@
+"""What the console's pages of shadow tests, queues, serverless endpoints and transform jobs say: pure parts."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from eyrie.console import endpoint_views, kind_views, shadow_views, transform_views
+from eyrie.console.charts import Span
+from eyrie.console.markup import facts
+
+NASTY = "<script>alert('x')</script>"
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def report(**more: Any) -> dict[str, Any]:
+    side = {"count": 10, "mean_us": 1_500.0, "p50_us": 1_200.0, "p99_us": 4_000.0}
+    mean = {"value": -200.0, "low": -300.0, "high": -100.0, "verdict": "better"}
+    told: dict[str, Any] = {
+        "endpoint": "e",
+        "production": "old",
+        "shadow": "new",
+        "percent": 50.0,
+        "experiment": {"name": "t", "status": "Running", "reason": ""},
+        "requests": {"sent": 12, "dropped": {"TooMany": 3}, "not_compared": {}},
+        "outcomes": {"BothAnswered": 9, "ProductionFailed": 1, "ShadowFailed": 2, "BothFailed": 0},
+        "errors": {"value": 0.08, "low": None, "high": None, "verdict": "undecided"},
+        "latency": {"production": side, "shadow": {**side, "mean_us": 1_300.0}, "difference": mean},
+        "agreement": {"count": 9, "value": 0.75, "low": 0.5, "high": 0.9},
+        "prediction_difference": {"value": 0.0, "low": None, "high": None},
+        "features": [
+            {"feature": "age", "slices": [
+                {"slice": "20 to 30", "count": 4, "agreement": 0.25, "low": None, "high": None},
+                {"slice": "30 to 40", "count": 5, "agreement": 1.0, "low": None, "high": None},
+            ]},
+        ],
+    }  # fmt: skip
+    return {**told, **more}
+
+
+def test_production_stands_beside_its_shadow_with_what_is_decided() -> None:
+    shown = shadow_views.beside(report())
+    assert "Production: old" in shown
+    assert "1.5 ms" in shown
+    assert "−300 µs to −100 µs" in shown
+    assert "the shadow is better" in shown
+    assert "too few" in shown
+    head = shadow_views.head(report())
+    assert "−200 µs" in head
+    assert "75 %" in head
+    assert "3 dropped: TooMany" in shadow_views.lost(report())
+    slices = shadow_views.slices(report())
+    assert slices.index("20 to 30") < slices.index("30 to 40")
+
+
+def test_a_shadow_that_was_sent_nothing_has_no_differences() -> None:
+    requests = {"sent": 0, "dropped": {}, "not_compared": {}}
+    nothing = {"count": 0, "value": None, "low": None, "high": None}
+    side = {"count": 0, "mean_us": None, "p50_us": None, "p99_us": None}
+    none = {"value": 0.0, "low": None, "high": None, "verdict": "undecided"}
+    empty = report(
+        requests=requests,
+        agreement=nothing,
+        latency={"production": side, "shadow": side, "difference": none},
+        features=[],
+    )
+    head = shadow_views.head(empty)
+    assert "+" not in head
+    assert "−" not in head
+    assert "No feature was seen yet" in shadow_views.slices(empty)
+    assert shadow_views.lost(empty) == ""
+
+
+def test_names_from_outside_are_escaped() -> None:
+    one = {"Name": NASTY, "EndpointName": NASTY, "Status": NASTY, "CreationTime": AT, "StatusReason": NASTY}
+    job = {
+        "ModelName": NASTY,
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": NASTY, "S3DataType": NASTY}}},
+        "TransformOutput": {"S3OutputPath": NASTY},
+        "TransformResources": {"InstanceCount": 1, "InstanceType": NASTY},
+    }
+    described = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": NASTY}}}
+    pages = [
+        shadow_views.experiments([one], 0.0),
+        shadow_views.shadowed([(NASTY, NASTY, NASTY)]),
+        shadow_views.beside(report(production=NASTY, shadow=NASTY)),
+        endpoint_views.subnav(NASTY, "", [("queue", NASTY)]),
+        facts(transform_views.details(job, {})),
+        facts(kind_views.where(described)),
+    ]
+    assert [page for page in pages if "<script" in page] == []
+
+
+def test_only_endpoints_of_a_kind_have_its_section() -> None:
+    assert kind_views.sections_of({"ProductionVariants": [{"VariantName": "v"}]}) == []
+    serverless = {"VariantName": "v", "CurrentServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}}
+    described = {
+        "AsyncInferenceConfig": {},
+        "ProductionVariants": [serverless],
+        "ShadowProductionVariants": [{"VariantName": "s"}],
+    }
+    assert [name for name, _ in kind_views.sections_of(described)] == ["queue", "serverless", "shadow"]
+    shown = endpoint_views.subnav("e", "queue", kind_views.sections_of(described))
+    assert 'href="/console/endpoints/e/queue" aria-current="page"' in shown
+    assert 'href="/console/shadow/e"' in shown
+
+
+def test_a_queue_and_a_serverless_endpoint_in_figures() -> None:
+    span = Span(0.0, 60_000.0, 1_000.0)
+    points: dict[str, Any] = {
+        "backlog": [(60_000.0, 12.0)],
+        "age": [(60_000.0, 95.0)],
+        "stuck": [(60_000.0, 1.0)],
+        "InvocationsProcessed": [(59_000.0, 30.0), (60_000.0, 10.0)],
+        **{kind: [] for kind, _ in kind_views.FAILURES},
+    }
+    queue = kind_views.queue_figures(points, span)
+    assert ">12<" in queue
+    assert "95 s" in queue
+    assert "yes" in queue
+    assert ">40<" in queue
+    points = {
+        "concurrency": [(60_000.0, 50.0)],
+        "starts": [(1_000.0, 2.0)],
+        "rate": [(1_000.0, 8.0)],
+        "longest": [(1_000.0, 340.0)],
+    }
+    shown = kind_views.serverless_figures({"CurrentInstanceCount": 0}, points, span)
+    assert "0: at rest" in shown
+    assert "50 %" in shown
+    assert "25 %" in shown
+    assert "340 ms" in shown
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_progress_that_cannot_be_read_is_none(text: str) -> None:
+    assert transform_views.progress_of({"Environment": {transform_views.PROGRESS: text}}) == {}
+
+
+def test_a_transform_job_in_figures() -> None:
+    told = {"percent": 42.4, "records": 120, "objects": 3, "objects_done": 1, "bad_records": 2, "objects_failed": 0}
+    job = {
+        "Environment": {transform_views.PROGRESS: json.dumps(told)},
+        "TransformStartTime": datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC),
+        "TransformEndTime": datetime(2026, 11, 21, 10, 0, 10, tzinfo=UTC),
+    }
+    assert transform_views.progress_of(job) == told
+    assert transform_views.rate(job, told, 0.0) == 12.0
+    assert transform_views.rate({}, told, 0.0) is None
+    shown = transform_views.head(job, told, 0.0)
+    assert "42.4 %" in shown
+    assert "1 of 3" in shown
+    assert 'aria-label="Progress: 42.4 %"' in transform_views.bar(told)
