@@ -1,0 +1,97 @@
+"""An Eyrie of the experiment's own: a temporary data directory, a free port, a clock that runs `factor` times as fast.
+
+Its table of instance types says how large an ml.t2.medium is on this host: both instances must fit beside the load, so
+that a small host gives them one vCPU instead of two, and credits in proportion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from eyrie.adapters.clock import SystemClock
+from eyrie.cli.data import check_version
+
+TYPE = "ml.t2.medium"
+BASELINE = 0.20  # of each vCPU, what it may use for ever
+CREDITS_A_VCPU = 30  # at its start; a credit is one vCPU for a minute
+ROOM_CORES = 2  # of this host, for the load, the gateway and everything else
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEyrie:
+    """A running one; boto3's environment points at it."""
+
+    data: Path
+    factor: float
+    vcpu: int  # of an instance
+
+    @property
+    def clock(self) -> SystemClock:
+        """Its time: metrics and its own logs are stamped with it, so that two hours of them are two hours."""
+        return SystemClock(self.factor)
+
+    def run(self, *arguments: str, timeout_s: float = 120.0) -> str:
+        """An `eyrie` command on its data directory; what it prints. Raises SystemExit where it fails."""
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, timeout=timeout_s)
+        if done.returncode:
+            raise SystemExit(f"eyrie {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout.strip()
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of that."""
+        return [sys.executable, "-P", "-m", "eyrie", *arguments, data_flag(arguments[0]), str(self.data)]
+
+
+def data_flag(command: str) -> str:
+    """How a command is told which Eyrie is meant: --data of `eyrie load` is what it sends."""
+    return "--eyrie" if command == "load" else "--data"
+
+
+@contextmanager
+def running(factor: float) -> Iterator[OwnEyrie]:
+    """Start it; stop it at the end and leave nothing behind, unless something went wrong: then logs stay."""
+    data = Path(tempfile.mkdtemp(prefix="eyrie-experiment-"))
+    cores = len(os.sched_getaffinity(0))
+    eyrie = OwnEyrie(data, factor, 2 if cores >= 4 + ROOM_CORES else 1)
+    row = {
+        "vcpu": eyrie.vcpu,
+        "memory_mb": 2048 * eyrie.vcpu,
+        "usd_per_hour": 0.056,
+        "cpu_baseline_percent": 100 * BASELINE,
+        "launch_credits": CREDITS_A_VCPU * eyrie.vcpu,
+    }
+    (data / "instance_types.json").write_text(json.dumps({"types": {TYPE: row}}))
+    check_version(data)  # makes it a data directory
+    os.environ["EYRIE_TIME_SCALE"] = str(factor)
+    try:
+        eyrie.run("up", "--detach", "--port", "0", "--zones", "a,b,c")
+        point_boto3_at(eyrie)
+        yield eyrie
+    except BaseException:
+        print(f"logs are kept in {data}/logs", file=sys.stderr)
+        eyrie.run("down")
+        raise
+    eyrie.run("down")
+    shutil.rmtree(data)
+
+
+def point_boto3_at(eyrie: OwnEyrie) -> None:
+    """Set the environment as `eval "$(eyrie env)"` would."""
+    for line in eyrie.run("env").splitlines():
+        verb, *words = shlex.split(line)
+        if verb == "export":
+            name, _, value = words[0].partition("=")
+            os.environ[name] = value
+        else:
+            for name in words:
+                os.environ.pop(name, None)
