@@ -123,6 +123,12 @@ def stillborn(policy: TrafficPolicy) -> Scenario:
     return Scenario(command, lambda rig: in_service(rig, "config-1") and bool(rig.endpoint().failure_reason))
 
 
+def overdue(policy: TrafficPolicy) -> Scenario:
+    """An update whose green has served for a while when its time is up."""
+    limited = replace(policy, bake_ms=60_000, limit_ms=5_000)
+    return Scenario(update(limited), lambda rig: in_service(rig, "config-1") and bool(rig.endpoint().failure_reason))
+
+
 def judged(found: Evidence, config: str) -> Scenario:
     """A canary that is analysed."""
 
@@ -146,6 +152,7 @@ ROLLOUTS = {
     **{f"update {name}": Scenario(update(p), lambda rig: in_service(rig, "config-2")) for name, p in POLICIES.items()},
     **{f"rolled back {name}": rung(policy) for name, policy in POLICIES.items()},
     **{f"stillborn {name}": stillborn(policy) for name, policy in POLICIES.items()},
+    **{f"overdue {name}": overdue(policy) for name, policy in POLICIES.items()},
     "analysed and passed": judged(of(0), "config-2"),
     "analysed and failed": judged(of(500), "config-1"),
 }

@@ -1,14 +1,12 @@
-"""Updates of a real endpoint under load: canary, linear, rolling and all at once; given back by an alarm on a green
-that answers 500s, by one that is slow, by one that never becomes healthy. Decisions run on a clock that is faster.
+"""Updates of a real endpoint under load: what the canary's analysis makes of a green that is as good, or worse, or of
+what it cannot decide. Decisions run on a clock that is faster. Policies and ways back: `test_rollout_matrix.py`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
-import tarfile
 import tempfile
 import threading
 import time
@@ -21,35 +19,13 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from rollouts_world import create_configs, policy, settled
 
-from .conftest import ROLE, RealEyrie, point_boto3_at, remove, until
+from .conftest import RealEyrie, point_boto3_at, remove, until
 
 SCALE = 20
 ENDPOINT = "guarded"
 CLIENTS = 4
-INSTANCES = 2
-CODE = """
-import time
-def model_fn(model_dir):
-    {load}
-def input_fn(data, content_type):
-    return data
-def predict_fn(data, model):
-    {work}
-def output_fn(prediction, accept):
-    return prediction, 'text/csv'
-"""
-MODELS = {
-    "one": ("return 1", "return 'one'"),
-    "two": ("return 1", "return 'two'"),
-    "three": ("return 1", "return 'three'"),
-    "late": ("time.sleep(60); return 1", "return 'late'"),
-    "broken": ("return 1", "raise RuntimeError('it cannot')"),
-    "slow": ("return 1", "time.sleep(0.2); return 'slow'"),
-    "stillborn": ("raise RuntimeError('no weights')", "return ''"),
-}
-
-
 ANALYSED = {  # configs that ask for an analysis: their model, and the tag
     "one-judged": ("one", "LatencyIncrease=off ErrorIncrease=0.05 MinimumSamples=100 PredictionShift=off"),
     "two-judged": ("two", "LatencyIncrease=off ErrorIncrease=0.05 MinimumSamples=100 PredictionShift=off"),
@@ -58,16 +34,6 @@ ANALYSED = {  # configs that ask for an analysis: their model, and the tag
     "broken-judged": ("broken", "LatencyIncrease=off MinimumSamples=100 PredictionShift=off"),
     "strict": ("two", "MinimumSamples=1000000 PredictionShift=off PauseLimitInSeconds=3600"),
 }
-
-
-def archive(load: str, work: str) -> bytes:
-    code = CODE.format(load=load, work=work).encode()
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz") as tar:
-        entry = tarfile.TarInfo("code/inference.py")
-        entry.size = len(code)
-        tar.addfile(entry, io.BytesIO(code))
-    return made.getvalue()
 
 
 class Clients:
@@ -122,16 +88,8 @@ def fast() -> Iterator[RealEyrie]:
 
 
 def prepare() -> None:
-    s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
-    s3.create_bucket(Bucket="models")
-    for name, (load, work) in MODELS.items():
-        s3.put_object(Bucket="models", Key=f"{name}.tar.gz", Body=archive(load, work))
-        container = {"Image": "eyrie/python", "ModelDataUrl": f"s3://models/{name}.tar.gz"}
-        sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
-        variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.t2.medium"}
-        variant |= {"InitialInstanceCount": INSTANCES, "InitialVariantWeight": 1.0}
-        variant |= {"ContainerStartupHealthCheckTimeoutInSeconds": 3600}  # on a clock that is faster than machines are
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker = boto3.client("sagemaker")
+    create_configs(boto3.client("s3"), sagemaker)
     for name, (model, tag) in ANALYSED.items():
         variant = sagemaker.describe_endpoint_config(EndpointConfigName=model)["ProductionVariants"][0]
         tags = [{"Key": "eyrie:CanaryAnalysis", "Value": tag}]
@@ -142,33 +100,7 @@ def prepare() -> None:
 
 def in_service() -> dict[str, Any]:
     """Wait until no change is on its way; the endpoint."""
-    sagemaker = boto3.client("sagemaker")
-
-    def settled() -> dict[str, Any] | None:
-        found: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=ENDPOINT)
-        return found if found["EndpointStatus"] == "InService" else None
-
-    found: dict[str, Any] = until(settled, 90.0)
-    return found
-
-
-def size(percent: int) -> dict[str, Any]:
-    return {"Type": "CAPACITY_PERCENT", "Value": percent}
-
-
-def blue_green(how: str, bake_s: int, **more: Any) -> dict[str, Any]:
-    routing = {"Type": how, "WaitIntervalInSeconds": bake_s, **more}
-    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 10}}
-
-
-def policy(how: str, bake_s: int = 60) -> dict[str, Any]:
-    if how == "rolling":
-        return {"RollingUpdatePolicy": {"MaximumBatchSize": size(50), "WaitIntervalInSeconds": bake_s}}
-    if how == "canary":
-        return blue_green("CANARY", bake_s, CanarySize=size(10))
-    if how == "linear":
-        return blue_green("LINEAR", bake_s, LinearStepSize=size(50))
-    return blue_green("ALL_AT_ONCE", bake_s)
+    return settled(boto3.client("sagemaker"), ENDPOINT)
 
 
 def update(config: str, deployment: dict[str, Any]) -> None:
@@ -177,175 +109,11 @@ def update(config: str, deployment: dict[str, Any]) -> None:
     )
 
 
-def alarm_on(config: str, metric: str, threshold: float) -> dict[str, Any]:
-    """An alarm that watches only the fleet of this config, and is OK; what a DeploymentConfig says of it."""
-    name = f"{config}-{metric}"
-    cloudwatch = boto3.client("cloudwatch")
-    cloudwatch.put_metric_alarm(
-        AlarmName=name,
-        Namespace="AWS/SageMaker",
-        MetricName=metric,
-        Dimensions=[
-            {"Name": "EndpointConfigName", "Value": config},
-            {"Name": "EndpointName", "Value": ENDPOINT},
-            {"Name": "VariantName", "Value": "AllTraffic"},
-        ],
-        Statistic="Average",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=threshold,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-    )
-    until(lambda: cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"] == "OK")
-    return {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name}]}}
-
-
 def current() -> str:
     return str(boto3.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)["EndpointConfigName"])
 
 
 HEAVY = pytest.mark.heavy
-OTHERS = [pytest.param(how, marks=HEAVY) for how in ("all at once", "linear")]
-
-
-@pytest.mark.parametrize("how", ["canary", "rolling", *OTHERS])
-def test_an_update_under_load_costs_no_request(fast: RealEyrie, how: str) -> None:
-    word = "two" if current() == "one" else "one"
-    with Clients() as clients:
-        until(lambda: len(clients.answers) > 20)
-        update(word, policy(how))
-        found = in_service()
-        until(lambda: clients.answers[-1][1] == word)
-    assert found["EndpointConfigName"] == word
-    assert "FailureReason" not in found
-    assert clients.failures == Counter()
-    assert clients.count(word) > 0
-
-
-@HEAVY
-def test_a_canary_never_gets_more_than_its_share(fast: RealEyrie) -> None:
-    word = "two" if current() == "one" else "one"
-    sagemaker = boto3.client("sagemaker")
-
-    def baking() -> bool:
-        found = sagemaker.describe_endpoint(EndpointName=ENDPOINT)
-        assert found["EndpointStatus"] == "Updating", found
-        variant = found["PendingDeploymentSummary"]["ProductionVariants"][0]
-        return bool(variant["VariantStatus"][0]["Status"] == "Baking")
-
-    with Clients() as clients:
-        update(word, policy("canary", bake_s=200))
-        until(baking, 60.0)
-        first = len(clients.answers)
-        until(lambda: len(clients.answers) > first + 1_000)
-        said = [word for _, word in clients.answers[first : first + 1_000]]
-        in_service()
-    share = said.count(word) / len(said)
-    # exact within a request a gateway worker and variant, and those that were under way at either end
-    assert abs(share - 0.1) * len(said) <= 2 * CLIENTS + 4, share
-    assert clients.failures == Counter()
-
-
-@pytest.mark.parametrize("how", ["canary", pytest.param("all at once", marks=HEAVY)])
-def test_a_green_that_answers_500s_is_given_back_by_an_alarm(fast: RealEyrie, how: str) -> None:
-    before = current()
-    with Clients() as clients:
-        update("broken", {**policy(how, bake_s=1_200), **alarm_on("broken", "Invocation5XXErrors", 0.5)})
-        found = in_service()
-        quiet = sum(clients.failures.values())
-        until(lambda: len(clients.answers) > 100)
-    assert found["EndpointConfigName"] == before
-    assert "in ALARM: broken-Invocation5XXErrors" in found["FailureReason"]
-    assert set(clients.failures) == {"it cannot"}  # what green itself answered, and nothing else
-    assert sum(clients.failures.values()) == quiet
-
-
-@HEAVY
-def test_a_green_that_is_slow_is_given_back_by_an_alarm(fast: RealEyrie) -> None:
-    before = current()
-    with Clients() as clients:
-        update("slow", {**policy("linear", bake_s=1_200), **alarm_on("slow", "ModelLatency", 100_000)})
-        found = in_service()
-    assert found["EndpointConfigName"] == before
-    assert "in ALARM: slow-ModelLatency" in found["FailureReason"]
-    assert clients.failures == Counter()
-
-
-@pytest.mark.parametrize("how", [pytest.param("canary", marks=HEAVY), "rolling"])
-def test_a_green_that_does_not_start_is_given_back(fast: RealEyrie, how: str) -> None:
-    before = current()
-    with Clients() as clients:
-        update("stillborn", policy(how))
-        found = in_service()
-    assert found["EndpointConfigName"] == before
-    assert "no weights" in found["FailureReason"]
-    assert clients.failures == Counter()
-
-
-@pytest.mark.heavy
-def test_control_killed_while_a_canary_bakes_goes_on_with_it(fast: RealEyrie) -> None:
-    word = "two" if current() == "one" else "one"
-    with Clients() as clients:
-        update(word, policy("canary", bake_s=200))
-        until(lambda: clients.count(word) > 0, 60.0)
-        os.kill(fast.processes()["control"], signal.SIGKILL)
-        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
-        found = in_service()
-    assert found["EndpointConfigName"] == word
-    assert clients.failures == Counter()
-
-
-@HEAVY
-@pytest.mark.parametrize("how", ["canary", "rolling"])
-def test_what_takes_longer_than_its_limit_is_given_back(fast: RealEyrie, how: str) -> None:
-    """MaximumExecutionTimeoutInSeconds, on the faster clock, while green's model is still being loaded."""
-    before = current()
-    limited = policy(how)
-    next(iter(limited.values()))["MaximumExecutionTimeoutInSeconds"] = 600
-    with Clients() as clients:
-        update("late", limited)
-        found = in_service()
-    assert found["EndpointConfigName"] == before
-    assert "longer than its MaximumExecutionTimeoutInSeconds of 600" in found["FailureReason"]
-    assert clients.failures == Counter()
-
-
-PHASES = ("PROVISIONING", "SHIFTING", "BAKING", "TERMINATION_WAIT", "RETIRING")
-
-
-@HEAVY
-@pytest.mark.parametrize(("how", "phase"), [*[("canary", phase) for phase in PHASES], ("rolling", "BAKING")])
-def test_control_killed_in_any_phase_goes_on(fast: RealEyrie, how: str, phase: str) -> None:
-    """As soon as the story tells of the phase control is killed; it is started again, and the update ends as ever."""
-    word = "two" if current() == "one" else "one"
-    told = fast.run("story", ENDPOINT).stdout.count(f"deployment {phase}")
-    with Clients() as clients:
-        update(word, policy(how, bake_s=20))
-        until(lambda: fast.run("story", ENDPOINT).stdout.count(f"deployment {phase}") > told, 90.0)
-        os.kill(fast.processes()["control"], signal.SIGKILL)
-        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
-        found = in_service()
-    assert found["EndpointConfigName"] == word
-    assert clients.failures == Counter()
-
-
-@HEAVY
-@pytest.mark.parametrize("how", ["rolling"])
-def test_control_killed_while_it_rolls_back_goes_on_with_that(fast: RealEyrie, how: str) -> None:
-    before = current()
-    told = fast.run("story", ENDPOINT).stdout.count("deployment ROLLING_BACK")
-    with Clients() as clients:
-        update("stillborn", policy(how))
-        until(lambda: fast.run("story", ENDPOINT).stdout.count("deployment ROLLING_BACK") > told, 90.0)
-        os.kill(fast.processes()["control"], signal.SIGKILL)
-        until(lambda: "endpoints" in fast.run("status", "--json").stdout)
-        found = in_service()
-    assert found["EndpointConfigName"] == before
-    assert clients.failures == Counter()
-
-
-# --- the canary's analysis ---
 
 
 @pytest.mark.heavy

@@ -16,9 +16,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from rollouts_world import MODELS, archive
 
 from .conftest import ROLE, WAIT, RealEyrie, until
-from .test_guardrails import MODELS, archive
 
 ENDPOINT = "watched"
 PRINTED = f"/aws/sagemaker/Endpoints/{ENDPOINT}"

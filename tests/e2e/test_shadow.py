@@ -21,9 +21,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from rollouts_world import archive
 
 from .conftest import ROLE, RealEyrie, point_boto3_at, remove, until
-from .test_guardrails import archive
 
 SCALE = 20
 READ = "said = data if isinstance(data, str) else bytes(data).decode(); x = float(said.partition(',')[0]); "

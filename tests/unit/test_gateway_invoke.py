@@ -54,6 +54,28 @@ def test_a_signed_request_reaches_the_model_and_its_reply_comes_back() -> None:
     run(test)
 
 
+def test_a_request_is_counted_by_the_table_that_sent_it_whenever_it_is_answered() -> None:
+    async def test(w: World) -> None:
+        release = asyncio.Event()
+
+        async def behave(call: Call) -> None:
+            await release.wait()
+            await call.answer()
+
+        w.gateway.feed.tell_meter = lambda: None  # type: ignore[method-assign]  # the test takes what was counted
+        one = await w.instance("i-1", behave)
+        w.publish({"A": (1.0, [one])}, generation=7)
+        asked = asyncio.create_task(w.invoke())
+        await until(lambda: bool(one.calls))
+        w.publish({"A": (1.0, [one])}, generation=8)
+        release.set()
+        assert (await asked).status == (await w.invoke()).status == 200
+        told = w.gateway.meter.take(1)["endpoints"][f"{ACCOUNT}.us-east-1.e"]["A"]["i-1"]  # type: ignore[index]
+        assert (told["n"], told["generation"], told["generations"]) == (2, 7, {8: 1})
+
+    run(test)
+
+
 def test_a_wrong_signature_is_refused_and_nothing_sent() -> None:
     async def test(w: World) -> None:
         one = await w.instance("i-1")

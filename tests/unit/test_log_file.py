@@ -168,6 +168,21 @@ def test_access_records_count_every_request_and_tell_some() -> None:
     assert second["modelMsP99"] == pytest.approx(6, rel=0.02)
 
 
+def test_access_records_tell_by_which_table_requests_went() -> None:
+    meter = Meter(10)
+    rollup = meter.rollup("1.r.e", "v", "i-1")
+    for generation in (7, 7, 7, 8, 7, 9):  # the last but one was on its way when table 8 came
+        rollup.add(200, 1_000, 100, 1, 200, generation)
+    meter.rollup("1.r.e", "v", "i-2").add(200, 1_000, 100, 1, 200, 9)
+    wired = json.loads(json.dumps(meter.take(1)))["endpoints"]["1.r.e"]
+    found = [json.loads(text) for _, (_, text) in events(wired, "gateway-0", 9_000, 9_000)]
+    assert [told["generation"] for told in found if told["kind"] == "request"] == [7, 7, 7, 8, 7, 9, 9]
+    one, two = (told for told in found if told["kind"] == "second")
+    assert (one["requests"], one["generation"], one["generations"]) == (6, 9, {"7": 4, "8": 1, "9": 1})
+    assert two["generation"] == 9
+    assert "generations" not in two
+
+
 def test_no_requests_are_told_where_none_are_wanted() -> None:
     meter = Meter()
     meter.rollup("1.r.e", "", "").add(503, 0, 100, 0)

@@ -15,6 +15,7 @@ from typing import Any
 import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 
+from eyrie.adapters.clock import SystemClock
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
@@ -36,6 +37,7 @@ class RecordedEndpoint:
     def __init__(self, data: Path, endpoint: str, variant: str | None) -> None:
         running, key = datadir.running_env(data), datadir.credential(data)
         self._data, self._endpoint, self._region = data, endpoint, str(running["region"])
+        self._clock = SystemClock(float(running.get("settings", {}).get("EYRIE_TIME_SCALE", 1.0)))
         session = botocore.session.Session()
         self._clients: dict[str, Any] = {
             service: session.create_client(
@@ -109,7 +111,8 @@ class RecordedEndpoint:
 
     def _series(self, name: str, stat: str, period_s: int, hours: float) -> dict[float, float]:
         """Values of a metric by the second (since the epoch) at which each period began."""
-        end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)  # as the running Eyrie has it
+        end = now.replace(microsecond=0) + timedelta(seconds=1)
         dimensions = [
             {"Name": "EndpointName", "Value": self._endpoint},
             {"Name": "VariantName", "Value": self._variant},

@@ -4,6 +4,9 @@ Of each second of each gateway worker there is one event that counts every reque
 single requests (kind "request"): the first few of that second, and errors beyond them. So `stats sum(requests) by
 bin(1s), instance` is exact whatever the load, and the single requests are all there where there are few. Requests that
 reached no instance are in the stream `VARIANT/none`. Kept for a day unless the group's retention says otherwise.
+
+Each event has the generation of the route table by which the worker sent the request on (its own snapshot, whatever
+control had published by then); a second in which a table changed tells how many requests went by each.
 """
 
 from __future__ import annotations
@@ -93,9 +96,10 @@ def events(
             stream = f"{variant or NOBODY}/{instance_id or NOBODY}"
             named = {"variant": variant, "instance": instance_id, "worker": worker}
             for record in rollup.get("records", ()):
-                request_ms, status, model_us, overhead_us = record
+                request_ms, status, model_us, overhead_us, generation = record
                 ago_ms = min(max(wall_ms - int(request_ms), 0), 2_000)
                 told = {**named, "status": status, "modelMs": model_us / 1000, "overheadMs": overhead_us / 1000}
+                told["generation"] = generation
                 yield stream, (at_ms - ago_ms, json.dumps({"kind": "request", **told}))
             if rollup["n"]:
                 yield stream, (at_ms, json.dumps({"kind": "second", **named, **_counts(rollup)}))
@@ -103,8 +107,13 @@ def events(
 
 def _counts(rollup: Told) -> dict[str, Any]:
     n = int(rollup["n"])
+    generation = int(rollup.get("generation", 0))
+    others = {int(each): int(count) for each, count in rollup.get("generations", {}).items()}
+    several = {"generations": {generation: n - sum(others.values()), **others}} if others else {}
     return {
         "requests": n,
+        "generation": max(generation, *others) if others else generation,
+        **several,
         "errors4xx": int(rollup["e4"]),
         "errors5xx": int(rollup["e5"]),
         "modelErrors": int(rollup["em"]),

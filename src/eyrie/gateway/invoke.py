@@ -243,6 +243,7 @@ class Invocation:
     hold_until_s = float("inf")
     _avoid: Instance | None = None
     moved = False  # to another instance, after the first was lost to it
+    _generation = 0  # of the route table by which it was sent
     _status = 0
     deadline_s: float  # by the sweep's clock
     _headers: Sequence[tuple[bytes, bytes]] = ()  # of the reply
@@ -480,6 +481,7 @@ class Invocation:
         except ConnectFailed as error:
             return error.failure
         self.instance = instance
+        self._generation = instance.endpoint.generation
         self.hold_until_s = float("inf")
         instance.invocations.add(self)
         self.sent_at_s = self._invoker.sweep.now
@@ -778,12 +780,13 @@ class Invocation:
                 slug = instance.endpoint.slug
                 rollup = instance.rollup = invoker.meter.rollup(slug, variant.name, instance.instance_id)
             waited_us = int((self._sent_at - self._began_at) * 1e6)
-            rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations), self._status)
+            rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations), self._status, self._generation)
             instance.invocations.discard(self)
         elif self._endpoint is not None:
             variant_name = self._variant if self.gate is None else self.gate.variant
             rollup = invoker.meter.rollup(self._endpoint.slug, variant_name, "")
-            rollup.add(status, 0, int((done_at - self._began_at) * 1e6), 0)
+            waited_us = int((done_at - self._began_at) * 1e6)
+            rollup.add(status, 0, waited_us, 0, generation=self._endpoint.generation)
         invoker.active.discard(self)
         invoker.reserved_bytes -= self._reserved
         self._reserved = 0

@@ -3,7 +3,8 @@
 A rollup goes to control over the feed once a second, what changed only:
 `{"meter": {"at_s": 1763712000, "endpoints": {SLUG: {VARIANT: {INSTANCE: ROLLUP}}}, "counters": {NAME: N}}}` with ROLLUP
 `{"n": requests, "e4": answered 4xx, "e5": answered 5xx, "em": model errors, "peak": most at once, "model": {BUCKET: N},
-"model_us": their sum, "overhead": {BUCKET: N}, "overhead_us"}`, and of a multi-model endpoint
+"model_us": their sum, "overhead": {BUCKET: N}, "overhead_us", "generation": of the route table by which they went}`,
+where others went by another table also `"generations": {GENERATION: N}` of those, and of a multi-model endpoint
 `"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too; of
 streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three; `"predictions"` while
 a canary is analysed (`predictions.PredictionCounts`). A rollup of a shadow has `"shadow": true`: it answered copies.
@@ -103,6 +104,8 @@ class Rollup:
 
     __slots__ = (
         "client_errors",
+        "generation",
+        "generations",
         "model",
         "model_errors",
         "model_us",
@@ -124,8 +127,11 @@ class Rollup:
         self.shadow = shadow
         self.taken = False  # its second has ended: count in another
         self.recorded = recorded  # requests that are told one by one, and as many errors beyond them
-        self.records: list[tuple[int, int, int, int]] = []  # milliseconds since the epoch, status, model and gateway us
+        # milliseconds since the epoch, status, model and gateway us, generation of the route table
+        self.records: list[tuple[int, int, int, int, int]] = []
         self.requests = 0
+        self.generation = 0  # of the table that routed them, the first one's; 0: of nothing routed
+        self.generations: dict[int, int] = {}  # how many of them were routed by other tables than that
         self.client_errors = 0
         self.server_errors = 0
         self.model_errors = 0  # among both kinds of errors
@@ -138,13 +144,18 @@ class Rollup:
         self.streams: StreamCounts | None = None  # where there were any
         self.predictions: PredictionCounts | None = None  # where a canary is analysed
 
-    def add(self, status: int, model_us: int, overhead_us: int, outstanding: int, origin: int = 0) -> None:
+    def add(
+        self, status: int, model_us: int, overhead_us: int, outstanding: int, origin: int = 0, generation: int = 0
+    ) -> None:
         """An answered request: what the client's wire saw, and how long the model and the gateway took. `origin`: the
         status that the container answered, 0 where it answered none; a ModelError (424) counts as what it was there.
+        `generation`: of the route table by which it went where it was answered.
         """
         self.requests += 1
+        if generation != self.generation:
+            self._by_another(generation)
         if self.requests <= self.recorded or (status >= 400 and len(self.records) < 2 * self.recorded):
-            self.records.append((time_ns() // 1_000_000, status, model_us, overhead_us))
+            self.records.append((time_ns() // 1_000_000, status, model_us, overhead_us, generation))
         if status >= 400:
             if status == 424:  # Failed Dependency: what the model itself answered, or failed to
                 self.model_errors += 1
@@ -161,6 +172,13 @@ class Rollup:
         self.model[index] = self.model.get(index, 0) + 1
         index = _BUCKETS[overhead_us] if overhead_us < 8_192 else bucket_of(overhead_us)
         self.overhead[index] = self.overhead.get(index, 0) + 1
+
+    def _by_another(self, generation: int) -> None:
+        """The second's first request, or one that another table routed than the first."""
+        if self.requests == 1:
+            self.generation = generation
+        else:
+            self.generations[generation] = self.generations.get(generation, 0) + 1
 
     def at_once(self, outstanding: int) -> None:
         """So many requests are outstanding."""
@@ -192,7 +210,11 @@ class Rollup:
         models = {"models": self.models.as_json()} if self.models is not None else {}
         records = {"records": self.records} if self.records else {}
         shadow = {"shadow": True} if self.shadow else {}
+        generation: dict[str, Any] = {"generation": self.generation} if self.generation else {}
+        if self.generations:
+            generation["generations"] = self.generations
         return {
+            **generation,
             **shadow,
             **models,
             **streams,

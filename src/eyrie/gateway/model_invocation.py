@@ -91,6 +91,7 @@ class ModelInvocation(Invocation):
         except ConnectFailed as error:
             return error.failure
         self.instance = instance
+        self._generation = instance.endpoint.generation
         self.hold_until_s = float("inf")
         instance.invocations.add(self)
         self.sent_at_s = self._invoker.sweep.now

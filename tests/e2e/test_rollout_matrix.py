@@ -1,0 +1,162 @@
+"""Every policy, completing and given back in every way, under constant load from 32 clients, with real processes.
+
+Of each cell: no request fails but those that a bad green answered itself, and no gateway worker ever gave green more
+than the policy allows, within one request: counted from the access records, by the generation of the route table that
+the worker had applied. Decisions run on a clock that is thirty times as fast.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import rollouts_world as world
+from rollouts_world import POLICIES, SHARES, Counted, Load, Tables
+
+from .conftest import RealEyrie, point_boto3_at, remove, until
+
+SCALE = 30
+ENDPOINT = "guarded"
+LONG_BAKE_S = 1_500  # beyond which no trouble goes unseen
+TROUBLES = {  # what becomes of a deployment: the config that is deployed, and the reason that is given
+    "completes": ("", ""),
+    "an alarm": ("", "are in ALARM: trouble"),
+    "never healthy": ("stillborn", "no weights"),
+    "500s": ("broken", "are in ALARM: broken-Invocation5XXErrors"),
+    "slow": ("slow", "are in ALARM: slow-ModelLatency"),
+    "time limit": ("late", "longer than its MaximumExecutionTimeoutInSeconds of 600"),
+}
+UNSEEN = ("never healthy", "time limit")  # green never gets traffic
+OFTEN = (("canary", "completes"), ("rolling", "500s"))  # the others are heavy
+CELLS = [
+    pytest.param(how, what, marks=[] if (how, what) in OFTEN else [pytest.mark.heavy])
+    for what in TROUBLES
+    for how in POLICIES
+]
+
+
+@dataclass
+class Stage:
+    """A running Eyrie, its endpoint, and those who load it."""
+
+    eyrie: RealEyrie
+    load: Load
+
+    @property
+    def table(self) -> Path:
+        """The file of the endpoint's route table."""
+        return next((self.eyrie.data / "routes").glob(f"*.{ENDPOINT}.json"))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """An endpoint of two instances and two gateway workers, under load from here on."""
+    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
+        patch.setenv("EYRIE_GATEWAYS", "2")
+        patch.setenv("EYRIE_ACCESS_RECORDS", "1")  # here only each second's sums are read
+        try:
+            eyrie.up()
+            point_boto3_at(eyrie, patch)
+            sagemaker = boto3.client("sagemaker")
+            world.create_configs(boto3.client("s3"), sagemaker)
+            sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="one")
+            world.settled(sagemaker, ENDPOINT)
+            with Load(eyrie.data, ENDPOINT) as load:
+                until(lambda: load.answered > 10 * world.CLIENTS, 60.0)
+                yield Stage(eyrie, load)
+            eyrie.down()
+        finally:
+            remove(eyrie)
+
+
+def deployment(how: str, what: str) -> dict[str, Any]:
+    """The DeploymentConfig of a cell; its alarm is OK."""
+    if what == "500s":
+        return {
+            **world.policy(how, LONG_BAKE_S),
+            **world.alarm_on(ENDPOINT, "broken", "Invocation5XXErrors", 0.5),
+        }
+    if what == "slow":
+        return {**world.policy(how, LONG_BAKE_S), **world.alarm_on(ENDPOINT, "slow", "ModelLatency", 100_000)}
+    if what == "an alarm":
+        return {**world.policy(how, LONG_BAKE_S), **world.alarm(f"trouble-{how}", "Tests", f"Trouble {how}", 0.5, [])}
+    if what == "time limit":
+        return world.policy(how, bake_s=60, limit_s=600)
+    return world.policy(how, bake_s=90 if what == "completes" else 60)
+
+
+def rolled_out(stage: Stage, how: str, what: str, before: dict[str, Any]) -> tuple[dict[str, Any], Tables]:
+    """Update the endpoint and wait for what becomes of it; the endpoint, and every table on the way."""
+    sagemaker = boto3.client("sagemaker")
+    config = TROUBLES[what][0] or ("two" if before["EndpointConfigName"] == "one" else "one")
+    wanted = deployment(how, what)
+    with Tables(stage.table) as tables:
+        blue = next(iter(tables.seen[tables.newest].weights))
+        sagemaker.update_endpoint(EndpointName=ENDPOINT, EndpointConfigName=config, DeploymentConfig=wanted)
+        if what == "an alarm":
+            until(lambda: max(tables.seen[tables.newest].weights) > blue, 90.0)
+            trouble = {"MetricName": f"Trouble {how}", "Value": 1.0}
+            boto3.client("cloudwatch").put_metric_data(Namespace="Tests", MetricData=[trouble])
+        found = world.settled(sagemaker, ENDPOINT)
+    return found, tables
+
+
+def answered(stage: Stage, since: dict[str, Any], tables: Tables) -> Counted:
+    """What the access records say, once each worker has told of the last table."""
+    logs, since_ms = boto3.client("logs"), int(since["LastModifiedTime"].timestamp() * 1000)
+
+    def told() -> Counted | None:
+        found = world.counted(logs, ENDPOINT, since_ms, tables)
+        workers = {worker for worker, _ in found.places}
+        last = {worker for worker, generation in found.places if generation >= tables.newest}
+        return found if workers and last == workers else None
+
+    words = stage.load.words
+    until(lambda: stage.load.words > words + 1)  # what failed until then is known
+    found: Counted = until(told, 60.0)
+    return found
+
+
+@pytest.mark.parametrize(("how", "what"), CELLS)
+def test_a_rollout_under_load(stage: Stage, how: str, what: str) -> None:
+    before = boto3.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)
+    failed = stage.load.failures
+    found, tables = rolled_out(stage, how, what, before)
+    config, reason = TROUBLES[what]
+    if what == "completes":
+        assert found["EndpointConfigName"] != before["EndpointConfigName"]
+        assert "FailureReason" not in found
+    else:
+        assert found["EndpointConfigName"] == before["EndpointConfigName"]
+        assert reason in found["FailureReason"]
+    blue = min(fleet for table in tables.seen.values() for fleet in table.weights)
+    greens = {fleet for table in tables.seen.values() for fleet in table.weights if fleet > blue}
+    assert len(greens) == (what not in UNSEEN), greens
+    green = greens.pop() if greens else 0
+    records = answered(stage, before, tables)
+    by_green = records.errors[green]
+    assert stage.load.failures - failed == Counter({"424 ModelError": by_green} if by_green else {})
+    assert records.errors.total() == by_green  # and blue answered every request well
+    assert (by_green > 0) == (config == "broken")
+    assert not records.strangers
+    within(records, tables, green, how, what)
+
+
+def within(records: Counted, tables: Tables, green: int, how: str, what: str) -> None:
+    """Green never had more than its policy allows."""
+    shares = {generation: table.share(green) for generation, table in tables.seen.items()}
+    assert {round(share, 9) for share in shares.values()} <= set(SHARES[how]), shares
+    most = 1.0 if what == "completes" else 0.0 if what in UNSEEN else SHARES[how][1]
+    assert max(shares.values()) == pytest.approx(most), shares
+    assert world.excesses(records, tables, green) == []
+    first = min((g for g, share in shares.items() if share), default=0)
+    if first:
+        assert any(records.dealt(worker, first)[green] for worker, _ in records.places), records.requests
