@@ -1,4 +1,4 @@
-"""What the rollout tests count by: it sees a worker that gives green a request too much, and a table that was missed."""
+"""What the rollout tests count by: it sees a worker that gives green too much, and a table that was missed."""
 
 from __future__ import annotations
 
