@@ -10,7 +10,7 @@ import json
 import signal
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from eyrie.cli import calls, chaos_faults, load, payload
+from eyrie.cli import calls, chaos_faults, chaos_shortages, load, payload
 from eyrie.cli import data as datadir
 from eyrie.cli.chaos_faults import Fault, Place
 from eyrie.cli.errors import CommandError
@@ -40,17 +40,28 @@ LOAD_SECONDS_MAX = 3_600.0
 TIMEOUT_S = 60.0
 
 
+FAULTS = (
+    "kill-instance",
+    "hang",
+    "slow",
+    "memory",
+    "crash-loop",
+    "fill-box",
+    "kill-gateway",
+    "kill-control",
+    "stop-control",
+    "lock-store",
+    "full-disk",
+)  # each a flag of `eyrie chaos`; "zone" is one that needs a name
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the command line says."""
 
     endpoint: str
-    kill_instance: bool
-    hang: bool
-    slow: bool
-    kill_gateway: bool
-    kill_control: bool
-    zone_outage: str | None
+    faults: Sequence[str]  # keys of FAULTS, and "zone"
+    zone: str | None
     seconds: float
     share: float
     rps: float
@@ -80,14 +91,14 @@ def run(data: Path, asked: Asked) -> None:
     place = Place(data, str(running["region"]), asked.endpoint)
     faults = _faults(place, asked)
     public = Public.of(data)
-    body, kind = _body(public, asked)
+    body, kind = request_of(public, asked.endpoint, asked.data)
     place.wanted()
     signal.signal(signal.SIGTERM, _stopped)  # so that what is reverted at the end is reverted then too
     found: list[Run] = []
     with Progress(quiet=asked.as_json) as progress:
         for inject in faults:
             for _ in range(asked.runs):
-                _settled(place, asked.within_s, progress)
+                settled(place, asked.within_s, progress)
                 found.append(_one(place, public, asked, inject, (body, kind), progress))
     _print(found, asked)
     if any(one.whole_s is None for one in found):
@@ -100,26 +111,33 @@ def _stopped(signum: int, frame: object) -> None:
 
 def _faults(place: Place, asked: Asked) -> list[Callable[[], Fault]]:
     """What was asked for, to be injected when its turn comes. Raises CommandError for nothing."""
-    found: list[Callable[[], Fault]] = []
-    if asked.kill_instance:
-        found.append(lambda: chaos_faults.kill_instance(place))
-    if asked.hang:
-        found.append(lambda: chaos_faults.hang(place, asked.seconds))
-    if asked.slow:
-        found.append(lambda: chaos_faults.slow(place, asked.seconds, asked.share))
-    if asked.kill_gateway:
-        found.append(lambda: chaos_faults.kill_process(place, _first(place.gateways())))
-    if asked.kill_control:
-        found.append(lambda: chaos_faults.kill_process(place, "control"))
-    if asked.zone_outage is not None:
-        zone = asked.zone_outage
-        found.append(lambda: chaos_faults.zone_outage(place, zone, asked.seconds, time.monotonic))
-    if not found:
-        raise CommandError(
-            "say what is to break: --kill-instance, --hang, --slow, --kill-gateway, --kill-control, --zone-outage ZONE",
-            2,
-        )
-    return found
+    if not asked.faults:
+        raise CommandError(f"say what is to break: {', '.join(f'--{name}' for name in FAULTS)}, --zone-outage ZONE", 2)
+    return [
+        lambda name=name: injected(place, name, asked.seconds, asked.share, asked.zone or "")  # type: ignore[misc]
+        for name in asked.faults
+    ]
+
+
+def injected(place: Place, name: str, seconds: float, share: float, zone: str) -> Fault:
+    """Break one thing now; `seconds`, `share` and `zone` where they mean something. Raises CommandError where it
+    cannot, and nothing is broken then.
+    """
+    known: dict[str, Callable[[], Fault]] = {
+        "kill-instance": lambda: chaos_faults.kill_instance(place),
+        "hang": lambda: chaos_faults.hang(place, seconds),
+        "slow": lambda: chaos_faults.slow(place, seconds, share),
+        "memory": lambda: chaos_shortages.memory(place, seconds),
+        "crash-loop": lambda: chaos_faults.crash_loop(place, seconds, time.monotonic),
+        "fill-box": lambda: chaos_shortages.fill_box(place, seconds),
+        "kill-gateway": lambda: chaos_faults.kill_process(place, _first(place.gateways())),
+        "kill-control": lambda: chaos_faults.kill_process(place, "control"),
+        "stop-control": lambda: chaos_faults.stop_control(place, seconds),
+        "lock-store": lambda: chaos_shortages.lock_store(place, seconds),
+        "full-disk": lambda: chaos_shortages.full_disk(place, seconds),
+        "zone": lambda: chaos_faults.zone_outage(place, zone, seconds, time.monotonic),
+    }
+    return known[name]()
 
 
 def _first(names: list[str]) -> str:
@@ -128,18 +146,18 @@ def _first(names: list[str]) -> str:
     return names[0]
 
 
-def _body(public: Public, asked: Asked) -> tuple[bytes, str]:
-    """What is sent meanwhile: what was given, else a row as the endpoint itself describes it."""
-    if asked.data is not None:
-        body, name = payload.body(asked.data)
+def request_of(public: Public, endpoint: str, data: str | None) -> tuple[bytes, str]:
+    """What is sent meanwhile: what was given, else a row as the endpoint itself describes it. Raises CommandError."""
+    if data is not None:
+        body, name = payload.body(data)
         return body, payload.content_type(body, name)
-    sampled = calls.sample(public.where, asked.endpoint)
+    sampled = calls.sample(public.where, endpoint)
     if sampled is None:
-        raise CommandError(f"{asked.endpoint} does not tell what a request looks like: say --send FILE|TEXT", code=2)
+        raise CommandError(f"{endpoint} does not tell what a request looks like: say --send FILE|TEXT", code=2)
     return str(sampled["csv"]).encode(), "text/csv"
 
 
-def _settled(place: Place, within_s: float, progress: Progress) -> None:
+def settled(place: Place, within_s: float, progress: Progress) -> None:
     """Until the endpoint is whole, before anything is broken. Raises CommandError."""
     deadline = time.monotonic() + within_s
     while not chaos_faults.whole(place):
@@ -160,7 +178,11 @@ def _one(
     """One fault under load."""
     gathering = Gathering(
         load.plans_of(
-            public.where, load.Asked(asked.endpoint, timeout_s=TIMEOUT_S), _shape(asked.rps), [request[0]], request[1]
+            public.where,
+            load.Asked(asked.endpoint, timeout_s=TIMEOUT_S),
+            open_shape(asked.rps),
+            [request[0]],
+            request[1],
         )
     )
     fault: Fault | None = None
@@ -169,7 +191,7 @@ def _one(
         fault = inject()
         at = time.monotonic()
         progress.step(fault.what)
-        whole_s = _until_whole(fault, asked.within_s, at)
+        _, whole_s = until_whole(fault, asked.within_s, at)
         time.sleep(COOL_S)
     finally:
         with suppress(KeyboardInterrupt):
@@ -180,17 +202,23 @@ def _one(
     return _summed(fault.what, gathering.look(), int(at - gathering.begin_s), whole_s)
 
 
-def _until_whole(fault: Fault, within_s: float, at: float) -> float | None:
-    kept = at
-    while not fault.whole():
+def until_whole(fault: Fault, within_s: float, at: float) -> tuple[float | None, float | None]:
+    """Seconds from `at` (CLOCK_MONOTONIC) until Eyrie itself noticed, and until all was whole; None: not in time."""
+    kept, noticed_s = at, None
+    while not (whole := fault.whole()):
         now = time.monotonic()
+        if noticed_s is None and fault.noticed is not None and fault.noticed():
+            noticed_s = time.monotonic() - at
         if now - at > within_s:
-            return None
+            break
         if now - kept > KEEP_S:
             kept = now
             fault.keep()
         time.sleep(LOOK_S)
-    return time.monotonic() - at
+    whole_s = time.monotonic() - at if whole else None
+    if noticed_s is None and whole and fault.noticed is not None and not fault.seconds:
+        noticed_s = whole_s  # what was healed was noticed, between two looks
+    return noticed_s, whole_s
 
 
 def _summed(what: str, seconds: dict[int, Second], fault_at: int, whole_s: float | None) -> Run:
@@ -213,7 +241,7 @@ def _summed(what: str, seconds: dict[int, Second], fault_at: int, whole_s: float
     )
 
 
-def _shape(rps: float) -> load.Shape:
+def open_shape(rps: float) -> load.Shape:
     """An open load that outlasts the fault; it is stopped when all is whole."""
     return load.Shape("", stages([Stage(LOAD_SECONDS_MAX, rps, rps)]), (), 0, LOAD_SECONDS_MAX)
 

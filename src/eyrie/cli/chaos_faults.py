@@ -12,17 +12,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eyrie.adapters import process_lock
+from eyrie.cli.chaos_guard import HOLDING
+from eyrie.cli.chaos_holds import hold_of
 from eyrie.cli.client import ControlClient, ControlUnreachable
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import living
+from eyrie.http1.unix import connect_unix
 
-GUARD_READY_S = 10.0
+GUARD_READY_S = 15.0
+STATS_WITHIN_S = 0.5
+STATS_BYTES_MAX = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -82,6 +87,36 @@ class Place:
         running.send(signal.SIGKILL)
         running.close()
 
+    def ejected(self) -> set[str]:
+        """Targets that a gateway worker has taken out of its route: instance ids, perhaps with a worker's number."""
+        found: set[str] = set()
+        for path in (self.data / "run").glob("gateway-*.sock"):
+            for slug, told in _stats(path).get("endpoints", {}).items():
+                if slug.endswith(f".{self.endpoint}"):
+                    found |= {name for name, target in told["instances"].items() if target["ejected"]}
+        return found
+
+    def noticed(self, victims: set[str]) -> bool:
+        """Whether Eyrie knows: a gateway worker sends them nothing any more, or control does not count on them."""
+        if any(name.startswith(tuple(victims)) for name in self.ejected()):
+            return True
+        found = self.instances()
+        return found is not None and not victims & {instance.id for instance in found if instance.serving}
+
+    def started(self, name: str) -> int | None:
+        """The pid of a process that the supervisor started last under this name."""
+        try:
+            return int(json.loads((self.data / "env.json").read_text())["processes"][name])
+        except (OSError, ValueError, LookupError):
+            return None
+
+    def warm(self) -> int:
+        """How many slots wait for an instance; 0 while control does not answer."""
+        try:
+            return int(self._control.status().get("slots", {}).get("warm", 0))
+        except ControlUnreachable:
+            return 0
+
     def _told(self) -> dict[str, Any] | None:
         """What control says of the endpoint; {} where it knows none."""
         try:
@@ -100,30 +135,65 @@ class Fault:
     whole: Callable[[], bool]
     end: Callable[[], None] = field(default=lambda: None)  # reverts it; harmless where that was done
     keep: Callable[[], None] = field(default=lambda: None)  # called again and again while it lasts
+    noticed: Callable[[], bool] | None = None  # whether Eyrie itself knows; None: there is nothing that it should do
+    seconds: float = 0.0  # how long it lasts by itself; 0: it is a moment, and healing begins at once
 
 
 def kill_instance(place: Place) -> Fault:
     """SIGKILL an instance: as a crash, or the kernel's memory killer."""
-    victim = _victim(place)
+    victim = victim_of(place)
     kill_tree(victim.pid)
-    return Fault(f"kill -9 of {victim.id}", lambda: whole(place, {victim.id}))
+    return Fault(
+        f"kill -9 of {victim.id}", lambda: whole(place, {victim.id}), noticed=lambda: place.noticed({victim.id})
+    )
 
 
 def hang(place: Place, seconds: float) -> Fault:
     """SIGSTOP an instance: it holds its connections and answers nothing."""
-    victim = _victim(place)
-    guard = Guard(processes_of(victim.pid), "hang", seconds, 1.0)
-    return Fault(f"{victim.id} hangs (SIGSTOP)", lambda: whole(place, set() if guard.over else {victim.id}), guard.end)
+    victim = victim_of(place)
+    guard = Guard({"kind": "hang", "pids": processes_of(victim.pid), "seconds": seconds})
+    return Fault(
+        f"{victim.id} hangs (SIGSTOP)",
+        lambda: whole(place, set() if guard.over else {victim.id}),
+        guard.end,
+        noticed=lambda: place.noticed({victim.id}),
+    )
 
 
 def slow(place: Place, seconds: float, share: float) -> Fault:
     """Stop an instance for a share of the time: it does a fraction of its work."""
-    victim = _victim(place)
-    guard = Guard(processes_of(victim.pid), "slow", seconds, share)
+    victim = victim_of(place)
+    guard = Guard({"kind": "slow", "pids": processes_of(victim.pid), "seconds": seconds, "share": share})
     return Fault(
         f"{victim.id} stands still {share:.0%} of the time for {seconds:g} s",
         lambda: guard.over and whole(place),
         guard.end,
+        noticed=lambda: place.noticed({victim.id}),
+        seconds=seconds,
+    )
+
+
+def crash_loop(place: Place, seconds: float, clock: Callable[[], float]) -> Fault:
+    """Kill an instance, and for a while each one that is started from then on: what comes in its place crashes too."""
+    victim = victim_of(place)
+    spared = {instance.id for instance in place.instances() or []} - {victim.id}
+    end = clock() + seconds
+    seen = {victim.id}
+
+    def strike() -> None:
+        if clock() < end:
+            for instance in place.instances() or []:
+                if instance.id not in spared and instance.pid:
+                    seen.add(instance.id)
+                    kill_tree(instance.pid)
+
+    strike()
+    return Fault(
+        f"{victim.id} and what is started in its place crash for {seconds:g} s",
+        lambda: clock() >= end and whole(place, seen),
+        keep=strike,
+        noticed=lambda: place.noticed({victim.id}),
+        seconds=seconds,
     )
 
 
@@ -131,7 +201,22 @@ def kill_process(place: Place, name: str) -> Fault:
     """SIGKILL control or a gateway worker."""
     before = place.process(name)
     place.kill(name)
-    return Fault(f"kill -9 of {name}", lambda: place.process(name) not in (None, before) and whole(place))
+    return Fault(
+        f"kill -9 of {name}",
+        lambda: place.process(name) not in (None, before) and whole(place),
+        noticed=lambda: place.started(name) != before,
+    )
+
+
+def stop_control(place: Place, seconds: float) -> Fault:
+    """SIGSTOP control for a while: it is gone, and nobody replaces it."""
+    pid = place.process("control")
+    if pid is None:
+        raise CommandError("control does not run")
+    guard = Guard({"kind": "hang", "pids": [pid], "seconds": seconds})
+    return Fault(
+        f"control stands still for {seconds:g} s", lambda: guard.over and whole(place), guard.end, seconds=seconds
+    )
 
 
 def zone_outage(place: Place, zone: str, seconds: float, clock: Callable[[], float]) -> Fault:
@@ -148,11 +233,19 @@ def zone_outage(place: Place, zone: str, seconds: float, clock: Callable[[], flo
                 if instance.zone == zone and instance.pid:
                     kill_tree(instance.pid)
 
+    victims = {instance.id for instance in found if instance.zone == zone}
     strike()
-    return Fault(f"zone {zone} is out for {seconds:g} s", lambda: clock() >= end and whole(place), keep=strike)
+    return Fault(
+        f"zone {zone} is out for {seconds:g} s",
+        lambda: clock() >= end and whole(place),
+        keep=strike,
+        noticed=lambda: place.noticed(victims),
+        seconds=seconds,
+    )
 
 
-def _victim(place: Place) -> Instance:
+def victim_of(place: Place) -> Instance:
+    """The instance that a fault breaks: one that serves. Raises CommandError where none does."""
     serving = [instance for instance in place.instances() or [] if instance.serving and instance.pid]
     if not serving:
         raise CommandError(f"{place.endpoint} has no instance that serves")
@@ -193,9 +286,10 @@ def kill_tree(pid: int) -> None:
 
 
 class Guard:
-    """A process that holds others still and lets them go, whatever becomes of this one."""
+    """A process that holds something (`chaos_holds`) and lets go, whatever becomes of this one."""
 
-    def __init__(self, pids: list[int], kind: str, seconds: float, share: float) -> None:
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._told = told
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "eyrie.cli.chaos_guard"],
             stdin=subprocess.PIPE,
@@ -203,14 +297,14 @@ class Guard:
             start_new_session=True,
             text=True,
         )
-        self._pids = pids
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"pids": pids, "kind": kind, "seconds": seconds, "share": share}) + "\n")
+        self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
-        if self._process.stdout.readline() != "holding\n":
+        said = self._process.stdout.readline().strip()
+        if said != HOLDING:
             self.end()
-            raise CommandError("the guard of the fault did not start: nothing was broken")
+            raise CommandError(f"nothing was broken: {said or 'the guard of the fault did not start'}")
 
     @property
     def over(self) -> bool:
@@ -228,6 +322,19 @@ class Guard:
             self._process.kill()
             self._process.wait()
         if self._process.returncode != 0:
-            for pid in self._pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            hold_of(self._told).release()
+
+
+def _stats(path: Path) -> dict[str, Any]:
+    """What a gateway worker tells of itself; {} where it does not."""
+    try:
+        with connect_unix(str(path)) as door:
+            door.settimeout(STATS_WITHIN_S)
+            door.sendall(b"stats\n")
+            told = b""
+            while not told.endswith(b"\n") and len(told) < STATS_BYTES_MAX and (more := door.recv(1_048_576)):
+                told += more
+        found = json.loads(told)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,5 +1,5 @@
-"""The commands about endpoints: deploy, invoke, endpoints, top, tail, delete, load, chaos. Each one's work is in a
-module of its own.
+"""The commands about endpoints: deploy, invoke, endpoints, top, tail, delete, load, chaos, assess. Each one's work is
+in a module of its own.
 
 All of them ask the public API as any client does, so they reach whatever a client reaches.
 """
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from eyrie.cli.assess_command import assess
 from eyrie.cli.options import AsJson, Data, Endpoint, Where, confirmed, settings_of
 
 TRACES = "FILE.csv (seconds,rps), recorded[:1h] of the endpoint, or a shape of `eyrie simulate`."
@@ -18,7 +19,7 @@ TRACES = "FILE.csv (seconds,rps), recorded[:1h] of the endpoint, or a shape of `
 
 def add_to(app: typer.Typer) -> None:
     """Make them commands of `eyrie`."""
-    for command in (deploy, invoke, endpoints, top, tail, delete, load, chaos):
+    for command in (deploy, invoke, endpoints, top, tail, delete, load, chaos, assess):
         app.command()(command)
 
 
@@ -258,8 +259,14 @@ def chaos(
     kill_instance: Annotated[bool, typer.Option("--kill-instance", help="SIGKILL an instance.")] = False,
     hang: Annotated[bool, typer.Option("--hang", help="SIGSTOP an instance.")] = False,
     slow: Annotated[bool, typer.Option("--slow", help="Stop an instance for a share of the time.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="An instance reaches its memory limit.")] = False,
+    crash_loop: Annotated[bool, typer.Option("--crash-loop", help="Its successors crash too.")] = False,
+    fill_box: Annotated[bool, typer.Option("--fill-box", help="An instance fills the disk that it may have.")] = False,
     kill_gateway: Annotated[bool, typer.Option("--kill-gateway", help="SIGKILL a gateway worker.")] = False,
     kill_control: Annotated[bool, typer.Option("--kill-control", help="SIGKILL the control process.")] = False,
+    stop_control: Annotated[bool, typer.Option("--stop-control", help="SIGSTOP the control process.")] = False,
+    lock_store: Annotated[bool, typer.Option("--lock-store", help="Nothing can be written to the store.")] = False,
+    full_disk: Annotated[bool, typer.Option("--full-disk", help="Eyrie's own processes can write no file.")] = False,
     zone_outage: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Kill what stands in a zone, and what is started there.")
     ] = None,
@@ -281,14 +288,14 @@ def chaos(
     """
     from eyrie.cli import chaos as command
 
+    # in the order of command.FAULTS
+    own = (kill_instance, hang, slow, memory, crash_loop, fill_box)
+    shared = (kill_gateway, kill_control, stop_control, lock_store, full_disk)
+    named = [name for name, wanted in zip(command.FAULTS, (*own, *shared), strict=True) if wanted]
     asked = command.Asked(
         endpoint=endpoint,
-        kill_instance=kill_instance,
-        hang=hang,
-        slow=slow,
-        kill_gateway=kill_gateway,
-        kill_control=kill_control,
-        zone_outage=zone_outage,
+        faults=[*named, *(["zone"] if zone_outage is not None else [])],
+        zone=zone_outage,
         seconds=seconds,
         share=share,
         rps=rps,

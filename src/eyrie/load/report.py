@@ -11,7 +11,7 @@ from eyrie.load import drawing
 from eyrie.load.drawing import Axis, Line
 from eyrie.load.result import PERCENTS, Result, offered, saturated, stairs, timeline, warnings
 
-_STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--dim:#59636e;--edge:#d1d9e0;--paper:#fff;
+STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--dim:#59636e;--edge:#d1d9e0;--paper:#fff;
 --a:#0b6bcb;--b:#c4480a;--c:#7a3fc4;--d:#1a7f37}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--dim:#9aa4af;--edge:#3d444d;--paper:#0d1117;
 --a:#58a6ff;--b:#ff9d5c;--c:#c297ff;--d:#56d364}}
@@ -37,7 +37,7 @@ def page(result: Result) -> str:
     target = f", variant {described.variant}" if described.variant else ""
     parts = [
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>",
+        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
         f"<p>{html.escape(described.what)}{html.escape(target)}, {'open' if described.open else 'closed'} loop, "
         f"{result.senders}, {described.content_type}, {described.body_bytes:,} bytes a request; "
         f"{html.escape(described.at)}; {html.escape(described.url)}",
