@@ -15,12 +15,14 @@ from typing import Any
 
 from eyrie.adapters import own_processes, prometheus_text
 from eyrie.adapters.artifacts import S3Artifacts
+from eyrie.adapters.availability_file import AvailabilityFile, AvailabilityUnusable
 from eyrie.adapters.capture_buckets import CaptureBuckets
 from eyrie.adapters.capture_keys import CaptureKeys
 from eyrie.adapters.capture_spool import Spool
 from eyrie.adapters.clock import RandomIdentity, SystemClock
 from eyrie.adapters.compute_docker import EngineUnavailable, engine_of
 from eyrie.adapters.compute_process import ProcessCompute
+from eyrie.adapters.endpoint_probe import EndpointProbe
 from eyrie.adapters.feed import Feed
 from eyrie.adapters.host_usage import HostReader
 from eyrie.adapters.instance_logs import InstanceLogs
@@ -41,9 +43,12 @@ from eyrie.control.alarms import Alarms
 from eyrie.control.announcements import AnnouncingStore
 from eyrie.control.anomaly_table import training_of
 from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.availability import Availability
+from eyrie.control.availability_door import AvailabilityDoor
 from eyrie.control.backlogs import Backlogs
 from eyrie.control.captures import Captures
 from eyrie.control.container_times import ContainerTimes
+from eyrie.control.cost_meter import CostMeter
 from eyrie.control.credits import BurstCredits
 from eyrie.control.deliveries import Deliveries
 from eyrie.control.deployment_door import DeploymentDoor
@@ -77,7 +82,10 @@ from eyrie.settings import Settings
 from eyrie.wire.api_keys import KeyRing
 from eyrie.wire.credentials import Credentials
 
-_UNUSABLE = (StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable, ReceiverUnusable)
+_UNUSABLE = (
+    *(StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable, ReceiverUnusable),
+    AvailabilityUnusable,
+)
 
 
 async def control(settings: Settings) -> None:
@@ -99,6 +107,7 @@ class Control:
             self._receiver = receiver(settings.otlp, os.environ)
             self._engine = engine_of(settings)
             self._metrics = MetricFile(settings.data / "metrics.db", self._clock)
+            self._minutes = AvailabilityFile(settings.data / "availability.db")
             self._log_file = LogFile(settings.data / "logs.db", self._clock, settings.logs_bytes_max)
         except _UNUSABLE as error:  # one line in the log, no traceback
             raise SystemExit(str(error)) from None
@@ -165,7 +174,17 @@ class Control:
         credits = BurstCredits(usages, load_instance_types(settings.data))
         own = Scope(settings.account, settings.region)
         hears = (credits.hear, ContainerTimes(self._rooms).hear)
+        self._costs = CostMeter(
+            *(self._metrics, self._store, clock, self._loop.standing, load_instance_types(settings.data), own)
+        )
         self._sampling = Sampling(self._metrics, clock, usages, HostReader(), own, self._loads.count, hears)
+        keys = settings.data / "credentials.json" if settings.auth else None
+        self._availability = Availability(
+            *(self._minutes, EndpointProbe(settings.host, settings.port, keys), self._metrics, self._store, clock),
+            settings,
+            self._loop.standing,
+            lambda: any(name.startswith("gateway-") for name in self._feed.workers()),
+        )
         self._tally, self._lag = Tally(clock), LoopLag()
         self._exposition = Exposition(
             (
@@ -190,6 +209,7 @@ class Control:
             self._backlogs.take(told["backlog"])
             return
         self._metering.take(told)
+        self._availability.take(told)
         self._evidence.hear(told)
         self._tally.take(told)
         self._shadows.take(told)
@@ -222,6 +242,8 @@ class Control:
             self._captures.run(),
             self._follower.run(),
             self._sampling.run(),
+            self._costs.run(),
+            self._availability.run(),
             self._lag.run(),
             *self._export(),
             self._alarms.run(),
@@ -250,6 +272,7 @@ class Control:
             wake_events=self._wake_events,
             alarm_actions=self._alarm_actions,
             wake_scaling=self._scaler.wake,
+            availability=AvailabilityDoor(self._minutes, self._availability),
             deployments=DeploymentDoor(self._evidence.of, settings.instances_max),
         )
         known = Credentials.load(settings.data / "credentials.json") if settings.auth else Credentials()
@@ -285,7 +308,9 @@ class Control:
         await self._feed.close()
         self._access.write()
         await asyncio.to_thread(self._captures.finish)
-        for part in (self._app, self._queries, self._compute, self._log_file, self._metrics, self._database):
+        await asyncio.to_thread(self._availability.finish)
+        files = (self._log_file, self._minutes, self._metrics, self._database)
+        for part in (self._app, self._queries, self._compute, *files):
             part.close()
 
 

@@ -1,7 +1,8 @@
 """Reads the table of instance types: the shipped one, with the rows of `DATA/instance_types.json` laid over it.
 
 A user's file has the form of the shipped one, `{"types": {"ml.m5.large": {"vcpu": 2, "memory_mb": 8192, ...}}}`; with
-`"replace": true` beside `types` nothing of the shipped table remains.
+`"replace": true` beside `types` nothing of the shipped table remains. `"serverless": {"usd_per_gb_second": ...,
+"usd_per_provisioned_gb_second": ...}` beside `types` is what serverless variants are reckoned at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from eyrie.domain.costs import ServerlessPrice
 from eyrie.domain.instance_types import InstanceType, InstanceTypes
 
 FILE_NAME = "instance_types.json"
@@ -37,8 +39,14 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     credits_unlimited: bool = False
 
 
+class _Serverless(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    usd_per_gb_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    usd_per_provisioned_gb_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class _Table(msgspec.Struct, frozen=True):
-    types: dict[str, _Row]
+    types: dict[str, _Row] = msgspec.field(default_factory=dict)
+    serverless: _Serverless = _Serverless()
     replace: bool = False
 
 
@@ -47,11 +55,12 @@ def load_instance_types(data: Path) -> InstanceTypes:
     shipped = _decode(files("eyrie.adapters").joinpath(FILE_NAME).read_bytes(), FILE_NAME)
     own, cpus = data / FILE_NAME, len(os.sched_getaffinity(0))
     if not own.exists():
-        return InstanceTypes(_rows(shipped), cpus)
+        return InstanceTypes(_rows(shipped), cpus, _serverless(shipped))
     if own.stat().st_size > FILE_BYTES_MAX:
         raise InstanceTypesError(f"{own} is larger than {FILE_BYTES_MAX} bytes")
     given = _decode(own.read_bytes(), str(own))
-    return InstanceTypes(_rows(given) if given.replace else {**_rows(shipped), **_rows(given)}, cpus)
+    rows = _rows(given) if given.replace else {**_rows(shipped), **_rows(given)}
+    return InstanceTypes(rows, cpus, _serverless(shipped, given))
 
 
 def _decode(text: bytes, name: str) -> _Table:
@@ -63,3 +72,9 @@ def _decode(text: bytes, name: str) -> _Table:
 
 def _rows(table: _Table) -> dict[str, InstanceType]:
     return {name: InstanceType(name, **msgspec.structs.asdict(row)) for name, row in table.types.items()}
+
+
+def _serverless(*tables: _Table) -> ServerlessPrice:
+    """Prices of serverless variants: the last table that has one says it."""
+    given = [msgspec.structs.asdict(table.serverless) for table in tables]
+    return ServerlessPrice(**{name: value for one in given for name, value in one.items() if value is not None})

@@ -50,6 +50,10 @@ class ControlClient:
         query = f"?baseline={quote(baseline, safe='')}" if baseline else ""
         return self._get(f"/eyrie/compare/{quote(endpoint, safe='')}{query}")
 
+    def availability(self, endpoint: str, days: int) -> dict[str, Any]:
+        """What is known of an endpoint's minutes in so many days."""
+        return self._get(f"/eyrie/availability/{quote(endpoint, safe='')}?days={days}")
+
     def sagemaker(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """An operation of the SageMaker API: its reply, times as seconds since the epoch. Raises CommandError."""
         headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}

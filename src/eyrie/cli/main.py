@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from eyrie import __version__
-from eyrie.cli import endpoint_commands
+from eyrie.cli import account_commands, endpoint_commands
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import Data
 from eyrie.cli.options import settings_of as _settings
@@ -463,6 +463,7 @@ def simulate(
 
 
 endpoint_commands.add_to(app)
+account_commands.add_to(app)
 
 
 @app.command()

@@ -21,7 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
-from eyrie.control import comparison, deployment_door, exposition, image_door, insights, shadow_report, story
+from eyrie.control import (
+    availability_door,
+    comparison,
+    deployment_door,
+    exposition,
+    image_door,
+    insights,
+    shadow_report,
+    story,
+)
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -75,6 +84,7 @@ class Surroundings:
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
     alarm_actions: AlarmActions = field(default_factory=dict)
     wake_scaling: Callable[[], None] = lambda: None  # likewise a scalable target, or something that it has
+    availability: availability_door.AvailabilityDoor | None = None  # None: nobody watches it
     deployments: deployment_door.DeploymentDoor = field(
         default_factory=lambda: deployment_door.DeploymentDoor(no_evidence)
     )
@@ -242,6 +252,8 @@ class ControlApp:
             found = await self._run(lambda: shadow_report.report(context, head.path, head.query))
         elif head.path.startswith(insights.PATH):
             found = await self._run(lambda: insights.insights(context, head.path))
+        elif (watch := self._with.availability) and head.path.startswith(availability_door.PATH):
+            found = await self._run(lambda: watch.answer(context, head.path, head.query))
         elif head.path.startswith(story.STORY):
             found = await self._run(lambda: story.story(context, head.path))
         else:

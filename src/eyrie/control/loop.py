@@ -89,6 +89,8 @@ class Loop:
         self._prober = Prober(settings, clock, self.wake, compute.cpu_us)
         self.uses = UseBook(clock)
         self.serverless: dict[EndpointKey, Endpoint] = {}  # those that there are, as they were last looked at
+        self._known: dict[EndpointKey, Endpoint] = {}  # likewise, of every kind
+        self._taken_up = False
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="inventory")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,6 +151,16 @@ class Loop:
         self._prober.ejected(instance_id, why)
         self._look_now.set()
 
+    def standing(self) -> list[tuple[Endpoint, frozenset[str]]] | None:
+        """Every endpoint as it was last looked at, and which of its instances are alive; None before the first look
+        around. On the event loop.
+        """
+        if not self._taken_up:
+            return None
+        alive = {i for i, seen in self._inventory.items() if seen.alive}
+        known = self._known.values()
+        return [(e, frozenset(i.instance_id for i in e.instances if i.instance_id in alive)) for e in known]
+
     def joined(self, worker: int) -> None:
         """A gateway worker is connected."""
         self.uses.joined(worker)
@@ -175,6 +187,7 @@ class Loop:
                 key = EndpointKey(action.scope.account, action.scope.region, action.name)
                 self._pending.setdefault(key, set()).add(action.action_id)
                 self._executor.submit(key, [effect_of(action)])
+        self._taken_up = True
 
     def _mend_tables(self, endpoints: list[Endpoint]) -> None:
         keys = {e.key for e in endpoints}
@@ -302,6 +315,10 @@ class Loop:
         if held:
             self._held[key] = held
             self._holders.update(dict.fromkeys(held, key))
+        if endpoint is not None:
+            self._known[key] = endpoint
+        else:
+            self._known.pop(key, None)
         if endpoint is not None and any(v.serverless for f in endpoint.fleets for v in f.variants):
             self.serverless[key] = endpoint
         elif self.serverless.pop(key, None) is not None:

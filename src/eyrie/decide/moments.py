@@ -15,6 +15,14 @@ def date_of(at_ms: int) -> tuple[int, int, int]:
     return era * 400 + year + (month >= 10), month + (3 if month < 10 else -9), day - (153 * month + 2) // 5 + 1
 
 
+def midnight(year: int, month: int, day: int) -> int:
+    """The beginning of a day: milliseconds since the epoch. The inverse of `date_of`."""
+    since_march = (month - 3) % 12
+    years = year - (month < 3)
+    days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * since_march + 2) // 5 + day - 1
+    return (days - 719_468) * DAY_MS
+
+
 def time_of(at_ms: int) -> str:
     """15:04:05"""
     second = at_ms % DAY_MS // 1000

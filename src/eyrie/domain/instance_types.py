@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from eyrie.domain.costs import ServerlessPrice
 from eyrie.domain.credits import BurstRule
 
 _NAME = re.compile(r"ml\.([a-z]+)(\d+[a-z]*)\.(medium|large|(\d*)xlarge)")
@@ -63,6 +64,7 @@ class InstanceTypes:
 
     rows: Mapping[str, InstanceType]
     host_cpus: int = 1  # CPUs that instances may run on here
+    serverless: ServerlessPrice = field(default_factory=ServerlessPrice)
 
     def get(self, name: str) -> InstanceType:
         """The row, or one derived from the family's ratio of memory to vCPU. Raises UnknownInstanceType."""

@@ -1,0 +1,110 @@
+"""The commands about what endpoints cost and how available they are: costs, availability, objective, maintenance.
+
+Each one's work is in a module of its own. All of them but `availability` ask the public API alone.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eyrie.adapters.clock import SystemClock
+from eyrie.cli.options import AsJson, Data, Endpoint, settings_of
+from eyrie.settings import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `eyrie`."""
+    app.command()(costs)
+    app.command()(availability)
+    objective = typer.Typer(help="What share of an endpoint's minutes is to be good.", no_args_is_help=True)
+    maintenance = typer.Typer(help="Planned maintenance of an endpoint.", no_args_is_help=True)
+    objective.command("set")(objective_set)
+    objective.command("show")(objective_show)
+    objective.command("remove")(objective_remove)
+    maintenance.command("add")(maintenance_add)
+    maintenance.command("clear")(maintenance_clear)
+    app.add_typer(objective, name="objective")
+    app.add_typer(maintenance, name="maintenance")
+
+
+def _now(settings: Settings) -> datetime:
+    """By the clock of decisions, which EYRIE_TIME_SCALE speeds up."""
+    return datetime.fromtimestamp(SystemClock(settings.time_scale).now_ms() / 1000, UTC)
+
+
+def costs(
+    endpoint: Annotated[str | None, typer.Argument(help="Only this endpoint. [every one, and jobs]")] = None,
+    over: Annotated[str, typer.Option(metavar="SPAN", help="How far back: 90min, 6h, 30d.")] = "30d",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what endpoints, variants and jobs cost: by the hour now, over a time, and per request."""
+    from eyrie.cli import costs as command
+
+    settings = settings_of(data)
+    command.run(settings.data, over, endpoint, as_json, _now(settings))
+
+
+def availability(
+    endpoint: Endpoint,
+    days: Annotated[int | None, typer.Option(min=1, max=90, help="How far back. [30 and 90]")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how available an endpoint was, minute by minute: from its requests and from probes."""
+    from eyrie.cli import availability as command
+
+    command.run(settings_of(data).data, endpoint, days, as_json)
+
+
+def objective_set(
+    endpoint: Endpoint,
+    percent: Annotated[str, typer.Argument(help="Of its minutes that are to be good, as 99.9.")],
+    notify: Annotated[str | None, typer.Option(metavar="TOPIC_ARN", help="Whom its alarms tell.")] = None,
+    alarms: Annotated[bool, typer.Option("--alarms/--no-alarms", help="With alarms on its burn rates.")] = True,
+    probe: Annotated[Path | None, typer.Option(metavar="FILE", help="A request to probe with. [/ping]")] = None,
+    content_type: Annotated[str, typer.Option(help="Of --probe.")] = "text/csv",
+    data: Data = None,
+) -> None:
+    """Say what share of an endpoint's minutes is to be good, and be told when its error budget burns."""
+    from eyrie.cli import availability as command
+
+    command.set_objective(settings_of(data).data, endpoint, percent, notify, alarms, probe, content_type)
+
+
+def objective_show(endpoint: Endpoint, data: Data = None) -> None:
+    """Show objective, maintenance and probe of an endpoint."""
+    from eyrie.cli import availability as command
+
+    command.show_objective(settings_of(data).data, endpoint)
+
+
+def objective_remove(endpoint: Endpoint, data: Data = None) -> None:
+    """Forget the objective of an endpoint, its probe and its alarms: EYRIE_OBJECTIVE holds."""
+    from eyrie.cli import availability as command
+
+    command.remove_objective(settings_of(data).data, endpoint)
+
+
+def maintenance_add(
+    endpoint: Endpoint,
+    start: Annotated[str, typer.Argument(help="now, 2h (from now), 2026-11-22T02:00Z, sun/02:00Z or daily/02:00Z.")],
+    length: Annotated[str, typer.Argument(metavar="SPAN", help="How long it takes: 30min, 2h.")],
+    data: Data = None,
+) -> None:
+    """Plan maintenance: its minutes count neither as good nor as bad."""
+    from eyrie.cli import availability as command
+
+    settings = settings_of(data)
+    command.add_maintenance(settings.data, endpoint, start, length, _now(settings))
+
+
+def maintenance_clear(endpoint: Endpoint, data: Data = None) -> None:
+    """Plan none any more."""
+    from eyrie.cli import availability as command
+
+    command.clear_maintenance(settings_of(data).data, endpoint)
