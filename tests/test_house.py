@@ -75,7 +75,6 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/http1/connection.py": 1,
     "src/eyrie/http1/sweep.py": 1,
     # The writing thread: what went wrong is handed to whoever asked for the write.
-    "src/eyrie/objects/index.py": 1,
     "src/eyrie/objects/router.py": 1,  # a request's boundary: answered as S3's InternalError
     "src/eyrie/objects/store.py": 1,
     # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.

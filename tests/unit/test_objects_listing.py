@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eyrie.adapters.group_commit import FileUnusable
 from eyrie.objects import catalogue
-from eyrie.objects.index import Change, Index, IndexUnusable
+from eyrie.objects.index import SCHEMA, Change, Index
 from eyrie.objects.listing import Question, list_objects, list_uploads
 from eyrie.objects.records import Details, StoredObject, Upload
 
@@ -24,10 +26,8 @@ BYTES = ODD.map(str.encode) | st.just(b"")
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[sqlite3.Connection]:
-    from eyrie.objects.index import _SCHEMA
-
     made = sqlite3.connect(":memory:", isolation_level=None)
-    made.executescript(_SCHEMA)
+    made.executescript(SCHEMA)
     yield made
     made.close()
 
@@ -125,13 +125,15 @@ def test_a_prefix_costs_one_seek_however_much_lies_below(db: sqlite3.Connection)
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "objects.db"
-    first = Index(path, lambda _: None, "a1")
-    first.close()
-    again = Index(path, lambda _: None, "b2")
-    assert (first.store_id, again.store_id) == ("a1", "a1")
-    again.close()
+
+    async def opened(new_id: str) -> str:
+        index = Index(path, lambda _: None, new_id)
+        index.close()
+        return str(index.store_id)
+
+    assert [asyncio.run(opened(new_id)) for new_id in ("a1", "b2")] == ["a1", "a1"]
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(IndexUnusable, match="format 99"):
-        Index(path, lambda _: None, "c3")
+    with pytest.raises(FileUnusable, match="format 99"):
+        asyncio.run(opened("c3"))

@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from eyrie.adapters.artifacts import signing_key
-from eyrie.adapters.s3_client import UnixConnection
+from eyrie.adapters.unix_http import UnixConnection
 from eyrie.domain.names import Scope
 from eyrie.ports import ArtifactError
 

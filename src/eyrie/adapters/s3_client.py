@@ -6,12 +6,10 @@ in lists.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -23,9 +21,9 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-_TIMEOUT_S = 60.0
+from eyrie.adapters.unix_http import UnixConnection
+
 _DOCUMENT_BYTES_MAX = 8 << 20
-_UNIX_PATH_MAX = 100
 T = TypeVar("T")
 OK, PARTIAL, NO_CONTENT, NOT_MODIFIED = 200, 206, 204, 304
 _NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -50,27 +48,6 @@ class SigningKey:
     access_key_id: str
     secret_access_key: str
     session_token: str | None = None
-
-
-class UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket; a path longer than the kernel takes goes by way of its folder's descriptor."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket. Raises OSError."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
-        if len(os.fsencode(self._path)) <= _UNIX_PATH_MAX:
-            self.sock.connect(str(self._path))
-            return
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
-        finally:
-            os.close(folder)
 
 
 class S3Client:

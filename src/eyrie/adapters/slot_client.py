@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyrie.adapters.unix_http import connected
 from eyrie.ports import NoAnswer
 
 __all__ = ["NoAnswer", "Reply", "ask"]
 
 REPLY_BYTES_MAX = 65_536
-PATH_BYTES_MAX = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +40,11 @@ def ask(
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise NoAnswer(f"{path} is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conversation:
-            conversation.settimeout(timeout_s)
-            _connect(conversation, path)
+        with connected(path, timeout_s) as conversation:
             conversation.sendall(f"{head}{kind}\r\n".encode() + body)
             return _parse(_receive(conversation, deadline, reply_bytes_max))
     except OSError as fault:
         raise NoAnswer(f"{path}: {fault or type(fault).__name__}") from None
-
-
-def _connect(conversation: socket.socket, path: Path) -> None:
-    """Connect at a path of any length: the kernel takes 107 bytes, a longer one goes by way of its folder."""
-    if len(os.fsencode(path)) <= PATH_BYTES_MAX:
-        conversation.connect(str(path))
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        conversation.connect(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
 
 
 def _receive(conversation: socket.socket, deadline: float, reply_bytes_max: int) -> bytes:

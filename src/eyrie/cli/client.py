@@ -13,9 +13,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from eyrie.adapters.unix_http import UnixConnection
 from eyrie.cli import data as datadir
 from eyrie.cli.errors import CommandError
-from eyrie.http1.unix import connect_unix
 
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
 
@@ -94,7 +94,7 @@ class ControlClient:
         named = {"Host": "localhost", **(headers or {})}
         request = AWSRequest(method, f"http://localhost{path}", headers=named, data=told)
         self._signer.add_auth(request)
-        connection = _UnixConnection(self._socket, self._timeout_s)
+        connection = UnixConnection(self._socket, self._timeout_s)
         try:
             connection.request(method, path, body=told, headers=dict(request.headers.items()))
             reply = connection.getresponse()
@@ -116,15 +116,3 @@ def _understood(status: int, body: bytes) -> dict[str, Any]:
             str(found.get("message") or found.get("Message") or found) if isinstance(found, dict) else str(found)
         )
     return found
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = connect_unix(str(self._path))
-        self.sock.settimeout(self.timeout)

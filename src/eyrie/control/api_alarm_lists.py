@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +10,10 @@ from eyrie.control import alarm_table
 from eyrie.control.alarm_requests import refused
 from eyrie.control.alarm_view import described
 from eyrie.control.context import Context, Operation, Params, seconds
-from eyrie.control.listing import milliseconds
+from eyrie.control.listing import milliseconds, offset_of, offset_token
 from eyrie.decide.alarm_rule import children_of, parse_rule
 from eyrie.domain.alarms import Alarm
 from eyrie.ports import Event
-from eyrie.wire.errors import ApiError
 
 PAGE = 50
 HISTORY_PAGE = 100
@@ -154,23 +151,6 @@ def _item(event: Event) -> dict[str, Any]:
 def page_of(found: list[Any], params: Params, size: int) -> tuple[list[Any], str | None]:
     """A page, and the token of the next one: how many came before it."""
     limit = params.get("MaxRecords", size)
-    offset = _offset(params)
-    more = offset + limit < len(found)
-    token = base64.urlsafe_b64encode(json.dumps([offset + limit]).encode()).decode() if more else None
+    offset = offset_of(params)
+    token = offset_token(offset + limit) if offset + limit < len(found) else None
     return found[offset : offset + limit], token
-
-
-def _offset(params: Params) -> int:
-    if not params.get("NextToken"):
-        return 0
-    try:
-        (offset,) = json.loads(base64.b64decode(params["NextToken"].encode("ascii"), b"-_", validate=True))
-    except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise _bad_token() from None
-    if type(offset) is not int or offset < 0:
-        raise _bad_token()
-    return offset
-
-
-def _bad_token() -> ApiError:
-    return ApiError("InvalidNextToken", "The parameter NextToken is not one that this list gave.")

@@ -15,7 +15,7 @@ from eyrie.control.alarm_actions import Transitions, changed
 from eyrie.control.alarm_requests import metric_rule, refused, watched_for_bands
 from eyrie.control.anomaly_table import detector_document
 from eyrie.control.context import Context, Operation, Params
-from eyrie.control.records import TAGS_KIND, Tag, merge, tags_document
+from eyrie.control.records import Tag, keep_tags, kept_tags, merge, new_tags, tags_document
 from eyrie.decide.alarm_rule import RuleError, children_of, in_cycle, parse_rule
 from eyrie.decide.alarms import Evaluation
 from eyrie.domain.alarms import Alarm, AlarmState, CompositeRule, MetricRule
@@ -214,11 +214,8 @@ def _new_tags(context: Context, params: Params, before: Alarm | None) -> list[Do
     """The tags of a new alarm. An existing one keeps those it has: CloudWatch ignores them then."""
     if before is not None or not params.get("Tags"):
         return []
-    kept = tags_document(context, ARN_TYPE, params["AlarmName"])
-    tags = _merged([], params["Tags"])
-    if kept is not None:
-        return [replace(kept, body={"Tags": tags}, modified_ms=context.now_ms)]
-    return [context.new(TAGS_KIND, f"{ARN_TYPE}/{params['AlarmName']}", {"Tags": tags})]
+    _merged([], params["Tags"])  # in CloudWatch's own words, where they are wrong
+    return new_tags(context, ARN_TYPE, params["AlarmName"], params)
 
 
 def _merged(kept: Sequence[Tag], added: Sequence[Tag]) -> list[Tag]:
@@ -234,17 +231,13 @@ def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
     known = context.store.get(alarm_table.KIND, context.scope, name)
     if known is None or alarm_table.decode(known).arn != arn:
         raise ApiError("ResourceNotFoundException", f"Resource {arn} does not exist", 404)
-    document = tags_document(context, ARN_TYPE, name)
-    if document is None:
-        return [], context.new(TAGS_KIND, f"{ARN_TYPE}/{name}", {"Tags": []})
-    return document.body["Tags"], document
+    return kept_tags(context, ARN_TYPE, name)
 
 
 def tag_resource(context: Context, params: Params) -> dict[str, Any]:
     """Give an alarm tags."""
     kept, document = _tagged(context, params)
-    tags = _merged(kept, params["Tags"])
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": tags}, modified_ms=context.now_ms)]))
+    keep_tags(context, document, _merged(kept, params["Tags"]))
     return {}
 
 
@@ -252,7 +245,7 @@ def untag_resource(context: Context, params: Params) -> dict[str, Any]:
     """Take tags from an alarm."""
     kept, document = _tagged(context, params)
     left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": left}, modified_ms=context.now_ms)]))
+    keep_tags(context, document, left)
     return {}
 
 

@@ -15,7 +15,7 @@ from eyrie.control.announcements import announced
 from eyrie.control.context import Context, Operation, Params
 from eyrie.control.events import next_fire_ms
 from eyrie.control.listing import milliseconds
-from eyrie.control.records import TAGS_KIND, Tag, merge, tags_document
+from eyrie.control.records import Tag, keep_tags, kept_tags, merge, new_tags, tags_document
 from eyrie.control.topics import TopicMissing, topic_scope, uuid
 from eyrie.decide.event_patterns import PatternError, parse_pattern
 from eyrie.decide.events import PathError, event, steps_of
@@ -414,10 +414,7 @@ def test_event_pattern(context: Context, params: Params) -> dict[str, Any]:
 def _new_tags(context: Context, name: str, params: Params, new: bool) -> list[Document]:
     if not new or not params.get("Tags"):
         return []
-    kept, tags = tags_document(context, ARN_TYPE, name), merge([], params["Tags"])
-    if kept is not None:
-        return [replace(kept, body={"Tags": tags}, modified_ms=context.now_ms)]
-    return [context.new(TAGS_KIND, f"{ARN_TYPE}/{name}", {"Tags": tags})]
+    return new_tags(context, ARN_TYPE, name, params)
 
 
 def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
@@ -426,17 +423,13 @@ def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
     rule = event_table.find(context.store, EventRule, context.scope, name)
     if rule is None or rule.arn != arn:
         raise missing(f"Rule {arn} does not exist on EventBus default.")
-    document = tags_document(context, ARN_TYPE, name)
-    if document is None:
-        return [], context.new(TAGS_KIND, f"{ARN_TYPE}/{name}", {"Tags": []})
-    return document.body["Tags"], document
+    return kept_tags(context, ARN_TYPE, name)
 
 
 def tag_resource(context: Context, params: Params) -> dict[str, Any]:
     """Give a rule tags."""
     kept, document = _tagged(context, params)
-    tags = merge(kept, params["Tags"])
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": tags}, modified_ms=context.now_ms)]))
+    keep_tags(context, document, merge(kept, params["Tags"]))
     return {}
 
 
@@ -444,7 +437,7 @@ def untag_resource(context: Context, params: Params) -> dict[str, Any]:
     """Take tags from a rule."""
     kept, document = _tagged(context, params)
     left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": left}, modified_ms=context.now_ms)]))
+    keep_tags(context, document, left)
     return {}
 
 

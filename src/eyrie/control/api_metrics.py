@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eyrie.control.context import Context, Operation, Params, seconds
-from eyrie.control.listing import milliseconds
+from eyrie.control.listing import milliseconds, offset_of, offset_token
 from eyrie.control.metric_queries import QUERIES_MAX, Queries, Span, check_period, metric_of
 from eyrie.decide.metric_grammar import MathError
 from eyrie.decide.metric_math import Value
@@ -215,7 +212,7 @@ def get_metric_data(context: Context, params: Params) -> dict[str, Any]:
     limit = params.get("MaxDatapoints", POINTS_MAX)
     if not 1 <= limit <= POINTS_MAX:
         raise invalid(f"The parameter MaxDatapoints must be from 1 to {POINTS_MAX}, not {limit}.")
-    shown, token = _paged(results, _offset(params), limit)
+    shown, token = _paged(results, offset_of(params), limit)
     reply: dict[str, Any] = {"MetricDataResults": shown, "Messages": []}
     if token is not None:
         reply["NextToken"] = token
@@ -284,27 +281,7 @@ def _paged(results: list[dict[str, Any]], offset: int, limit: int) -> tuple[list
             part = {name: result[name][first:last] for name in ("Timestamps", "Values")}
             shown.append({**result, **part, "StatusCode": "Complete" if last == count else "PartialData"})
         room -= last - first
-    return shown, _token(offset + limit) if total > offset + limit else None
-
-
-def _token(offset: int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset]).encode()).decode()
-
-
-def _offset(params: Params) -> int:
-    if "NextToken" not in params:
-        return 0
-    try:
-        (offset,) = json.loads(base64.b64decode(params["NextToken"].encode("ascii"), b"-_", validate=True))
-    except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise _bad_token() from None
-    if type(offset) is not int or offset < 0:
-        raise _bad_token()
-    return offset
-
-
-def _bad_token() -> ApiError:
-    return ApiError("InvalidNextToken", "The parameter NextToken is not one that this list gave.")
+    return shown, offset_token(offset + limit) if total > offset + limit else None
 
 
 # --- ListMetrics ----------------------------------------------------------------------------------------------------
@@ -317,7 +294,7 @@ def list_metrics(context: Context, params: Params) -> dict[str, Any]:
         found = [series for series in found if series.latest_ms >= context.now_ms - ACTIVE_MS]
     wanted = params.get("Dimensions", ())
     metrics = [series.metric for series in found if all(_has(series.metric, dimension) for dimension in wanted)]
-    offset = _offset(params)
+    offset = offset_of(params)
     reply: dict[str, Any] = {
         "Metrics": [
             {
@@ -329,7 +306,7 @@ def list_metrics(context: Context, params: Params) -> dict[str, Any]:
         ]
     }
     if offset + LIST_MAX < len(metrics):
-        reply["NextToken"] = _token(offset + LIST_MAX)
+        reply["NextToken"] = offset_token(offset + LIST_MAX)
     return reply
 
 

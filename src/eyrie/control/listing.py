@@ -100,6 +100,26 @@ def _matches(row: Row, params: Params) -> bool:
     return True
 
 
+def offset_of(params: Params) -> int:
+    """How many rows came before the page that `params` ask for, in a list that only grows at its end or not at all.
+    Raises InvalidNextToken.
+    """
+    if not params.get("NextToken"):
+        return 0
+    try:
+        (offset,) = json.loads(base64.b64decode(params["NextToken"].encode("ascii"), b"-_", validate=True))
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        offset = None
+    if type(offset) is not int or offset < 0:
+        raise ApiError("InvalidNextToken", "The parameter NextToken is not one that this list gave.")
+    return offset
+
+
+def offset_token(offset: int) -> str:
+    """The token of the page before which so many rows came."""
+    return base64.urlsafe_b64encode(json.dumps([offset]).encode()).decode()
+
+
 def _sort_key(by: str) -> Callable[[Row], tuple[str | int, str]]:
     match by:
         case "Name":

@@ -50,6 +50,19 @@ def tags_document(context: Context, arn_type: str, name: str) -> Document | None
     return context.get(TAGS_KIND, f"{arn_type}/{name}")
 
 
+def kept_tags(context: Context, arn_type: str, name: str) -> tuple[list[Tag], Document]:
+    """The tags of a resource, and the document that they are kept in, which may be new."""
+    document = tags_document(context, arn_type, name)
+    if document is None:
+        return [], context.new(TAGS_KIND, f"{arn_type}/{name}", {"Tags": []})
+    return document.body["Tags"], document
+
+
+def keep_tags(context: Context, document: Document, tags: list[Tag]) -> None:
+    """Keep these tags, and no others."""
+    context.store.commit(Commit(puts=[replace(document, body={"Tags": tags}, modified_ms=context.now_ms)]))
+
+
 def merge(kept: Sequence[Tag], added: Sequence[Tag]) -> list[Tag]:
     """The tags with `added` over `kept`. Raises ValidationException for a bad key, or more than 50."""
     twice = first_duplicate([tag["Key"] for tag in added])

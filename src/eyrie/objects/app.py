@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator
 
 from eyrie.adapters.blobs import BlobsUnusable, open_blobs
+from eyrie.adapters.group_commit import FileUnusable
 from eyrie.http1.handlers import serve as serve_http
 from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
-from eyrie.objects.index import IndexUnusable
 from eyrie.objects.router import Router
 from eyrie.objects.store import ObjectStore
 from eyrie.settings import Settings
@@ -39,7 +39,7 @@ def _token(digits: int) -> str:
 
 @contextlib.asynccontextmanager
 async def objects_server(settings: Settings, listener: socket.socket) -> AsyncIterator[ObjectStore]:
-    """The S3 API on a bound socket, inside the context. Raises BlobsUnusable, IndexUnusable, CredentialsError."""
+    """The S3 API on a bound socket, inside the context. Raises BlobsUnusable, FileUnusable, CredentialsError."""
     credentials = Credentials() if not settings.auth else Credentials.load(settings.data / "credentials.json")
     verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
     store = ObjectStore(settings.data / "objects.db", open_blobs(settings.blobs_url), _token, _now_ms)
@@ -71,7 +71,7 @@ async def serve(settings: Settings) -> None:
         async with objects_server(settings, listen_unix(str(path))):
             log.info("serving S3 on %s", path)
             await stop.wait()
-    except (BlobsUnusable, IndexUnusable, CredentialsError) as error:  # one line in the log, and no traceback
+    except (BlobsUnusable, FileUnusable, CredentialsError) as error:  # one line in the log, and no traceback
         raise SystemExit(str(error)) from None
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

@@ -6,18 +6,17 @@ answers all of them so: the model is called with many at once, in process, and s
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from pathlib import Path
+
+from eyrie.adapters.unix_http import UnixConnection
 
 BATCH = "/eyrie/batch"
 REPLY_BYTES_MAX = 512 << 20  # of a request: an answer may be larger than what was asked
-_UNIX_PATH_MAX = 100
 _SIZE = struct.Struct("<I")
 _HEAD = struct.Struct("<HI")
 
@@ -39,7 +38,7 @@ class Wire:
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self.path = path
-        self._connection = _UnixConnection(path, timeout_s)
+        self._connection = UnixConnection(path, timeout_s)
 
     def ask(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -96,27 +95,3 @@ def _taken_apart(body: bytes) -> Iterator[Reply]:
         at += _HEAD.size
         yield Reply(status, body[at : at + size])
         at += size
-
-
-class _UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket; a path longer than the kernel takes goes by way of its folder's descriptor."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(self.timeout)
-            if len(os.fsencode(self._path)) <= _UNIX_PATH_MAX:
-                self.sock.connect(str(self._path))
-                return
-            folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
-            finally:
-                os.close(folder)
-        except BaseException:
-            self.sock.close()
-            raise
