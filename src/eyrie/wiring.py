@@ -33,6 +33,7 @@ from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.otlp import OtlpExport, ReceiverUnusable, receiver
 from eyrie.adapters.queue_client import QueueClient
+from eyrie.adapters.recommendation_runs import RecommendationRuns
 from eyrie.adapters.shared_archives import SharedArchives
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
@@ -82,6 +83,7 @@ from eyrie.settings import Settings
 from eyrie.wire.api_keys import KeyRing
 from eyrie.wire.credentials import Credentials
 
+UNCAPPED = "CPU caps of instance types are not enforced on this host: types differ by their price and memory only"
 _UNUSABLE = (
     *(StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable, ReceiverUnusable),
     AvailabilityUnusable,
@@ -135,7 +137,8 @@ class Control:
         self._loads = ModelLoads(self._loop.endpoints, targets, self._rooms)
         self._models = ModelDoor(self._loads)
         programs = ProcessJobRuns(settings, self._compute.isolation, artifacts, keys, clock)
-        runs = AllRuns({"j": programs, "t": transforms})
+        caps = "" if "cpu" in self._compute.groups.controllers else UNCAPPED
+        runs = AllRuns({"j": programs, "t": transforms, "r": RecommendationRuns(settings, keys, clock, caps)})
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
         self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)

@@ -193,7 +193,7 @@ def end_all(data: Path) -> int:
     What `eyrie down` calls, without control.
     """
     ended = 0
-    for path in sorted((data / "jobs").glob("[jt]-*")):
+    for path in sorted((data / "jobs").glob("[jrt]-*")):
         slot = Slot(path)
         if slot.alive():
             ended += 1

@@ -215,6 +215,33 @@ def transform(
 
 
 @app.command()
+def recommend(
+    model: Annotated[str, typer.Argument(help="Name of the model (CreateModel).")],
+    payload: Annotated[str, typer.Option(help="A request's body: a file, or a folder of them.")],
+    minutes: Annotated[float, typer.Option(help="How long it may take in all.")] = 5.0,
+    each_line: Annotated[bool, typer.Option("--each-line", help="Each line of the file is a body.")] = False,
+    content_type: Annotated[str | None, typer.Option(help="[told by the file]")] = None,
+    instance_type: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="An instance type to test. [usual ones]")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=A,B", help="Values of a variable to test.")
+    ] = None,
+    latency: Annotated[int | None, typer.Option("--p95", metavar="MS", help="The latency that is to be kept.")] = None,
+    rps: Annotated[float | None, typer.Option(help="Requests a second that are expected at the most.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job. [made of the model's]")] = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Deploy, load and measure ways to host a model, and propose one: type, settings, instances, scaling."""
+    from eyrie.cli import recommend as command
+
+    types, variables = instance_type or [], environment or []
+    asked = (model, payload, each_line, content_type, minutes, types, variables, latency, rps, name, as_json)
+    command.run(_settings(data).data, command.Asked(*asked))
+
+
+@app.command()
 def doctor(data: Data = None) -> None:
     """Say what isolation, limits and extras this machine offers."""
     from eyrie.cli import doctor as command

@@ -33,6 +33,8 @@ ACTS = _names(
     UpdateEndpointWeightsAndCapacities DeleteEndpoint AddTags ListTags DeleteTags
     CreateCompilationJob DescribeCompilationJob ListCompilationJobs StopCompilationJob DeleteCompilationJob
     CreateTransformJob DescribeTransformJob ListTransformJobs StopTransformJob
+    CreateInferenceRecommendationsJob DescribeInferenceRecommendationsJob ListInferenceRecommendationsJobs
+    StopInferenceRecommendationsJob ListInferenceRecommendationsJobSteps GetScalingConfigurationRecommendation
     CreateInferenceExperiment DescribeInferenceExperiment ListInferenceExperiments UpdateInferenceExperiment
     StartInferenceExperiment StopInferenceExperiment DeleteInferenceExperiment
     """
@@ -90,16 +92,14 @@ REFUSED: tuple[Area, ...] = (
         ),
     ),
     Area(
-        "Optimization, recommendation, benchmarks",
-        "it recommends nothing yet, and optimizes no large models",
+        "Optimization, benchmarks of large models",
+        "it optimizes and benchmarks no large models",
         _names(
             """
-            CreateAIBenchmarkJob CreateAIRecommendationJob CreateInferenceRecommendationsJob CreateOptimizationJob
-            DeleteAIBenchmarkJob DeleteAIRecommendationJob DeleteOptimizationJob DescribeAIBenchmarkJob
-            DescribeAIRecommendationJob DescribeInferenceRecommendationsJob DescribeOptimizationJob
-            GetScalingConfigurationRecommendation ListAIBenchmarkJobs ListAIRecommendationJobs
-            ListInferenceRecommendationsJobSteps ListInferenceRecommendationsJobs ListOptimizationJobs
-            StopAIBenchmarkJob StopAIRecommendationJob StopInferenceRecommendationsJob StopOptimizationJob
+            CreateAIBenchmarkJob CreateAIRecommendationJob CreateOptimizationJob DeleteAIBenchmarkJob
+            DeleteAIRecommendationJob DeleteOptimizationJob DescribeAIBenchmarkJob DescribeAIRecommendationJob
+            DescribeOptimizationJob ListAIBenchmarkJobs ListAIRecommendationJobs ListOptimizationJobs
+            StopAIBenchmarkJob StopAIRecommendationJob StopOptimizationJob
             """
         ),
     ),

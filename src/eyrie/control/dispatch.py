@@ -23,6 +23,7 @@ from eyrie.control import (
     api_logs,
     api_metrics,
     api_models,
+    api_recommendations,
     api_sns,
     api_sts,
     api_tags,
@@ -42,6 +43,7 @@ TAGGABLE = {
     "endpoint": ("Endpoint", api_endpoints.NOUN),
     api_compilation.ARN_TYPE: (api_compilation.KIND, api_compilation.NOUN),
     api_transform.ARN_TYPE: (api_transform.KIND, api_transform.NOUN),
+    api_recommendations.ARN_TYPE: (api_recommendations.KIND, api_recommendations.NOUN),
     inference_experiments.ARN_TYPE: (inference_experiments.KIND, api_inference_experiments.NOUN),
     **{noun.arn_type: (noun.kind, noun.words) for noun in FAMILY},
 }
@@ -84,6 +86,7 @@ def sagemaker(service: Service) -> Mapping[str, Operation]:
         **api_endpoints.operations(),
         **api_compilation.operations(),
         **api_transform.operations(),
+        **api_recommendations.operations(),
         **api_inference_experiments.operations(),
         **api_tags.operations(TAGGABLE),
     }

@@ -22,7 +22,7 @@ from eyrie.domain.jobs import HOLDS_ROOM, Job, JobKey, RunSeen, WorkDone
 from eyrie.ports import ArtifactError, Clock, Commit, Conflict, Document, Event, JobRuns, StartRefused, Store
 
 LOG = logging.getLogger(__name__)
-KINDS = ("CompilationJob", "TransformJob")  # the nouns whose documents are jobs
+KINDS = ("CompilationJob", "TransformJob", "InferenceRecommendationsJob")  # the nouns whose documents are jobs
 LOOK_PERIOD_S = 0.2  # while a job is under way
 ROUND_PERIOD_S = 5.0
 RETRY_S = 1.0

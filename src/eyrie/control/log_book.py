@@ -3,8 +3,8 @@ print (their own files), as groups of streams of events.
 
 The group of an endpoint, `/aws/sagemaker/Endpoints/NAME`, is there as long as the endpoint is or anything that it
 printed; that of compilation jobs, `/aws/sagemaker/CompilationJobs`, has a stream a job; that of transform jobs one an
-instance and one of the job itself. A group's settings (retention, filters, tags) and the streams that users add to it
-are in logs.db, like any group's.
+instance and one of the job itself; that of inference recommendations jobs one a job. A group's settings (retention,
+filters, tags) and the streams that users add to it are in logs.db, like any group's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ ENDPOINTS = "/aws/sagemaker/Endpoints/"
 JOBS = {
     "/aws/sagemaker/CompilationJobs": "CompilationJob",
     "/aws/sagemaker/TransformJobs": "TransformJob",
+    "/aws/sagemaker/InferenceRecommendationsJobs": "InferenceRecommendationsJob",
 }  # groups with a stream a job, and the kind of job
 ALWAYS = (0, 1 << 62)
 

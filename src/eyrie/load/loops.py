@@ -233,11 +233,20 @@ class ClosedLoop(Loop):
     def __init__(self, plan: Plan, recorder: Recorder) -> None:
         super().__init__(plan, recorder)
         self._end = plan.begin_s + plan.seconds
+        self._users = plan.users
 
     def begin(self) -> None:
-        """A connection a user."""
-        for _ in range(self.plan.users):
-            self.connect()
+        """A connection a user; more of them, or fewer, when their moments come."""
+        self._become(self.plan.users)
+        for at_s, users in self.plan.levels:
+            self.loop.call_later(max(0.0, self.plan.begin_s + at_s - monotonic()), self._become, users)
+
+    def _become(self, users: int) -> None:
+        """There are so many users from now on; who is too many leaves with his next reply."""
+        self._users = users
+        if monotonic() < self._end:
+            for _ in range(users - len(self.wires) - self.connecting):
+                self.connect()
 
     @property
     def over(self) -> bool:
@@ -249,7 +258,11 @@ class ClosedLoop(Loop):
         self._end = monotonic()
 
     def free(self, wire: Wire) -> None:
-        """The user thinks, then asks."""
+        """The user thinks, then asks; one too many leaves."""
+        if len(self.wires) > self._users:
+            self.wires.discard(wire)
+            wire.close()
+            return
         now = monotonic()
         begin = max(now + (self.plan.think_s if wire.sent else 0.0), self.plan.begin_s)
         if begin > now:
@@ -271,5 +284,5 @@ class ClosedLoop(Loop):
 
     def lost(self) -> None:
         """He opens another connection."""
-        if monotonic() < self._end and len(self.wires) + self.connecting < self.plan.users:
+        if monotonic() < self._end and len(self.wires) + self.connecting < self._users:
             self.connect()

@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
     waiting_max: int
     timeout_s: float
     begin_s: float  # CLOCK_MONOTONIC, the same for all
+    levels: list[tuple[float, int]] = []  # of a closed loop whose users come and go: from a second on, so many
 
 
 def encoded(plan: Plan) -> bytes:

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from eyrie.adapters.artifacts import bucket_and_key
+from eyrie.adapters.job_program import ProgramFailed, write_whole
 from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.decide.transform_join import sieve
 from eyrie.decide.transform_path import PathError
@@ -43,7 +44,7 @@ from eyrie.ports import ArtifactError
 from eyrie.transform.bucket import BucketError, Door, refused
 from eyrie.transform.caller import Caller, NoReply, agreed_workers
 from eyrie.transform.seats import NotReady, Seats
-from eyrie.transform.share import Share, Work, write_whole
+from eyrie.transform.share import Share, Work
 
 log = logging.getLogger("eyrie.transform")
 
@@ -74,7 +75,7 @@ class Found:
     resumed: int = 0
 
 
-class Failed(Exception):
+class Failed(ProgramFailed):
     """The job has failed; the message is the reason for people."""
 
 

@@ -7,7 +7,6 @@ its input, and a `Mark` says it all. What goes wrong with an object costs that o
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from eyrie.adapters.job_program import write_whole
 from eyrie.decide.transform_join import JoinError, Sieve, assembled, shaped
 from eyrie.decide.transform_plan import FAILURES_TOLD, output_key
 from eyrie.decide.transform_split import Payload, SplitError, Splitter, splitter
@@ -359,13 +359,3 @@ def read_mark(path: Path) -> Mark:
         return msgspec.json.decode(path.read_bytes(), type=Mark)
     except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
         return Mark()
-
-
-def write_whole(path: Path, text: bytes) -> None:
-    """A file that is whole or the one before it, also after a power cut."""
-    new = path.with_name(f".{path.name}")
-    with open(new, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)

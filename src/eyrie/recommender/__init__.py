@@ -1,0 +1,1 @@
+"""Inference recommendations: candidates deployed, loaded, measured and removed, by a client of the public API."""

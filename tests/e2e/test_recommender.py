@@ -1,0 +1,171 @@
+"""Inference recommendations end to end: jobs by boto3 that deploy, load and measure, and find the better of two ways to
+host a model; runs and control are killed in the middle, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from demo import belonging_to
+from e2e.conftest import ROLE, RealEyrie, until
+
+ENDED = ("COMPLETED", "FAILED", "STOPPED")
+WORKERS = "MODEL_SERVER_WORKERS"
+CODE = b"""
+import os, time
+
+def model_fn(folder):
+    return float(os.environ.get("PAUSE_S", "0.04")), float(os.environ.get("BURN_S", "0"))
+
+def input_fn(data, content_type):
+    return data
+
+def predict_fn(data, cost):
+    time.sleep(cost[0])
+    end = time.thread_time() + cost[1]
+    while time.thread_time() < end:
+        pass
+    return b"1\\n"
+
+def output_fn(found, accept):
+    return found, "text/csv"
+"""
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+@pytest.fixture(scope="module")
+def sleepy(eyrie: RealEyrie) -> str:
+    """A model whose worker answers 25 requests a second, whatever the host."""
+    s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
+    s3.create_bucket(Bucket="tried")
+    s3.put_object(Bucket="tried", Key="model.tar.gz", Body=packed({"code/inference.py": CODE}))
+    s3.put_object(Bucket="tried", Key="payload.tar.gz", Body=packed({"a.csv": b"1,2", "b.csv": b"3,4"}))
+    container = {"Image": "eyrie/python", "ModelDataUrl": "s3://tried/model.tar.gz"}
+    sagemaker.create_model(ModelName="sleepy", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+    return "sleepy"
+
+
+def begin(name: str, model: str, configurations: list[dict[str, Any]], **more: Any) -> None:
+    stairs = {"DurationInSeconds": 2, "NumberOfSteps": more.pop("steps", 1), "UsersPerStep": 3}
+    payload = {"SamplePayloadUrl": "s3://tried/payload.tar.gz", "SupportedContentTypes": ["text/csv"]}
+    boto3.client("sagemaker").create_inference_recommendations_job(
+        JobName=name,
+        JobType="Advanced",
+        RoleArn=ROLE,
+        InputConfig={
+            "ModelName": model,
+            "JobDurationInSeconds": 900,
+            "ContainerConfig": {"PayloadConfig": {**payload, **more.pop("payload", {})}},
+            "EndpointConfigurations": configurations,
+            "TrafficPattern": {"TrafficType": "STAIRS", "Stairs": stairs},
+        },
+        **more,
+    )
+
+
+def ranges(instance_type: str, **values: list[str]) -> dict[str, Any]:
+    """One EndpointConfiguration."""
+    given = [{"Name": name, "Value": value} for name, value in values.items()]
+    return {"InstanceType": instance_type, "EnvironmentParameterRanges": {"CategoricalParameterRanges": given}}
+
+
+def over(name: str, seconds: float = 120.0) -> dict[str, Any]:
+    """The job, once it is over."""
+
+    def look() -> dict[str, Any] | None:
+        job: dict[str, Any] = boto3.client("sagemaker").describe_inference_recommendations_job(JobName=name)
+        return job if job["Status"] in ENDED else None
+
+    return dict(until(look, seconds))
+
+
+def variables(recommended: dict[str, Any]) -> dict[str, str]:
+    given = recommended["ModelConfiguration"].get("EnvironmentParameters", [])
+    return {one["Key"]: one["Value"] for one in given}
+
+
+def left() -> list[str]:
+    """What recommendations jobs have made and not removed."""
+    sagemaker = boto3.client("sagemaker")
+    endpoints = [one["EndpointName"] for one in sagemaker.list_endpoints(MaxResults=100)["Endpoints"]]
+    configs = [one["EndpointConfigName"] for one in sagemaker.list_endpoint_configs(MaxResults=100)["EndpointConfigs"]]
+    models = [one["ModelName"] for one in sagemaker.list_models(MaxResults=100)["Models"]]
+    return [name for name in (*endpoints, *configs, *models) if name.startswith("sm-")]
+
+
+def steps(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = boto3.client("sagemaker").list_inference_recommendations_job_steps(JobName=name)[
+        "Steps"
+    ]
+    return found
+
+
+def runs(eyrie: RealEyrie) -> Iterator[int]:
+    """Processes of recommendations jobs."""
+    for pid in belonging_to(eyrie.data):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
+        if b"eyrie.recommender" in words and words[0].endswith(b"python"):
+            yield pid
+
+
+def test_the_better_of_two_is_found(eyrie: RealEyrie, sleepy: str) -> None:
+    begin("workers", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})])
+    job = over("workers")
+    assert job["Status"] == "COMPLETED", job
+    best, other = job["InferenceRecommendations"]
+    assert (variables(best)[WORKERS], variables(other)[WORKERS]) == ("2", "1")
+    assert best["Metrics"]["MaxInvocations"] > 1.5 * other["Metrics"]["MaxInvocations"]
+    assert best["Metrics"]["ModelLatency"] >= 40
+    assert best["Metrics"]["CostPerInference"] == pytest.approx(
+        best["Metrics"]["CostPerHour"] / best["Metrics"]["MaxInvocations"] / 60, rel=1e-3
+    )
+    assert best["EndpointConfiguration"]["InstanceType"] == "ml.m5.large"
+    assert [step["Status"] for step in steps("workers")] == ["COMPLETED", "COMPLETED"]
+    assert left() == []
+    sagemaker, cloudwatch = boto3.client("sagemaker"), boto3.client("cloudwatch")
+    scaling = sagemaker.get_scaling_configuration_recommendation(InferenceRecommendationsJobName="workers")
+    assert scaling["RecommendationId"] == best["RecommendationId"]
+    target = scaling["DynamicScalingConfiguration"]["ScalingPolicies"][0]["TargetTracking"]["TargetValue"]
+    assert target == int(0.8 * best["Metrics"]["MaxInvocations"])
+    put = cloudwatch.list_metrics(Namespace="/aws/sagemaker/InferenceRecommendationsJobs", MetricName="ClientLatency")
+    assert len(put["Metrics"]) == 2
+    streams = boto3.client("logs").describe_log_streams(logGroupName="/aws/sagemaker/InferenceRecommendationsJobs")
+    assert [stream["logStreamName"] for stream in streams["logStreams"]] == ["workers"]
+
+
+@pytest.mark.heavy
+def test_a_killed_run_goes_on_and_a_stopped_one_removes_what_it_made(eyrie: RealEyrie, sleepy: str) -> None:
+    begin("killed", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})], steps=2)
+    until(left, 60.0)
+    for pid in [*runs(eyrie), eyrie.processes()["control"]]:
+        os.kill(pid, signal.SIGKILL)
+    begin("stopped", sleepy, [{"InstanceType": "ml.m5.large"}], steps=5)
+    job = over("killed")
+    assert job["Status"] == "COMPLETED", job
+    assert variables(job["InferenceRecommendations"][0])[WORKERS] == "2"
+    until(left, 60.0)  # of the other, which has waited
+    boto3.client("sagemaker").stop_inference_recommendations_job(JobName="stopped")
+    assert over("stopped")["Status"] == "STOPPED"
+    assert left() == []
+    assert [step["Status"] for step in steps("stopped")] == ["STOPPED"]
+    with pytest.raises(ClientError, match="only one that is COMPLETED"):
+        boto3.client("sagemaker").get_scaling_configuration_recommendation(InferenceRecommendationsJobName="stopped")
