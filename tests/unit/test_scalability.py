@@ -66,6 +66,13 @@ def test_a_host_that_is_full_with_one_instance_is_told_as_contention() -> None:
     assert found.at(4) == pytest.approx(1000, rel=0.03)
 
 
+def test_contention_is_a_share_where_more_instances_bring_less() -> None:
+    found = fit([Point(2, 1725.0), Point(4, 996.0), Point(8, 1100.0)])
+    assert 0 <= found.contention <= 1
+    assert found.rate < 5000
+    assert found.error < 0.3
+
+
 @pytest.mark.parametrize("wrong", [[], [Point(0, 1.0)], [Point(1, 0.0)], [Point(1, float("nan"))]])
 def test_points_that_cannot_be_are_refused(wrong: list[Point]) -> None:
     with pytest.raises(ValueError, match="point"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -76,6 +77,22 @@ def data() -> Iterator[Path]:
             with process_lock.running(path) as left:
                 if left is not None:
                     left.end(0.0)
+
+
+def test_a_full_disk_ends_nothing_and_is_made_up_for(data: Path) -> None:
+    up = Started(data)
+    hard = resource.prlimit(up.process.pid, resource.RLIMIT_FSIZE)[1]
+    before = pids(data)["gateway-1"]
+    resource.prlimit(up.process.pid, resource.RLIMIT_FSIZE, (0, hard))  # nothing can be written
+    os.kill(before, signal.SIGKILL)
+    until(lambda: pids(data).get("gateway-1") != before)
+    time.sleep(0.3)  # it has tried to write what runs now
+    assert up.process.poll() is None
+    resource.prlimit(up.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    found = until(lambda: pids(data) if set(pids(data)) > {"control", "gateway-0", "gateway-1"} else None)
+    until(lambda: json.loads((data / "env.json").read_text())["processes"].get("gateway-1") == pids(data)["gateway-1"])
+    assert found["gateway-1"] != before
+    assert up.end()[0] == 0
 
 
 def test_it_starts_every_part_and_ends_them_in_order(data: Path) -> None:

@@ -15,7 +15,7 @@ from eyrie.cli.assess_copy import Subject, scaled
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
 from eyrie.decide import assessment as decide
-from eyrie.decide.load import Stair, quantile
+from eyrie.decide.load import Saturation, Stair, quantile
 from eyrie.decide.scalability import Point, fit
 from eyrie.domain.assessment import Performance, Scalability, Scale, Steady
 from eyrie.domain.instance_types import UnknownInstanceType
@@ -27,6 +27,7 @@ from eyrie.load.result import Described, Result, saturated, stairs
 
 USERS = 32
 STAIRS = (0.4, 1.2, 0.1)  # of what the users had: from, to, by
+CLIMBS_MAX = 3
 STEP = (0.3, 0.8)  # of the saturation point
 CALM_SHARE = 0.25  # of a step: before it
 UTILISATION = 0.8
@@ -100,9 +101,7 @@ def performance(
     """Throughput of users that wait, the saturation point by stairs, and latency at 80 % of it."""
     users = sender.users(USERS, lengths.users_s, f"{USERS} users")
     sender.progress.step(f"{USERS} users: {users.achieved_rps:,.0f} requests/s, p99 {users.p99_ms} ms")
-    begin, end, by = (max(1.0, share * users.achieved_rps) for share in STAIRS)
-    result = sender.climbed(begin, end, by, lengths.stair_s, None if objective_ms is None else objective_ms * 1000)
-    verdict = saturated(result)
+    result, verdict = _saturated(sender, users.achieved_rps, lengths.stair_s, objective_ms)
     point = None if verdict is None else verdict.sustained_rps
     steady = None
     if point:
@@ -130,6 +129,22 @@ def performance(
         usd_a_million=None if not rate or usd is None else round(usd / 3600 / rate * 1e6, 4),
         stairs=tuple(_of_stair(stair) for stair in stairs(result)),
     )
+
+
+def _saturated(
+    sender: Sender, users_rps: float, seconds: float, objective_ms: float | None
+) -> tuple[Result, Saturation | None]:
+    """Stairs around what the users had; further up, or further down, where the point does not lie among them."""
+    objective_us = None if objective_ms is None else objective_ms * 1000
+    around = max(1.0, users_rps)
+    for _ in range(CLIMBS_MAX):
+        begin, end, by = (share * around for share in STAIRS)
+        result = sender.climbed(begin, end, by, seconds, objective_us)
+        verdict = saturated(result)
+        if verdict is None or (verdict.sustained_rps is not None and verdict.saturated_at_rps is not None):
+            break
+        around *= 2.0 if verdict.sustained_rps is not None else 0.4
+    return result, verdict
 
 
 def scalability(

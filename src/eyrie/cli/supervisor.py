@@ -67,6 +67,7 @@ class Supervisor:
         self._retiring: list[tuple[process_lock.Running, float]] = []
         self._stop_asked = False
         self._hurry = False
+        self._untold = False
 
     def prepare(self) -> None:
         """Take the signals into our own hands and become the reaper of orphans."""
@@ -110,6 +111,8 @@ class Supervisor:
         self._reap()
         if not self._stop_asked:
             self._launch_due()
+        if self._untold:
+            self._tell()
         self._finish_retiring()
 
     @property
@@ -157,7 +160,18 @@ class Supervisor:
         child.pid = spawn(child.part, world.command, world.env, world.data, world.listener)
         child.started_s = world.now_s()
         log.info("started %s as process %d", child.part.name, child.pid)
-        world.changed(self.pids())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say which processes run; where that cannot be written, the disk being full, say, again at the next turn."""
+        try:
+            self._world.changed(self.pids())
+        except OSError as error:
+            if not self._untold:
+                log.error("which processes run cannot be written: %s", error)
+            self._untold = True
+        else:
+            self._untold = False
 
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name."""
@@ -189,12 +203,12 @@ class Supervisor:
                         self._died(child, status)
 
     def _died(self, child: Child, status: int) -> None:
-        world, now_s = self._world, self._world.now_s()
+        now_s = self._world.now_s()
         child.pid = None
         child.failures = restart.failures_after(child.failures, int((now_s - child.started_s) * 1000))
         delay_ms = restart.delay_ms(child.failures)
         child.due_s = now_s + delay_ms / 1000
-        world.changed(self.pids())
+        self._tell()
         if not self._stop_asked:
             log.warning(
                 "%s %s; next start in %d ms (%d in a row)", child.part.name, how(status), delay_ms, child.failures

@@ -24,7 +24,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """The fitted law. Neither factor is ever negative."""
+    """The fitted law. Neither factor is ever negative, and contention, a share, at most 1."""
 
     rate: float  # of one instance
     contention: float
@@ -71,6 +71,10 @@ def fit(points: Sequence[Point]) -> Law:
 Parameters = tuple[float, float, float]
 
 
+def _share(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
 def _slowed(instances: float, contention: float, coherence: float) -> float:
     return 1 + contention * (instances - 1) + coherence * instances * (instances - 1)
 
@@ -95,7 +99,7 @@ def _first(points: Sequence[Point], free: tuple[int, ...]) -> Parameters:
     base = solved[0]
     if base <= 0:  # points that no such law describes: begin with the slowest instance
         return (min(p.rate / p.instances for p in points), 0.0, 0.0)
-    return 1 / base, max(0.0, solved.get(1, 0.0) / base), max(0.0, solved.get(2, 0.0) / base)
+    return 1 / base, _share(solved.get(1, 0.0) / base), max(0.0, solved.get(2, 0.0) / base)
 
 
 def _refined(points: Sequence[Point], free: tuple[int, ...], law: Parameters) -> Parameters:
@@ -116,11 +120,11 @@ def _refined(points: Sequence[Point], free: tuple[int, ...], law: Parameters) ->
 
 
 def _stepped(points: Sequence[Point], law: Parameters, step: dict[int, float]) -> tuple[Parameters, float]:
-    """The law after a step, no factor below zero; and how far it went, relatively. It never gets worse."""
+    """The law after a step, its factors within their bounds; and how far it went, relatively. It never gets worse."""
     before, share = _loss(points, law), 1.0
     for _ in range(30):
         rate, contention, coherence = (law[k] + share * step.get(k, 0.0) for k in range(3))
-        tried = (rate, max(0.0, contention), max(0.0, coherence))
+        tried = (rate, _share(contention), max(0.0, coherence))
         if rate > 0 and _loss(points, tried) <= before:
             return tried, max(abs(new - old) / max(abs(old), 1e-9) for new, old in zip(tried, law, strict=True))
         share /= 2
