@@ -41,8 +41,8 @@ setup-sdk: # The SageMaker SDK's versions 2 and 3 are one package name: an envir
 	@.ci/setup .venv-sdk2 tests/sdk/sdk2.lock
 	@.ci/setup .venv-sdk3 tests/sdk/sdk3.lock
 
-FRAMEWORKS := torch tensorflow spark
-setup-frameworks: # What is too large for .venv: Eyrie with PyTorch and transformers, with TensorFlow, with Spark
+FRAMEWORKS := torch tensorflow spark ray
+setup-frameworks: # What is too large for .venv: Eyrie with PyTorch and transformers, with TensorFlow, with Spark, with Ray
 	@.ci/java
 	@for name in $(FRAMEWORKS); do .ci/setup .venv-$$name tests/frameworks/$$name.lock --editable || exit 1; done
 

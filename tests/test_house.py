@@ -79,7 +79,8 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/objects/router.py": 1,  # a request's boundary: answered as S3's InternalError
     "src/eyrie/objects/store.py": 1,
     # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.
-    "src/eyrie/modelserver/inside.py": 1,
+    "src/eyrie/modelserver/inside.py": 2,
+    "src/eyrie/raydata/answering.py": 1,  # a model that cannot be loaded is the job's reason
     "src/eyrie/modelserver/servable.py": 1,
     "src/eyrie/modelserver/streaming.py": 2,
     "src/eyrie/modelserver/batcher.py": 1,

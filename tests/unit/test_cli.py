@@ -56,11 +56,26 @@ def test_values_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> No
 
 @pytest.mark.parametrize("compute", ["proces", "", "docker://remote:2375", "docker:///a?b"])
 def test_a_compute_that_there_is_not_is_refused_in_one_line(compute: str) -> None:
-    with pytest.raises(CommandError, match="is none of process, docker:// and") as error:
+    with pytest.raises(CommandError, match="is none of process, docker://,") as error:
         up.check(Settings(compute=compute))
     assert error.value.code == 2
     assert str(error.value).startswith(f"EYRIE_COMPUTE={compute}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("compute", ["ray://", "ray://nowhere", "ray://a:1?endpoint=https://b", "ray:6379"])
+def test_a_cluster_that_cannot_be_meant_is_refused(compute: str) -> None:
+    with pytest.raises(
+        CommandError, match=r"is neither ray \(a cluster of each job's own\) nor ray://HOST:PORT"
+    ) as error:
+        up.check(Settings(compute=compute))
+    assert error.value.code == 2
+
+
+def test_a_cluster_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CommandError, match=r"Ray is not installed: pip install 'eyrie\[ray\]'"):
+        up.check(Settings(compute="ray://10.0.0.1:6379?endpoint=http://10.0.0.5:7777"))
 
 
 def test_the_defaults_and_port_0_are_accepted() -> None:

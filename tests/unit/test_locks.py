@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"torch": "frameworks", "tensorflow": "frameworks", "spark": "frameworks", "console": "console"}
+FOLDERS = {**dict.fromkeys(("torch", "tensorflow", "spark", "ray"), "frameworks"), "console": "console"}
 LOCKS = ["requirements.lock", *(f"tests/{folder}/{name}.lock" for name, folder in FOLDERS.items())]
 
 

@@ -35,6 +35,7 @@ from eyrie.adapters.launch_container import (
 )
 from eyrie.adapters.sandbox import SHM_BYTES_MAX, TMP_BYTES_MAX
 from eyrie.adapters.slots import LOCK_FD, Slot, SlotRecord
+from eyrie.domain.cluster import names_cluster
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.settings import Settings
 
@@ -72,7 +73,8 @@ def socket_of(compute: str) -> str:
     given = urlsplit(compute)
     if given.scheme != "docker" or given.netloc or given.query or given.fragment:
         raise EngineUnavailable(
-            f"compute={compute!r} is none of process, docker:// and docker:///PATH (an engine of this host)"
+            f"compute={compute!r} is none of process, docker://, docker:///PATH (an engine of this host), ray and "
+            "ray://HOST:PORT"
         )
     return given.path if given.path not in ("", "/") else DEFAULT_SOCKET
 
@@ -90,8 +92,8 @@ def engine_of(settings: Settings) -> DockerEngine | str:
     """The engine that the setting `compute` names, or why there is none. Raises EngineUnavailable for a value that
     makes no sense.
     """
-    if settings.compute == PROCESS:
-        return "the setting compute is `process`; docker:// names one"
+    if settings.compute == PROCESS or names_cluster(settings.compute):
+        return f"the setting compute is `{settings.compute}`; docker:// names one"
     return DockerEngine(settings)
 
 

@@ -1,19 +1,20 @@
-"""A small synchronous S3 client over the objects process's Unix socket, signed: objects whole, in ranges, in parts and
-in lists.
+"""A small synchronous S3 client over the objects process's Unix socket, or over the one port from another machine,
+signed: objects whole, in ranges, in parts and in lists.
 
 `artifacts` reads models with it, a transform's run reads and writes objects of any size.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -23,6 +24,7 @@ from botocore.credentials import Credentials
 
 from eyrie.adapters.unix_http import UnixConnection
 
+_TIMEOUT_S = 60.0  # of the one port
 _DOCUMENT_BYTES_MAX = 8 << 20
 T = TypeVar("T")
 OK, PARTIAL, NO_CONTENT, NOT_MODIFIED = 200, 206, 204, 304
@@ -50,11 +52,24 @@ class SigningKey:
     session_token: str | None = None
 
 
+class PortConnection(HTTPConnection):
+    """HTTP to a host and port; requests say `localhost`, as they are signed for."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._place = (host, port)
+
+    def connect(self) -> None:
+        """Connect. Raises OSError."""
+        self.sock = socket.create_connection(self._place, _TIMEOUT_S)
+
+
 class S3Client:
     """One connection, used by one thread; a context manager."""
 
-    def __init__(self, path: Path, key: SigningKey, region: str) -> None:
-        self._connection = UnixConnection(path)
+    def __init__(self, place: Path | str, key: SigningKey, region: str) -> None:
+        """`place`: the Unix socket, or http://HOST:PORT."""
+        self._connection = _connection(place)
         credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token)
         self._auth = S3SigV4Auth(credentials, "s3", region)
 
@@ -223,6 +238,13 @@ class S3Client:
         with response:
             body = response.read(_DOCUMENT_BYTES_MAX)
         raise failure_of(response.status, body)
+
+
+def _connection(place: Path | str) -> HTTPConnection:
+    if isinstance(place, Path):
+        return UnixConnection(place)
+    given = urlsplit(place)
+    return PortConnection(given.hostname or "127.0.0.1", given.port or 80)
 
 
 def target(bucket: str, key: str) -> str:

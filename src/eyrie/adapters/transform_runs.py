@@ -1,13 +1,15 @@
 """Transform jobs on this host: `DATA/jobs/RUN/`, a run's folder beside those of other jobs, and instances of its own.
 
     RUN/run.json, seats.json   what its program is told: the job, where the instances are now
+    RUN/place.json             which cluster has the model asked; "": none, instances here do
     RUN/resolved.json          digests of the model archives that it needs
     RUN/attempt.json           which beginning of the program this is
     RUN/box/                   the program's: log, marks, results that are on their way, result.json
 
 Instances are compute's, as those of endpoints are, with the caps of their type; one that is gone is replaced. The
-program (`eyrie.transform`) reads and writes the bucket, and knows instances by their sockets. Control may die at any
-point between two calls.
+program (`eyrie.transform`) reads and writes the bucket, and knows instances by their sockets. Where EYRIE_COMPUTE names
+a Ray cluster there are no instances: another program (`eyrie.raydata`) has the cluster do their work. Control may die
+at any point between two calls.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import contextlib
 import logging
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +35,8 @@ from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.adapters.sandbox import PROCESS, Isolation
 from eyrie.adapters.shared_archives import SharedArchives
 from eyrie.adapters.slots import Slot, SlotRecord, read_bounded
-from eyrie.decide.transform_plan import output_key, shares
+from eyrie.decide.transform_plan import kept_from_cluster, output_key, shares
+from eyrie.domain.cluster import Cluster, cluster_of
 from eyrie.domain.fleet import JOB_INSTANCE, ContainerSpec, InstanceSpec, ObservedInstance
 from eyrie.domain.jobs import Job, RunSeen
 from eyrie.domain.names import EndpointKey
@@ -43,7 +47,9 @@ from eyrie.settings import Settings
 
 log = logging.getLogger("eyrie.jobs")
 
-PROGRAM = "eyrie.transform"
+PROGRAM, CLUSTER_PROGRAM = "eyrie.transform", "eyrie.raydata"
+CLUSTER_FOLDER_FILE = "cluster-folder"  # in the box: where the sockets of a cluster of the run's own are
+CLUSTER_FOLDER = re.compile(r"/tmp/eyrie-ray-[A-Za-z0-9_]{1,40}")
 VARIANT = "transform"
 REPLACEMENTS_MAX = 3  # of an instance in a row, without its share getting any further
 MARK_BYTES_MAX = 4 << 20
@@ -61,6 +67,7 @@ class TransformRuns:
         """`keys`: credentials.json; None with `--auth off`."""
         self._settings, self._data, self._root = settings, settings.data, settings.data / "jobs"
         self._compute, self._archives, self._keys, self._clock = compute, archives, keys, clock
+        self._cluster = cluster_of(settings.compute)
         self._root.mkdir(mode=0o700, exist_ok=True)
 
     def fetch(self, job: Job) -> None:
@@ -87,6 +94,7 @@ class TransformRuns:
         """Have its instances, and its program unless this attempt's was started. Raises StartRefused."""
         slot = self._slot(job.run_id)
         try:
+            self._place(job, slot)
             self._seat(job, slot)
             if not (launched(slot) and self._attempt(slot) >= job.attempt):
                 self._launch(job, slot)
@@ -126,6 +134,7 @@ class TransformRuns:
         if any(seat.instance_id in left for seat in _seats(slot)):
             return
         self._abort_uploads(slot)
+        _remove_cluster_folder(slot)
         archive(slot, self._data)
         slot.remove()
 
@@ -143,11 +152,12 @@ class TransformRuns:
         (slot.path / "box").mkdir(mode=0o700, exist_ok=True)
         (slot.path / "box" / _RESULT).unlink(missing_ok=True)
         slot.write("job.json", {"kind": job.key.kind, "scope": [job.key.account, job.key.region], "name": job.key.name})
-        slot.write("run.json", self._order(job))
+        slot.write("run.json", self._order(job) | self._cluster_order(job, slot))
         slot.write("attempt.json", job.attempt)
         record = SlotRecord("transform", PROCESS, None, (), self._clock.now_ms())
         slot.write("slot.json", record)
-        server = Server((sys.executable, "-I", "-B", "-u", "-m", PROGRAM), tuple(sandbox.runtime_paths()))
+        program = CLUSTER_PROGRAM if _placed(slot) else PROGRAM
+        server = Server((sys.executable, "-I", "-B", "-u", "-m", program), tuple(sandbox.runtime_paths()))
         plain = Isolation(PROCESS, "Eyrie's own program")
         Launcher(plain, server, self._data, (), self._settings.log_bytes_max).start(slot, record)
 
@@ -159,6 +169,47 @@ class TransformRuns:
             "keys": str(self._keys) if self._keys else "",
             "spec": transform_of(job),
         }
+
+    def _place(self, job: Job, slot: Slot) -> None:
+        """Decide once where the model is asked: a run that is taken up again stays there."""
+        if (slot.path / "place.json").exists():
+            return
+        address, why = "", ""
+        if self._cluster is not None:
+            why = self._kept_here(job, slot)
+            address = "" if why else self._cluster.url
+            log.info("%s: %s", job.key.name, f"by instances here: {why}" if why else f"by {self._cluster.url}")
+        slot.write("place.json", address)
+
+    def _kept_here(self, job: Job, slot: Slot) -> str:
+        """Why instances here have to do a job, although there is a cluster; "": they have not."""
+        digests = _load(slot.path / "resolved.json", list[str | None]) or []
+        asking = any(
+            (self._archives.path(digest) / "model" / "code" / "requirements.txt").is_file()
+            for digest in digests
+            if digest is not None
+        )
+        return kept_from_cluster(transform_of(job), containers_of(job), asking)
+
+    def _cluster_order(self, job: Job, slot: Slot) -> dict[str, Any]:
+        """What the program of a cluster is told besides: there is one share, and so many workers."""
+        url = _placed(slot)
+        if not url:
+            return {}
+        spec, (container,) = transform_of(job), containers_of(job)
+        (digest,) = _load(slot.path / "resolved.json", list[str | None]) or [None]
+        if digest is None:
+            raise OSError("the model's archive is not here")
+        cluster = Cluster.of(url)
+        told = {
+            "address": cluster.address,
+            "endpoint": cluster.endpoint or f"http://{_reached(self._settings.host)}:{self._settings.port}",
+            "actors": spec.instances * int(job.spec.arguments["workers"]),
+            "package": str(self._archives.path(digest)),
+            "environment": container.environment,
+            "image": container.image,
+        }
+        return {"spec": replace(spec, instances=1), "cluster": told}
 
     def _attempt(self, slot: Slot) -> int:
         return _load(slot.path / "attempt.json", int) or 0
@@ -185,6 +236,9 @@ class TransformRuns:
     # --------------------------------------------------------------------------------------------------- its instances
     def _seat(self, job: Job, slot: Slot) -> None:
         """Have an instance at each of its seats. Raises StartRefused."""
+        if _placed(slot):
+            slot.write("seats.json", [])
+            return
         known = {one.instance_id: one for one in self._compute.inventory()}
         before = _seats(slot) or [
             Seat(number, _instance_id(), workers=int(job.spec.arguments["workers"]), foreign=_foreign(job))
@@ -332,7 +386,24 @@ def read_mark(slot: Slot, number: int) -> Mark:
 
 
 def _marks(slot: Slot) -> list[Mark]:
-    return [read_mark(slot, seat.number) for seat in _seats(slot)]
+    return [read_mark(slot, number) for number in range(1 if _placed(slot) else len(_seats(slot)))]
+
+
+def _placed(slot: Slot) -> str:
+    """The cluster that does a job, as EYRIE_COMPUTE named it; "": instances here do."""
+    return _load(slot.path / "place.json", str) or ""
+
+
+def _remove_cluster_folder(slot: Slot) -> None:
+    """What is left of a cluster of a run that was killed."""
+    noted = (read_bounded(slot.path / "box" / CLUSTER_FOLDER_FILE, 200) or b"").decode("utf-8", "replace")
+    if CLUSTER_FOLDER.fullmatch(noted):
+        shutil.rmtree(noted, ignore_errors=True)
+
+
+def _reached(host: str) -> str:
+    """Where an Eyrie that listens on a host is reached from this one."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
 
 
 def _steps(mark: Mark) -> int:

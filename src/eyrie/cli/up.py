@@ -24,6 +24,7 @@ from eyrie.cli.down import end_instances
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import CONSOLE, Command, eyrie_command, living
 from eyrie.cli.supervisor import Supervisor, World
+from eyrie.domain.cluster import ClusterError, cluster_of
 from eyrie.settings import Settings
 
 _READY_WAIT_S = 60.0
@@ -85,10 +86,20 @@ def check(settings: Settings) -> None:
 
 
 def _check_compute(settings: Settings) -> None:
-    """Raises CommandError for a compute that there is not, or whose library is not installed. An engine that is not up
-    yet may come later.
+    """Raises CommandError for a compute that there is not, or whose library is not installed. An engine or a cluster
+    that is not up yet may come later.
     """
     if settings.compute == Settings().compute:
+        return
+    try:
+        cluster = cluster_of(settings.compute)
+    except ClusterError as error:
+        raise CommandError(f"EYRIE_COMPUTE: {error}", code=2) from None
+    if cluster is not None:
+        if importlib.util.find_spec("ray") is None:
+            raise CommandError(
+                f"EYRIE_COMPUTE={settings.compute}: Ray is not installed: pip install 'eyrie[ray]'", code=2
+            )
         return
     from eyrie.adapters.compute_docker import EngineUnavailable, engine_of  # with what only an engine needs
 

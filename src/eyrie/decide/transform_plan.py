@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eyrie.domain.fleet import ContainerSpec
 from eyrie.domain.transform import Agreed, InputObject, Mark, Progress, Strategy, TransformSpec
 
 PAYLOAD_MB_DEFAULT, CONCURRENT_DEFAULT = 6, 1
@@ -54,6 +55,23 @@ def container_environment(spec: TransformSpec) -> dict[str, str]:
     if spec.max_concurrent:
         told["SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"] = str(spec.max_concurrent)
     return told
+
+
+def kept_from_cluster(spec: TransformSpec, containers: Sequence[ContainerSpec], requirements: bool) -> str:
+    """Why instances of this host have to do a job, although there is a cluster; "": they have not. `requirements`: a
+    model brings a requirements.txt.
+    """
+    if len(containers) > 1:
+        return "the model is a pipeline"
+    if containers[0].foreign:
+        return "the model is a container of somebody's own"
+    if not containers[0].model_data_url and containers[0].artifact is None:
+        return "the model has no archive"
+    if requirements:
+        return "the model has a requirements.txt, which is built for instances"
+    if spec.max_payload_mb == 0:
+        return "MaxPayloadInMB is 0: objects go out in chunks"
+    return ""
 
 
 def shares(objects: Sequence[InputObject], count: int) -> list[list[InputObject]]:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyrie.modelserver")
 
 CLAIM_BYTES_MAX = 1_048_576
-PAYLOAD_MB_TOLD = 6  # what a batch transform may take for granted; a request may have more
 _INVOCATIONS = (b"/invocations", b"/invoke")
 PING_WAIT = b"x-eyrie-wait-ms"  # of a ping: how long it may wait for a 200 while the model is loaded
 PING_WAIT_MS_MAX = 5_000
@@ -283,7 +282,7 @@ class ModelServer:
         return {
             "MaxConcurrentTransforms": self._servable.parallel if self._servable is not None else 1,
             "BatchStrategy": "MULTI_RECORD",
-            "MaxPayloadInMB": min(max(1, self._body_max // 1_048_576), PAYLOAD_MB_TOLD),
+            "MaxPayloadInMB": environment.payload_mb_told(self._body_max),
         }
 
     # ----------------------------------------------------------------------------------------------- the claim

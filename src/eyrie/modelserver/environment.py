@@ -22,6 +22,7 @@ MAX_PAYLOAD_MB = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 MAX_CONTENT = "MAX_CONTENT_LENGTH"
 BODY_BYTES_DEFAULT = 26_214_400
 BODY_BYTES_MAX = 1 << 30  # 1 GB, the most that an asynchronous request may have
+PAYLOAD_MB_TOLD = 6  # what a batch transform may take for granted; a request may have more
 CONTAINERS_MAX = 15
 VARIABLES_MAX = 100  # SageMaker's limit is on entries
 VARIABLE_BYTES_MAX = 10_240
@@ -199,6 +200,11 @@ def body_bytes_max(env: Mapping[str, str]) -> int:
                 return BODY_BYTES_DEFAULT
             return min(int(text) * unit or BODY_BYTES_MAX, BODY_BYTES_MAX)
     return BODY_BYTES_DEFAULT
+
+
+def payload_mb_told(bytes_max: int) -> int:
+    """MaxPayloadInMB of /execution-parameters, by the limit of one request's body."""
+    return min(max(1, bytes_max // 1_048_576), PAYLOAD_MB_TOLD)
 
 
 def set_log_level(env: Mapping[str, str]) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eyrie.modelserver import environment, loader
-from eyrie.modelserver.batcher import predict_each
-from eyrie.modelserver.codecs import decode, guess_type, negotiate
-from eyrie.modelserver.frameworks.interface import Invocation, RowModel, Source
-from eyrie.modelserver.replier import status_of
+from eyrie.modelserver.batcher import Outcome, predict_each
+from eyrie.modelserver.codecs import Refused, Rows, decode, guess_type, negotiate
+from eyrie.modelserver.frameworks.interface import CallModel, Invocation, RowModel, Source
+from eyrie.modelserver.replier import refusal_of
 
 OK = 200
 
@@ -33,21 +33,46 @@ class InsideModel:
 
     def answer(self, body: bytes, content_type: str, accept: str = "") -> tuple[int, bytes]:
         """HTTP's status and the body that the model server would have answered."""
+        (found,) = self.answers([body], content_type, accept)
+        return found
+
+    def answers(self, bodies: Sequence[bytes], content_type: str, accept: str = "") -> list[tuple[int, bytes]]:
+        """The answer to each of several requests; a model of rows predicts them together."""
         model = self._model
+        if not isinstance(model, RowModel):
+            return [_called(model, body, content_type, accept) for body in bodies]
         try:
-            if not isinstance(model, RowModel):
-                headers = {"content-type": content_type, "accept": accept}
-                answer = model.call(Invocation(body, content_type, accept, headers))
-                return answer.status, answer.body if answer.pieces is None else b"".join(map(_bytes, answer.pieces))
             kind = negotiate(accept, model.offers, model.default_accept)
-            (outcome,) = predict_each(
-                model.predict, model.shape, [decode(body, content_type or guess_type(body), model.shape)]
-            )
-            if isinstance(outcome, Exception):
-                raise outcome
-            return OK, model.encode(outcome, kind)
-        except Exception as error:  # the boundary to foreign code: whatever a model raises is the answer
-            return status_of(error), (str(error) or type(error).__name__).encode()
+        except Refused as refused:
+            return [refusal_of(refused)] * len(bodies)
+        read = [_read(model, body, content_type) for body in bodies]
+        good = [rows for rows in read if not isinstance(rows, Exception)]
+        outcomes = iter(predict_each(model.predict, model.shape, good) if good else ())
+        return [_written(model, next(outcomes) if not isinstance(one, Exception) else one, kind) for one in read]
+
+
+def _called(model: CallModel, body: bytes, content_type: str, accept: str) -> tuple[int, bytes]:
+    try:
+        answer = model.call(Invocation(body, content_type, accept, {"content-type": content_type, "accept": accept}))
+        return answer.status, answer.body if answer.pieces is None else b"".join(map(_bytes, answer.pieces))
+    except Exception as error:  # the boundary to foreign code: whatever a model raises is the answer
+        return refusal_of(error)
+
+
+def _read(model: RowModel, body: bytes, content_type: str) -> Rows | Exception:
+    try:
+        return decode(body, content_type or guess_type(body), model.shape)
+    except Refused as refused:
+        return refused
+
+
+def _written(model: RowModel, outcome: Outcome, kind: str) -> tuple[int, bytes]:
+    if isinstance(outcome, Exception):
+        return refusal_of(outcome)
+    try:
+        return OK, model.encode(outcome, kind)
+    except Exception as error:  # the boundary to foreign code: what cannot be written is its request's error
+        return refusal_of(error)
 
 
 def _bytes(piece: bytes | str) -> bytes:

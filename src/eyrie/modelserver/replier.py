@@ -78,17 +78,23 @@ def speaking(label: str) -> Iterator[None]:
 
 def refuse(replier: Replier, error: BaseException, label: str = "") -> None:
     """Answer with an error's own status. What the server did wrong is logged whole; what the client did, in a line."""
-    status = status_of(error)
-    message = str(error) or type(error).__name__
     if isinstance(error, ClientLeft):
         return
+    status, message = refusal_of(error)
     with speaking(label):
         if status >= 500:
             log.error("invocation failed with %d\n%s", status, "".join(traceback.format_exception(error)).rstrip())
-            message = f"{type(error).__name__}: {message}"
         else:
-            log.info("invocation refused with %d: %s", status, message[:MESSAGE_CHARS_MAX])
-    replier.reply(status, TEXT_LINES, message[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace"))
+            log.info("invocation refused with %d: %s", status, message.decode())
+    replier.reply(status, TEXT_LINES, message)
+
+
+def refusal_of(error: BaseException) -> tuple[int, bytes]:
+    """The status and the body that an error is answered with."""
+    status, message = status_of(error), str(error) or type(error).__name__
+    if status >= 500:
+        message = f"{type(error).__name__}: {message}"
+    return status, message[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace")
 
 
 def turn_away(replier: Replier) -> None:

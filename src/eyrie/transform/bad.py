@@ -6,32 +6,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 from eyrie.decide.transform_join import Sieve, shaped
 from eyrie.decide.transform_split import Payload
 from eyrie.domain.transform import InputObject
-from eyrie.transform.caller import Caller
 from eyrie.transform.wire import Reply
 
 SHOWN_MAX = 300
+Asks = Callable[[Sequence[bytes]], list[Reply]]  # has requests answered
 Piece = tuple[int, bytes, bytes]  # number, as it stands in the input, as it is sent
 
 
 class BadRecord(Exception):
     """A record that the model refuses."""
 
-    def __init__(self, line: int, reply: Reply) -> None:
-        text = reply.body[:SHOWN_MAX].decode("utf-8", "replace").strip()
-        kind = "client" if reply.status < 500 else "server"
-        super().__init__(f'Received {kind} error ({reply.status}) from primary with message "{text}"')
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
         self.line = line
 
 
 def sifted(
-    payload: Payload, reply: Reply, joint: bytes, room: int, caller: Caller, sieve: Sieve | None
+    payload: Payload, reply: Reply, joint: bytes, room: int, ask: Asks, sieve: Sieve | None
 ) -> tuple[list[bytes], list[BadRecord]]:
     """The results of a payload that was refused, an empty one for each bad record, of which there is room for so many.
 
@@ -42,7 +40,7 @@ def sifted(
     waiting: list[tuple[Sequence[Piece], Reply | None]] = [(payload.pieces(), reply)]
     while waiting:
         pieces, known = waiting.pop()
-        answer = known or caller.ask([joint.join(sent for _, _, sent in pieces)])[0]
+        answer = known or ask([joint.join(sent for _, _, sent in pieces)])[0]
         if answer.status == 200:
             records = [record for _, record, _ in pieces]
             results += shaped(answer.body, records, sieve.written) if sieve is not None else [answer.body]
@@ -50,12 +48,19 @@ def sifted(
             middle = len(pieces) // 2
             waiting += [(pieces[middle:], None), (pieces[:middle], None)]
         else:
-            found = BadRecord(pieces[0][0], answer)
+            found = BadRecord(pieces[0][0], told(answer))
             if len(bad) >= room:
                 raise found
             bad.append(found)
             results.append(b"\n")
     return results, bad
+
+
+def told(reply: Reply) -> str:
+    """An answer that is no success, in words."""
+    text = reply.body[:SHOWN_MAX].decode("utf-8", "replace").strip()
+    kind = "client" if reply.status < 500 else "server"
+    return f'Received {kind} error ({reply.status}) from primary with message "{text}"'
 
 
 class BadRecords:

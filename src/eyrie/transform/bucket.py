@@ -6,6 +6,7 @@ its object does.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from eyrie.adapters.artifacts import signing_key
-from eyrie.adapters.s3_client import S3Client, S3Refused, S3Unavailable
-from eyrie.domain.names import Scope
-from eyrie.ports import ArtifactError
+from eyrie.adapters.s3_client import S3Client, S3Refused, S3Unavailable, SigningKey
+
+log = logging.getLogger("eyrie.transform")
 
 T = TypeVar("T")
 PATIENCE_S = 120.0  # how long the S3 API may be away
@@ -31,20 +31,16 @@ class BucketError(Exception):
 class Door:
     """Where the S3 API is, and who asks."""
 
-    socket: Path
-    keys: Path | None  # credentials.json; None with `--auth off`
-    scope: Scope
+    place: Path | str  # its Unix socket, or http://HOST:PORT
+    key: SigningKey
+    region: str
     _own: threading.local = field(default_factory=threading.local)
 
     def client(self) -> S3Client:
-        """This thread's own client. Raises BucketError."""
+        """This thread's own client."""
         known: S3Client | None = getattr(self._own, "client", None)
         if known is None:
-            try:
-                known = S3Client(self.socket, signing_key(self.keys, self.scope), self.scope.region)
-            except ArtifactError as error:
-                raise BucketError(str(error)) from None
-            self._own.client = known
+            known = self._own.client = S3Client(self.place, self.key, self.region)
         return known
 
     def call(self, work: Callable[[S3Client], T]) -> T:
@@ -56,6 +52,7 @@ class Door:
             except S3Unavailable as error:
                 if time.monotonic() > until:
                     raise BucketError(f"InternalError: {error}") from None
+                log.warning("the S3 API is away: %s", error)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 
 from eyrie.domain.transform import Agreed, Seat, TransformSpec
+from eyrie.transform import source
 from eyrie.transform.seats import OK, Seats
 from eyrie.transform.wire import Reply, ReplyTooLong, Wire, socket_of
 
@@ -43,7 +44,8 @@ class Caller:
 
     def __init__(self, seats: Seats, number: int, spec: TransformSpec) -> None:
         self._seats, self._number, self._spec = seats, number, spec
-        self._headers = {"Content-Type": _sent_type(spec)} if _sent_type(spec) else {}
+        kind = source.sent_type(spec)
+        self._headers = {"Content-Type": kind} if kind else {}
         self._headers |= {"Accept": spec.accept} if spec.accept else {}
         self._own = threading.local()
         self._turns = threading.Lock()
@@ -141,11 +143,6 @@ class Caller:
         if own.wire is not None:
             own.wire.close()
         own.wire = None
-
-
-def _sent_type(spec: TransformSpec) -> str:
-    """The content type that the model is told."""
-    return "text/csv" if "parquet" in spec.content_type else spec.content_type
 
 
 def agreed_workers(seat: Seat, agreed: Agreed, asked: bool) -> int:

@@ -1,5 +1,5 @@
 """A whole run: lists the objects, agrees with the container on the size of requests, has each share worked off by a
-thread of its own, and tells how far it is.
+thread of its own, and tells how far it is. Who asks the model is its `Hands`: instances (`instances.py`), or a cluster.
 
     RUN/run.json          control's: the job, and where the bucket is
     RUN/seats.json        control's: where the instances are
@@ -15,21 +15,21 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from eyrie.adapters.artifacts import bucket_and_key
+from eyrie.adapters.artifacts import bucket_and_key, signing_key
 from eyrie.adapters.job_program import ProgramFailed, write_whole
 from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.decide.transform_join import sieve
 from eyrie.decide.transform_path import PathError
 from eyrie.decide.transform_plan import (
     PlanError,
-    agreed,
     manifest_urls,
     output_key,
     output_name,
@@ -39,12 +39,10 @@ from eyrie.decide.transform_plan import (
     verdict,
 )
 from eyrie.domain.names import Scope
-from eyrie.domain.transform import Agreed, InputObject, TransformSpec
+from eyrie.domain.transform import Agreed, InputObject, Mark, TransformSpec
 from eyrie.ports import ArtifactError
 from eyrie.transform.bucket import BucketError, Door, refused
-from eyrie.transform.caller import Caller, NoReply, agreed_workers
-from eyrie.transform.seats import NotReady, Seats
-from eyrie.transform.share import Share, Work
+from eyrie.transform.outputs import Work
 
 log = logging.getLogger("eyrie.transform")
 
@@ -79,24 +77,62 @@ class Failed(ProgramFailed):
     """The job has failed; the message is the reason for people."""
 
 
-class Run:
-    """One run of a job, from its beginning or from where another one left it."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How requests are made, as the job and the container agree."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._box = folder, folder / "box"
+    agreed: Agreed
+    concurrent: int  # requests at once, of each instance
+    batches: bool  # many in one message
+
+
+class Worked(Protocol):
+    """A share of the objects that is being worked off."""
+
+    @property
+    def mark(self) -> Mark:
+        """Where it stands."""
+        ...
+
+    def run(self) -> None:
+        """To its end. Raises BucketError, Failed: nothing more can be done at all."""
+        ...
+
+
+class Hands(Protocol):
+    """Who has the model asked."""
+
+    def terms(self) -> Terms:
+        """How requests are made. Raises Failed."""
+        ...
+
+    def share(self, work: Work, number: int, objects: Sequence[InputObject]) -> Worked:
+        """A share, not begun yet."""
+        ...
+
+
+class Run:
+    """One run of a job, from its beginning or from where another one left it. Raises Failed."""
+
+    def __init__(self, folder: Path, hands: Callable[[Path, TransformSpec], Hands]) -> None:
+        self._box = folder / "box"
         self._order = msgspec.json.decode((folder / "run.json").read_bytes(), type=Order)
         order = self._order
-        self._door = Door(Path(order.objects_socket), Path(order.keys) if order.keys else None, order.scope)
-        self._seats = Seats(folder, order.spec.startup_s)
+        try:
+            key = signing_key(Path(order.keys) if order.keys else None, order.scope)
+        except ArtifactError as error:
+            raise Failed(str(error)) from None
+        self._door = Door(Path(order.objects_socket), key, order.scope.region)
+        self._hands = hands(folder, order.spec)
         self._sizes: list[list[int]] = [[] for _ in range(order.spec.instances)]
-        self._shares: list[Share] = []
+        self._shares: list[Worked] = []
         self._resumed = 0
 
     def run(self) -> None:
         """To the end. Raises Failed."""
         try:
             self._run()
-        except (BucketError, NotReady, NoReply) as error:
+        except BucketError as error:
             raise Failed(str(error)) from None
         except (PlanError, PathError, ArtifactError) as error:
             raise Failed(f"ClientError: {error}") from None
@@ -118,9 +154,7 @@ class Run:
         )
         dealt = shares(found.objects, spec.instances)
         self._sizes = [[one.size for one in objects] for objects in dealt]
-        self._shares = [
-            Share(work, number, objects, Caller(self._seats, number, spec)) for number, objects in enumerate(dealt)
-        ]
+        self._shares = [self._hands.share(work, number, objects) for number, objects in enumerate(dealt)]
         self._work_off()
         if why := verdict([share.mark for share in self._shares]):
             raise Failed(why)
@@ -132,7 +166,7 @@ class Run:
         """All shares at once. Raises what ended the first of them that did not come to its end."""
         faults: list[BaseException] = []
 
-        def work_off(share: Share) -> None:
+        def work_off(share: Worked) -> None:
             try:
                 share.run()
             except BaseException as error:
@@ -169,16 +203,12 @@ class Run:
         spec = self._order.spec
         objects = self._listed()
         log.info("%d objects, %d bytes", len(objects), sum(one.size for one in objects))
-        caller = Caller(self._seats, 0, spec)
-        seat = caller.seat()
-        told = caller.execution_parameters(seat)
-        holds = agreed(spec, _object(told))
-        concurrent = agreed_workers(seat, holds, bool(spec.max_concurrent))
+        terms = self._hands.terms()
         log.info(
             "%s, %d bytes a request, %d requests at once, %d instances",
-            *(holds.strategy.value, holds.payload_bytes, concurrent, spec.instances),
+            *(terms.agreed.strategy.value, terms.agreed.payload_bytes, terms.concurrent, spec.instances),
         )
-        return Found(tuple(objects), holds, concurrent, spec.in_process and not seat.foreign)
+        return Found(tuple(objects), terms.agreed, terms.concurrent, terms.batches)
 
     def _listed(self) -> list[InputObject]:
         """The objects of the job. Raises BucketError, PlanError."""
@@ -249,12 +279,3 @@ class Run:
                 self._door.call(partial(put, body=json.dumps(listed).encode()))
         except S3Refused as error:
             raise refused(error, spec.capture_url) from None
-
-
-def _object(text: bytes) -> dict[str, object]:
-    """A JSON object that a container wrote; empty for anything else."""
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return given if isinstance(given, dict) else {}

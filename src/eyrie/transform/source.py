@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from eyrie.adapters.s3_client import S3Client, S3Refused, S3Unavailable
 from eyrie.decide.transform_join import media_type
 from eyrie.domain.transform import InputObject, TransformSpec
 from eyrie.transform.bucket import PATIENCE_S, BucketError, Door, refused
+
+log = logging.getLogger("eyrie.transform")
 
 PIECE_BYTES = 1 << 20
 PARQUET_TYPES = ("application/x-parquet", "application/vnd.apache.parquet")
@@ -30,6 +33,16 @@ _GZIP = 31  # zlib: a gzip header is wanted
 def parquet(spec: TransformSpec, one: InputObject) -> bool:
     """Whether an object's rows are to be read out of a parquet file."""
     return media_type(spec.content_type) in PARQUET_TYPES or one.key.endswith(".parquet")
+
+
+def sent_type(spec: TransformSpec) -> str:
+    """The content type that the model is told."""
+    return "text/csv" if "parquet" in spec.content_type else spec.content_type
+
+
+def unpacked(spec: TransformSpec, one: InputObject) -> bool:
+    """Whether the stream of an object is not its bytes as they are stored."""
+    return spec.gzip or parquet(spec, one)
 
 
 def pieces(door: Door, spec: TransformSpec, one: InputObject, offset: int) -> Iterator[bytes]:
@@ -57,6 +70,7 @@ def raw(door: Door, one: InputObject, start: int) -> Iterator[bytes]:
         except (S3Unavailable, OSError) as error:
             if time.monotonic() > until:
                 raise BucketError(f"InternalError: {one.url} cannot be read: {error}") from None
+            log.warning("%s broke off at byte %d, and is read on: %s", one.url, at, error)
             time.sleep(_PAUSE_S)
 
 
