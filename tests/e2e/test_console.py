@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from .conftest import Deployed, RealEyrie, until
+from .conftest import Deployed, RealEyrie, remove, until
 
 pytestmark = pytest.mark.heavy
 
@@ -227,9 +228,10 @@ PAGES = (
 )
 
 
-def test_each_page_comes_soon_and_is_accessible(visitor: Visitor, churn: Deployed) -> None:
+def looked_at(visitor: Visitor, paths: tuple[str, ...]) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """The pages that took too long, and the serious findings of the accessibility check, both by path."""
     slow, found = {}, {}
-    for path in PAGES:
+    for path in paths:
         visitor.open(path)
         took = min(
             visitor.open(path) for _ in range(3)
@@ -237,8 +239,15 @@ def test_each_page_comes_soon_and_is_accessible(visitor: Visitor, churn: Deploye
         if took > LOADED_UNDER_S:
             slow[path] = round(took, 2)
         violations = Axe().run(visitor.page).response["violations"]
-        found[path] = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in SERIOUS]
-    assert {path: told for path, told in found.items() if told} == {}
+        serious = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in SERIOUS]
+        if serious:
+            found[path] = serious
+    return slow, found
+
+
+def test_each_page_comes_soon_and_is_accessible(visitor: Visitor, churn: Deployed) -> None:
+    slow, found = looked_at(visitor, PAGES)
+    assert found == {}
     assert slow == {}
 
 
@@ -279,3 +288,156 @@ def test_control_away_is_said_in_words(eyrie: RealEyrie, visitor: Visitor, churn
     finally:
         os.kill(control, signal.SIGCONT)
     expect(visitor.page.get_by_role("alert")).to_have_count(0, timeout=60_000)
+
+
+# ---- endpoints of other kinds, and jobs ----
+
+
+def variant_of(model: str, **more: Any) -> dict[str, Any]:
+    return {
+        "VariantName": model,
+        "ModelName": model,
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+        "InitialVariantWeight": 1.0,
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def kinds(churn: Deployed) -> Deployed:
+    """An asynchronous endpoint with a request in its queue, a serverless one, and a transform job that was done."""
+    sagemaker, s3 = boto3.client("sagemaker"), boto3.client("s3")
+    s3.put_object(Bucket="models", Key="in/rows.csv", Body="\n".join(churn.rows[:50]))
+    sagemaker.create_transform_job(
+        TransformJobName="scored",
+        ModelName="sklearn",
+        TransformInput={
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://models/in/"}},
+            "ContentType": "text/csv",
+            "SplitType": "Line",
+        },
+        TransformOutput={"S3OutputPath": "s3://models/out", "AssembleWith": "Line"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    queue = {"OutputConfig": {"S3OutputPath": "s3://models/answers", "S3FailurePath": "s3://models/failures"}}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="queued", ProductionVariants=[variant_of("sklearn")], AsyncInferenceConfig=queue
+    )
+    limits = {"MemorySizeInMB": 1024, "MaxConcurrency": 5}
+    at_rest = {"VariantName": "all", "ModelName": "sklearn", "ServerlessConfig": limits}
+    sagemaker.create_endpoint_config(EndpointConfigName="serverless", ProductionVariants=[at_rest])
+    for name in ("queued", "serverless"):
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    for name in ("queued", "serverless"):
+        churn.wait_in_service(name)
+    churn.ask("serverless")
+    boto3.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="queued", Body=churn.rows[0].encode(), ContentType="text/csv"
+    )
+    until(lambda: s3.list_objects_v2(Bucket="models", Prefix="answers").get("KeyCount"), 60.0)
+    until(
+        lambda: sagemaker.describe_transform_job(TransformJobName="scored")["TransformJobStatus"] == "Completed", 90.0
+    )
+    return churn
+
+
+def test_queue_serverless_and_transform_pages_show_what_is_there(visitor: Visitor, kinds: Deployed) -> None:
+    visitor.open("/endpoints/queued")
+    visitor.page.get_by_role("link", name="Queue").click()
+    expect(visitor.page.get_by_text("s3://models/answers")).to_be_visible()
+    expect(visitor.page.locator(".figure", has_text="Processed in this time").locator("dd")).to_have_text("1")
+    visitor.open("/endpoints/serverless/serverless")
+    expect(visitor.page.get_by_text("1024 MB an instance, 5 requests at once")).to_be_visible()
+    expect(visitor.page.locator(".figure", has_text="Cold starts in this time").locator("dd")).not_to_have_text("0")
+    visitor.open("/jobs")
+    visitor.page.get_by_role("link", name="scored").click()
+    expect(visitor.page.locator(".head .chip", has_text="Completed")).to_be_visible()
+    expect(visitor.page.locator(".figure", has_text="Records").first.locator("dd")).to_have_text("50")
+    expect(visitor.page.get_by_role("img", name="Progress: 100 %")).to_be_visible()
+
+
+def test_a_shadow_test_is_watched_and_its_shadow_promoted(visitor: Visitor, churn: Deployed) -> None:
+    sagemaker = boto3.client("sagemaker")
+    churn.create("tested", 1, ("sklearn",))
+    infrastructure = {
+        "InfrastructureType": "RealTimeInference",
+        "RealTimeInferenceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    sagemaker.create_inference_experiment(
+        Name="candidate",
+        Type="ShadowMode",
+        RoleArn="arn:aws:iam::123456789012:role/test",
+        EndpointName="tested",
+        ModelVariants=[
+            {"ModelName": name, "VariantName": name, "InfrastructureConfig": infrastructure}
+            for name in ("sklearn", "xgboost")
+        ],
+        ShadowModeConfig={
+            "SourceModelVariantName": "sklearn",
+            "ShadowModelVariants": [{"ShadowModelVariantName": "xgboost", "SamplingPercentage": 100}],
+        },
+    )
+    until(lambda: sagemaker.describe_inference_experiment(Name="candidate")["Status"] == "Running", 60.0)
+    for row in churn.rows[:40]:
+        churn.ask("tested", row)
+    visitor.open("/shadow")
+    visitor.page.get_by_role("link", name="candidate").click()
+    expect(visitor.page.locator("main h1")).to_have_text("candidate")
+    expect(visitor.page.locator("th", has_text="Production: sklearn")).to_be_visible()
+    copies = visitor.page.locator(".figure", has_text="Copies compared").locator("dd")
+    expect(copies).not_to_have_text("0")
+    visitor.click("Promote the shadow")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("xgboost takes the place of sklearn")
+    visitor.click("Promote")
+    until(lambda: sagemaker.describe_inference_experiment(Name="candidate")["Status"] == "Completed", 90.0)
+    churn.wait_in_service("tested")
+    (left,) = sagemaker.describe_endpoint(EndpointName="tested")["ProductionVariants"]
+    assert left["VariantName"] == "xgboost"
+    churn.delete("tested")
+
+
+MORE_PAGES = (
+    "/endpoints/queued/queue",
+    "/endpoints/serverless/serverless",
+    "/jobs",
+    "/jobs/transform/scored",
+    "/shadow",
+    "/shadow/churn",
+)
+
+
+def test_pages_of_other_kinds_come_soon_and_are_accessible(visitor: Visitor, kinds: Deployed) -> None:
+    slow, found = looked_at(visitor, MORE_PAGES)
+    assert found == {}
+    assert slow == {}
+
+
+def test_with_auth_off_everybody_is_in(browser: Browser, trained: Any) -> None:
+    """Nobody is asked who he is; what the console does is done for the default account, as for any client."""
+    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-open-")))
+    context = browser.new_context()
+    try:
+        eyrie.up("--auth", "off")
+        visitor = Visitor(context.new_page(), f"http://127.0.0.1:{eyrie.port}")
+        visitor.page.goto(f"{visitor.url}/console")
+        expect(visitor.page.get_by_role("heading", name="Overview")).to_be_visible()
+        expect(visitor.page.get_by_text("Everybody: nothing is verified here").first).to_be_attached()
+        expect(visitor.page.get_by_role("button", name="Log out")).to_have_count(0)
+        visitor.open("/deploy")
+        visitor.page.get_by_label("Model file").set_input_files(str(trained[0][0].archive.parent / "model.joblib"))
+        expect(visitor.page.get_by_text("Taken for")).to_be_visible()
+        visitor.page.get_by_label("Name of the endpoint").fill("open")
+        visitor.click("Deploy")
+        visitor.click("Yes, deploy")
+        visitor.page.wait_for_url("**/console/endpoints/open")
+        expect(visitor.page.locator(".head .chip", has_text="InService")).to_be_visible(timeout=60_000)
+        visitor.open("/endpoints/open/invoke")
+        visitor.page.get_by_label("Body").fill(trained[1][0])
+        visitor.click("Invoke")
+        expect(visitor.page.locator(".chip.good", has_text="200")).to_be_visible()
+        assert visitor.troubles == []
+        context.close()
+        eyrie.down()
+    finally:
+        remove(eyrie)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eyrie.console import endpoint_views, kind_views, shadow_views, transform_views
+from eyrie.console import availability_views, costs_views, endpoint_views, kind_views, shadow_views, transform_views
 from eyrie.console.charts import Span
 from eyrie.console.markup import facts
 
@@ -154,3 +154,56 @@ def test_a_transform_job_in_figures() -> None:
     assert "42.4 %" in shown
     assert "1 of 3" in shown
     assert 'aria-label="Progress: 42.4 %"' in transform_views.bar(told)
+
+
+def availability(**more: Any) -> dict[str, Any]:
+    window = {"start_ms": 1_700_000_000_000, "length_ms": 7_200_000, "every_ms": 0}
+    told: dict[str, Any] = {
+        "since_ms": 1_700_000_000_000,
+        "availability_percent": 99.87,
+        "good_minutes_percent": 99.9,
+        "good_requests_percent": 99.99999,
+        "minutes": {"good": 999, "bad": 1, "unknown": 3, "planned": 60},
+        "requests": 50_000,
+        "failed": 2,
+        "objective": {"percent": 99.95, "maintenance": [window], "probe": "text/csv"},
+        "budget_left_percent": -160.0,
+        "burn_rates": {"5m": 0.0, "1h": 15.0},
+        "burning": {"page": 1.04, "ticket": 0.2},
+        "in_maintenance": False,
+        "trouble": "",
+        "outages": [{"start_ms": 1_700_000_000_000, "minutes": 1, "badness": 0.25, "requests": 8, "failed": 2}],
+    }
+    return {**told, **more}
+
+
+def test_availability_against_its_objective() -> None:
+    head = availability_views.head(availability())
+    assert 'class="figure bad"><dt>Availability, 30 days</dt><dd>99.87 %' in head.replace("figure bad ", "figure bad")
+    assert "99.95 %" in head
+    assert "-160.0 %" in head
+    assert ">99.999 %" in availability_views.terms(availability(), availability()).replace("&gt;", ">")
+    assert "burns too fast: page" in availability_views.burning(availability())
+    assert "2 of 8" in availability_views.outages(availability())
+    assert "No bad minute" in availability_views.outages(availability(outages=[]))
+    assert "for 2 h" in availability_views.planned(availability())
+    unseen = availability(availability_percent=None, budget_left_percent=None, good_requests_percent=None)
+    assert availability_views.head(unseen).count("–") == 3
+
+
+def test_costs_are_told_by_payer_the_dearest_first_without_sums_of_others() -> None:
+    listed: list[dict[str, object]] = [
+        {"Dimensions": []},
+        {"Dimensions": [{"Name": "EndpointName", "Value": "e"}]},
+        {"Dimensions": [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "v"}]},
+        {"Dimensions": [{"Name": "TransformJobName", "Value": NASTY}]},
+    ]
+    variant, job = costs_views.leaves(listed)
+    payers = [costs_views.Payer(variant, 0.5, 0.1, 2_000.0), costs_views.Payer(job, 2.0, None, 0.0)]
+    shown = costs_views.payers_table(payers)
+    assert shown.index("transform job") < shown.index(">v<")
+    assert "$0.250" in shown
+    assert "<script" not in shown
+    head = costs_views.head(payers, None)
+    assert "$0.100" in head
+    assert "$73.00" in head

@@ -60,6 +60,7 @@ def application(desk: Desk) -> Any:
     from nicegui import app, ui
 
     from eyrie.console import (
+        costs_page,
         dashboards_page,
         deploy_page,
         endpoint_page,
@@ -72,7 +73,7 @@ def application(desk: Desk) -> Any:
     )
 
     pages = (overview_page, endpoint_page, deploy_page, lists_page, metrics_page, logs_page, dashboards_page)
-    for part in (*pages, shadow_page, transform_page):
+    for part in (*pages, shadow_page, transform_page, costs_page):
         part.register(desk)
     app.config.socket_io_js_transports = ["polling"]
     app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for

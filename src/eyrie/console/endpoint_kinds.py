@@ -18,7 +18,7 @@ from eyrie.console.markup import facts, note, tag
 from eyrie.console.measures import Measure, invoked
 
 Row = Mapping[str, Any]
-_US = 1e-6  # as seconds
+_MS = 1e-3  # as seconds
 
 
 class Queue:
@@ -74,8 +74,8 @@ def queue_of(client: Client, name: str, minutes: float) -> tuple[Row, dict[str, 
         "backlog": invoked("ApproximateBacklogSize", "Maximum", name),
         "age": invoked("ApproximateAgeOfOldestRequest", "Maximum", name),
         "stuck": invoked("HasBacklogWithoutCapacity", "Maximum", name),
-        "waited": invoked("TimeInBacklog", "p50", name, variant, factor=_US),
-        "processed": invoked("TotalProcessingTime", "p50", name, variant, factor=_US),
+        "waited": invoked("TimeInBacklog", "p50", name, variant, factor=_MS),
+        "processed": invoked("TotalProcessingTime", "p50", name, variant, factor=_MS),
     }
     for kind in ("InvocationsProcessed", *(kind for kind, _ in FAILURES)):
         wanted[kind] = invoked(kind, "Sum", name, variant, per_second=True)

@@ -7,7 +7,15 @@ from typing import Any
 
 from nicegui import ui
 
-from eyrie.console import endpoint_actions, endpoint_kinds, endpoint_live, endpoint_sections, endpoint_views, kind_views
+from eyrie.console import (
+    endpoint_actions,
+    endpoint_availability,
+    endpoint_kinds,
+    endpoint_live,
+    endpoint_sections,
+    endpoint_views,
+    kind_views,
+)
 from eyrie.console.client import Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.frame import Frame, Live, framed
@@ -38,6 +46,9 @@ def register(desk: Desk) -> None:
     async def story(request: Any, name: str) -> None:
         await show(desk, request, name, "story", endpoint_sections.Story)
 
+    async def availability(request: Any, name: str) -> None:
+        await show(desk, request, name, "availability", endpoint_availability.Availability)
+
     async def queue(request: Any, name: str) -> None:
         await show(desk, request, name, "queue", endpoint_kinds.Queue)
 
@@ -51,6 +62,7 @@ def register(desk: Desk) -> None:
         ("logs", logs),
         ("invoke", invoke),
         ("story", story),
+        ("availability", availability),
         ("queue", queue),
         ("serverless", serverless),
     ):

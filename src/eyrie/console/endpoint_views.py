@@ -15,6 +15,7 @@ SECTIONS = (
     ("", "Live"),
     ("deployment", "Deployment"),
     ("scaling", "Scaling"),
+    ("availability", "Availability"),
     ("logs", "Logs"),
     ("invoke", "Invoke"),
     ("story", "Story"),

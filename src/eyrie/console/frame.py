@@ -35,6 +35,7 @@ _NAVIGATION = (
             ("Models", ("models",)),
             ("Jobs", ("jobs",)),
             ("Shadow tests", ("shadow",)),
+            ("Costs", ("costs",)),
         ),
     ),
     (
@@ -127,6 +128,7 @@ class Chart:
 
     def hide(self) -> None:
         """Take it off the page, until something is shown again."""
+        self._empty.show("")
         self.card.set_visibility(False)
 
     def show(

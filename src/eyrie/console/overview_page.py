@@ -20,6 +20,7 @@ ENDPOINTS_MAX = 40  # whose load and story the overview asks for
 MINUTES = 15.0
 _STORIES = 8
 _EVENTS = 100
+_COST_PERIODS = 20  # costs are counted each minute, and known a little later
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def look(client: Client) -> Seen:
     wanted += [
         measures.Said("SEARCH('{CWAgent,cpu,host} MetricName=\"cpu_usage_idle\" cpu=\"cpu-total\"', 'Average', 10)"),
         measures.Said("SEARCH('{CWAgent,host} MetricName=\"mem_used_percent\"', 'Average', 10)"),
+        measures.Measure("Eyrie/Costs", "CostPerHour", "Maximum", ()),
     ]
     points = client.measured(wanted, span)
     rates = {name: _load(points[3 * at : 3 * at + 3], span) for at, name in enumerate(names)}
@@ -62,8 +64,9 @@ def look(client: Client) -> Seen:
     ]
     events = _stories(client, names[:_STORIES])
     alarms = views.own_alarms(client.alarms())
-    idle, used = measures.latest(points[-2], span, 12), measures.latest(points[-1], span, 12)
+    idle, used = measures.latest(points[-3], span, 12), measures.latest(points[-2], span, 12)
     host = {"cpu": None if idle is None else 1 - idle / 100, "memory": None if used is None else used / 100}
+    host["cost"] = measures.latest(points[-1], span, _COST_PERIODS)
     return Seen(endpoints, rates, drawn, alarms, events, host, span, now_ms)
 
 

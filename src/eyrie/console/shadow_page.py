@@ -131,6 +131,9 @@ class Test:
             self._standing.show(note(join([str(trouble), " ", link("All shadow tests", "shadow")])))
             for part in (self._beside, self._slices):
                 part.show(note("There is nothing to compare."))
+            for chart in (self._median, self._slow, self._errors):
+                chart.hide()
+            self._buttons.set_visibility(False)
             return
         self._seen = seen
         self._standing.show(shadow_views.standing(seen.report["experiment"]))

@@ -27,8 +27,8 @@ def load_of(numbers: Mapping[str, float | None]) -> Html:
             ("Errors (5xx)", shown.percent(errors), "bad" if errors and errors >= 0.01 else ""),
             ("Slowest endpoint, p99", shown.latency(numbers["p99"]), ""),
             ("Alarms ringing", alarms, "bad" if alarms else ""),
-            ("Host CPU", shown.percent(numbers["cpu"]), ""),
-            ("Host memory", shown.percent(numbers["memory"]), ""),
+            ("Cost an hour", shown.money(numbers.get("cost")), ""),
+            ("Host CPU · memory", f"{shown.percent(numbers['cpu'])} · {shown.percent(numbers['memory'])}", ""),
         )
     )
 
