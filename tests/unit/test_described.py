@@ -1,46 +1,37 @@
-"""Shares of traffic as a DescribeEndpoint reply tells them: over both fleets of a deployment they make one whole."""
+"""Many threads that read into the same types at once, as the first thing that a process does. (Without `described` most
+such processes end by SIGSEGV.)
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
 
-import pytest
-
-from eyrie.domain.described import percents, portions
-
-
-def variant(name: str, current: float, desired: float) -> dict[str, Any]:
-    return {"VariantName": name, "CurrentWeight": current, "DesiredWeight": desired}
-
-
-def test_weights_of_one_fleet_are_shares() -> None:
-    found = portions({"ProductionVariants": [variant("a", 3, 3), variant("b", 1, 1)]})
-    assert [(p.name, p.share) for p in found] == [("a", 0.75), ("b", 0.25)]
-
-
-def test_two_fleets_whose_weights_do_not_compare_share_one_whole() -> None:
-    described = {
-        "ProductionVariants": [variant("v", 7.5, 10)],  # three quarters of the traffic, by weights around 10
-        "PendingDeploymentSummary": {"ProductionVariants": [variant("v", 0.25, 1)]},
-    }
-    assert [(p.name, p.share) for p in portions(described)] == [("v (old)", 0.75), ("v (new)", 0.25)]
-
-
-def test_where_nothing_is_routed_nobody_has_a_share() -> None:
-    assert [p.share for p in portions({"ProductionVariants": [variant("a", 0, 1)]})] == [0.0]
-    assert portions({}) == []
+STORED = Path(__file__).parent / "stored" / "single_container.json"
+READ = """
+import json, sys, threading
+from eyrie.control.endpoints import decode
+body = json.load(open(sys.argv[1]))["endpoint"]
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(24)
+def read():
+    barrier.wait()
+    for _ in range(20):
+        decode(body)
+threads = [threading.Thread(target=read) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("read")
+"""
 
 
-@pytest.mark.parametrize(
-    ("shares", "told"),
-    [
-        ([1 / 3, 1 / 3, 1 / 3], [33.4, 33.3, 33.3]),
-        ([2 / 3, 1 / 3], [66.7, 33.3]),
-        ([0.0005, 0.9995], [0.1, 99.9]),
-        ([0.0, 0.0], [0.0, 0.0]),
-        ([], []),
-    ],
-)
-def test_rounded_percentages_sum_to_100(shares: list[float], told: list[float]) -> None:
-    assert percents(shares) == told
-    assert round(sum(told), 6) == (100 if any(shares) else 0)
+def test_threads_may_read_into_a_type_at_once_from_the_beginning() -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-P", "-c", READ, str(STORED)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [(each.communicate(timeout=120)[0], each.returncode) for each in processes]
+    assert ended == [("read\n", 0)] * 2

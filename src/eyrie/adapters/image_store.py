@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.adapters.slots import read_bounded
 
 ROOTFS, FOLDER, ENGINE = "rootfs", "folder", "engine"
@@ -55,6 +56,9 @@ class StoredImage(msgspec.Struct, frozen=True):
     workdir: str = "/"
     reference: str = ""  # of an engine's image: what the engine knows it by
     source: str = ""  # where it came from, for people
+
+
+described(StoredImage)  # it is read into in several threads
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.domain.kinds import PLAIN
 from eyrie.domain.stored import instance_of_today
@@ -47,6 +48,9 @@ class Ending(msgspec.Struct, frozen=True):
     """`stop.json`: that control was told to end the slot, and when its grace is over."""
 
     kill_at_ms: int
+
+
+described(SlotRecord, Ending, InstanceSpec)  # they are read into in several threads
 
 
 @dataclass(frozen=True, slots=True)

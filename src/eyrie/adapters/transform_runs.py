@@ -29,6 +29,7 @@ import msgspec
 
 from eyrie.adapters import ending, sandbox
 from eyrie.adapters.artifacts import bucket_and_key, signing_key
+from eyrie.adapters.described import described
 from eyrie.adapters.job_runs import archive, launched, read_json
 from eyrie.adapters.launch import Launcher, LaunchFailed, Server
 from eyrie.adapters.s3_client import S3Client, S3Refused
@@ -44,6 +45,8 @@ from eyrie.domain.routing import Execution
 from eyrie.domain.transform import InputObject, Mark, Progress, Seat, TransformSpec
 from eyrie.ports import Clock, Compute, StartRefused
 from eyrie.settings import Settings
+
+described(Mark, Progress, list[Seat], TransformSpec, list[InputObject], list[ContainerSpec])  # in several threads
 
 log = logging.getLogger("eyrie.jobs")
 

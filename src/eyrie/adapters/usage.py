@@ -17,10 +17,13 @@ from typing import NamedTuple
 import msgspec
 
 from eyrie.adapters import cgroups, ending, gpus, processes, slot_client
+from eyrie.adapters.described import described
 from eyrie.adapters.slots import Slot, SlotRecord, read_bounded
 from eyrie.domain.credits import Credits
 from eyrie.domain.fleet import InstanceSpec
 from eyrie.domain.usage import InstanceUsage
+
+described(Credits)  # it is read into in several threads
 
 _TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 _CREDITS = "credits.json"

@@ -13,10 +13,13 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.decide.moments import iso
 from eyrie.domain.alarms import Alarm, AlarmState
 from eyrie.domain.names import Scope
 from eyrie.ports import Commit, Document, Event, Store
+
+described(Alarm)  # it is read into in several threads
 
 KIND = "Alarm"
 ALARMS_MAX = 5_000  # in one account and region, as in CloudWatch

@@ -21,10 +21,13 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.domain.events import Delivery
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
 from eyrie.ports import Clock, Commit, Conflict, Document, Event, Metrics, MetricsFull, Store
+
+described(Delivery)  # it is read into in several threads
 
 LOG = logging.getLogger(__name__)
 KIND = "Delivery"

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.control.api_endpoints import INSTANCES_MAX, Change, change_of
 from eyrie.control.context import Context
 from eyrie.control.evidence import EvidenceOf
@@ -44,6 +45,9 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     deployment_config: dict[str, Any] | None = None
     retain_deployment_config: bool = False
     retain_all_variant_properties: bool = False
+
+
+described(_Asked)  # it is read into in several threads
 
 
 @dataclass(frozen=True, slots=True)

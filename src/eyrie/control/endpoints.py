@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.decide import endpoint as decide
 from eyrie.decide.steering import Steer, steer
 from eyrie.domain.deployment import TrafficPolicy
@@ -21,6 +22,8 @@ from eyrie.domain.names import EndpointKey, Scope
 from eyrie.domain.plan import Decision
 from eyrie.domain.stored import endpoint_of_today
 from eyrie.ports import Action, Clock, Commit, Conflict, Document, Event, Identity, Store
+
+described(Endpoint)  # it is read into in several threads
 
 KIND = "Endpoint"
 ATTEMPTS_MAX = 20  # of one command against concurrent commits

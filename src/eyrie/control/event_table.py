@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.control.deliveries import delivery_document
 from eyrie.control.topics import Token, TopicMissing, publications
 from eyrie.decide.event_patterns import Pattern, PatternError, parse_pattern
@@ -17,6 +18,8 @@ from eyrie.decide.events import Event, PathError, input_of
 from eyrie.domain.events import ApiDestination, Connection, Delivery, EventRule, Target
 from eyrie.domain.names import Scope
 from eyrie.ports import Document, Store
+
+described(EventRule, Connection, ApiDestination, Delivery)  # it is read into in several threads
 
 RULE = "EventRule"
 CONNECTION = "EventConnection"

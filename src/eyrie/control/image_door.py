@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.adapters.image_store import ImageStore
 from eyrie.control import image_table
 from eyrie.control.context import Context
@@ -23,6 +24,9 @@ REMOVE = "/eyrie/images/remove"
 class _Named(msgspec.Struct):
     name: str
     digest: str = ""
+
+
+described(_Named)  # it is read into in several threads
 
 
 def answer(context: Context, data: Path, method: str, path: str, body: bytes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.control.deployment_config import traffic_policy
 from eyrie.control.endpoints import Also, Endpoints
 from eyrie.control.records import TAGS_KIND
@@ -29,6 +30,8 @@ from eyrie.domain.inference_experiments import KIND, Experiment, ExperimentStatu
 from eyrie.domain.routing import RoutingStrategy
 from eyrie.domain.sticky import TAG
 from eyrie.ports import Clock, Commit, Conflict, Document, Event, Store
+
+described(Experiment)  # it is read into in several threads
 
 LOG = logging.getLogger(__name__)
 LOOK_PERIOD_S = 0.2  # while one changes its endpoint

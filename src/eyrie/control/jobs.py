@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.decide.jobs import JobPlan, JobSeen, Work, plan
 from eyrie.domain.jobs import HOLDS_ROOM, Job, JobKey, RunSeen, WorkDone
 from eyrie.ports import ArtifactError, Clock, Commit, Conflict, Document, Event, JobRuns, StartRefused, Store
+
+described(Job)  # it is read into in several threads
 
 LOG = logging.getLogger(__name__)
 KINDS = ("CompilationJob", "TransformJob", "InferenceRecommendationsJob")  # the nouns whose documents are jobs

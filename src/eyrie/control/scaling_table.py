@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.domain.names import Scope
 from eyrie.domain.scaling import (
     DIMENSION,
@@ -102,6 +103,9 @@ class State:
         if activity.not_scaled:
             return replace(self, unscaled=_newest(activity, self.unscaled))
         return replace(self, scaled=_newest(activity, self.scaled))
+
+
+described(Target, PolicyRecord, Scheduled, State)  # they are read into in several threads
 
 
 def _newest(activity: Activity, others: Sequence[Activity]) -> tuple[Activity, ...]:

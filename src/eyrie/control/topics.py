@@ -11,12 +11,15 @@ from typing import Any
 
 import msgspec
 
+from eyrie.adapters.described import described
 from eyrie.control.deliveries import delivery_document
 from eyrie.decide.event_patterns import PatternError, parse_pattern
 from eyrie.decide.moments import zulu
 from eyrie.domain.events import Delivery, Subscription, Topic
 from eyrie.domain.names import Scope
 from eyrie.ports import Document, Store
+
+described(Topic, Subscription, Delivery)  # it is read into in several threads
 
 TOPIC = "Topic"
 SUBSCRIPTION = "Subscription"
