@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -71,4 +73,27 @@ def test_an_ordinary_user_deploys_and_is_answered(
     until(lambda: [i for i in ordinary.instances("own") if i["pid"] not in (None, pid) and i["routed"]])
     assert deployed.ask("own")
     deployed.delete("own")
+    ordinary.down()
+
+
+@pytest.mark.heavy
+def test_an_ordinary_user_assesses_and_is_told_what_is_missing(
+    ordinary: RealEyrie, trained: tuple[list[object], list[str], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary.up()
+    point_boto3_at(ordinary, monkeypatch)
+    deployed = Deployed(ordinary, *trained)  # type: ignore[arg-type]
+    deployed.upload()
+    deployed.create("own", instances=1, models=("sklearn",))
+    flags = ("--quick", "--for", "1", "--faults", "memory,fill-box,full-disk", "--instances", "1", "--within", "60")
+    done = ordinary.run("assess", "own", "--yes", "--json", "--send", deployed.rows[0], *flags)
+    assert done.returncode in (0, 3), done.stderr + ordinary.last_logs()
+    found = json.loads(done.stdout)
+    assert {run["fault"]: run["skipped"] for run in found["faults"] if run["skipped"]} == {}
+    assert all(run["recover_s"] is not None for run in found["faults"])
+    assert any("without rights of administration" in note for note in found["notes"])
+    assert any(text.startswith("limits: control groups") for text in found["missing"])
+    (instance,) = ordinary.instances("own")
+    soft = resource.prlimit(instance["pid"], resource.RLIMIT_FSIZE)[0]
+    assert soft == resource.prlimit(ordinary.processes()["control"], resource.RLIMIT_FSIZE)[0] != 0
     ordinary.down()

@@ -182,6 +182,10 @@ def test_two_assessments_are_compared_within_a_tolerance() -> None:
     assert found["most replies of a closed loop"] == "better"
     assert found["kill-instance: recovered after"] == "worse"
     assert found["p99 at 80 %"] == "same"
+    assert FOUND.scalability is not None
+    late = replace(FOUND, scalability=replace(FOUND.scalability, restored_s=None))
+    found = {change.name: change.verdict for change in decide.compared(before, assess_history.document(late))}
+    assert found["latency restored after a step"] == "worse"
     fewer = {c.name: c.verdict for c in decide.compared(before, assess_history.document(replace(FOUND, faults=())))}
     assert fewer["kill-instance: recovered after"] == "gone"
 

@@ -37,7 +37,7 @@ FAULTS = (
     "kill-instance", "hang", "slow", "memory", "crash-loop", "fill-box", "zone",
     "kill-gateway", "kill-control", "stop-control", "lock-store", "full-disk",
 )  # fmt: skip
-USUAL, QUICK = Lengths(6.0, 4.0, 10.0, 10.0), Lengths(2.0, 1.0, 2.0, 3.0)
+USUAL, QUICK = Lengths(6.0, 3.0, 10.0, 10.0), Lengths(2.0, 1.0, 2.0, 3.0)
 FAULT_LOAD = 0.3  # of the saturation point
 FAULT_RPS_MAX = 300.0
 FAULT_RPS_USUAL = 50.0  # where there is no saturation point

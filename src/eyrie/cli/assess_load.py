@@ -26,7 +26,7 @@ from eyrie.load.gathering import Gathering
 from eyrie.load.result import Described, Result, saturated, stairs
 
 USERS = 32
-STAIRS = (0.4, 1.2, 0.1)  # of what the users had: from, to, by
+STAIRS = (0.5, 1.75, 0.125)  # of what the users had: from, to, by
 CLIMBS_MAX = 3
 STEP = (0.3, 0.8)  # of the saturation point
 CALM_SHARE = 0.25  # of a step: before it

@@ -202,8 +202,8 @@ def _scalability(found: Scalability | None) -> Grade:
         parts.append(f"{most} instances keep {found.kept:.0%} of what {found.cores} cores allow")
         letters.append(letter(found.kept, SCALE_KEPT, least=True))
     if found.step_to_rps is not None:
-        back = "never" if found.restored_s is None else f"after {found.restored_s:g} s"
-        parts.append(f"latency was back {back}")
+        back = "never back" if found.restored_s is None else f"back after {found.restored_s:g} s"
+        parts.append(f"after a step in load latency was {back}")
         letters.append("F" if found.restored_s is None else letter(found.restored_s, RECOVER_S))
     return Grade("scalability", worst(letters), "; ".join(parts), rule)
 
@@ -276,7 +276,8 @@ def _figures(told: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     if available.get("requests"):
         yield "good requests", ("%", 100 - 100 * available["failed"] / available["requests"], True)
     yield "throughput kept by scale", ("%", None if scale.get("kept") is None else 100 * scale["kept"], True)
-    yield "latency restored after a step", ("s", scale.get("restored_s"), False)
+    if scale.get("step_to_rps") is not None:
+        yield "latency restored after a step", ("s", scale.get("restored_s"), False)
     for run in told.get("faults") or ():
         if not run.get("skipped"):
             yield f"{run['fault']}: recovered after", ("s", run.get("recover_s"), False)
@@ -287,7 +288,7 @@ def _change(name: str, before: Figure | None, after: Figure | None, tolerance: f
     unit, _, more_is_better = after or before or ("", None, True)
     old, new = None if before is None else before[1], None if after is None else after[1]
     if old is None or new is None:
-        never = old is not None and after is not None and name.endswith("recovered after")
+        never = old is not None and after is not None and after[0] == "s"  # it was not healed, or not restored
         verdict = "worse" if never else "same" if old is new else "new" if old is None else "gone"
         return Change(name, unit, old, new, verdict)
     room = max(tolerance * abs(old), SECONDS_SAME if unit == "s" else 0.0)
