@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from eyrie.decide.gathering import ENOUGH_S
 from eyrie.domain.routing import RoutingStrategy, VariantRoute
 from eyrie.gateway.routes import Variant
 
@@ -28,3 +29,16 @@ def test_of_two_idle_instances_each_gets_its_share() -> None:
     variant, targets = of_two("i-1", "i-2")
     chosen = [variant.choose(None) for _ in range(200)]
     assert all(50 < chosen.count(target) < 150 for target in targets)
+
+
+def test_small_requests_fill_the_first_worker_while_it_is_quick() -> None:
+    variant, (first, second) = of_two("i-1", "i-1")
+    variant.of_one = True
+    first.gathering, first.answers_s = object(), ENOUGH_S / 2
+    first.invocations.update(range(20))
+    assert variant.choose(None, gathers=True) is first
+    assert variant.choose(None) is second, "a large one goes to the least busy"
+    first.answers_s = 2 * ENOUGH_S
+    assert variant.choose(None, gathers=True) is second
+    first.gathering, first.answers_s = None, 0.0
+    assert variant.choose(None, gathers=True) is second, "it takes no messages"

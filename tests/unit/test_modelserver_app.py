@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import pytest
 
+from eyrie.gateway.bundles import answers_of
 from eyrie.http1.server import Connection, listen
 from eyrie.http1.unix import listen_unix
-from eyrie.modelserver import opening
+from eyrie.modelserver import bulk, opening
 from eyrie.modelserver.app import ModelServer, Phase
 from eyrie.modelserver.servable import INLINE_BYTES_MAX
 from eyrie.modelserver.threads import Pools
@@ -123,6 +124,25 @@ def test_a_large_body_is_worked_off_in_a_thread_and_small_ones_on_the_loop(tmp_p
         assert json.loads(small.replies[0][2]) == [2.0, 4.0]
         assert json.loads(large.replies[0][2]) == [6.0] * INLINE_BYTES_MAX
         assert sorted(Doubling.threads[0]) == ["MainThread", "worker-0"]
+
+    asyncio.run(run())
+
+
+def test_many_requests_in_a_message_are_one_prediction_and_answered_apart(tmp_path: Path, unchanged: None) -> None:
+    async def run() -> None:
+        server = await started(tmp_path)
+        alone = Recorder(b"4")
+        bodies = [b"1", b"2,3", b"5"]
+        message = Recorder(b"".join(len(b).to_bytes(4, "little") + b for b in bodies), path=bulk.PATH.decode())
+        await send(server, alone, message)
+        await until(lambda: alone.replies and message.replies)
+        assert bulk.OFFER in alone.replies[0][1]
+        status, lines, body = message.replies[0]
+        assert status == 200
+        assert b"x-eyrie-content-type: application/json" in lines
+        answers = answers_of(body)
+        assert [status for status, _ in answers] == [200, 400, 200]
+        assert [json.loads(said) for status, said in answers if status == 200] == [[2.0], [10.0]]
 
     asyncio.run(run())
 

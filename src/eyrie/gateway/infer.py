@@ -48,6 +48,7 @@ class Opened(NamedTuple):
 class InferInvocation(Invocation):
     """One POST /v2/models/ENDPOINT/infer."""
 
+    _gathers = False
     version = ""  # the variant that the path names
     _request: Request
     _sent_type = ""

@@ -15,14 +15,16 @@ from enum import Enum
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from uuid import uuid4
 
+from eyrie.decide.gathering import WEIGHT
 from eyrie.decide.routing import PoisonMemory, RetryBudget
 from eyrie.domain.sticky import key_of
 from eyrie.gateway import directions, errors
+from eyrie.gateway.bundles import BODY_BYTES_MAX
 from eyrie.gateway.directions import TARGET_CONTAINER, TARGET_MODEL
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.meter import Meter
+from eyrie.gateway.request_ids import RequestIds
 from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
 from eyrie.gateway.sessions import NEW, Session, SessionError, Sessions, session_lines
 from eyrie.gateway.taps import KEPT_BYTES_MAX, Exchange, Headers
@@ -35,12 +37,14 @@ from eyrie.wire.credentials import Identity
 from eyrie.wire.errors import ApiError
 
 if TYPE_CHECKING:
+    from eyrie.gateway.bundles import Bundle
     from eyrie.gateway.health import Health
     from eyrie.gateway.models import Models
     from eyrie.gateway.serverless import Gate
 
 log = logging.getLogger(__name__)
 
+_NEVER = float("inf")
 HELD_MAX = 1_024  # requests an endpoint that wait for a target, a worker
 JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its head
 
@@ -94,27 +98,6 @@ class StreamEnd(Enum):
     BROKEN = "the container ended it"
     LATE = "its time was up"
     LEAVING = "this worker stops"
-
-
-class RequestIds:
-    """Request ids in the shape of a UUID, from one random draw and a count."""
-
-    def __init__(self) -> None:
-        self._prefix = str(uuid4())[:24].encode()
-        self._count = 1 << 44  # so that it always has twelve hex digits
-
-    def next(self) -> str:
-        """The next id, as `line` will have it."""
-        return f"{self._prefix.decode()}{self._count + 1:x}"
-
-    def last(self) -> tuple[bytes, int]:
-        """The id that `line` gave last, in its two parts: the second in hex digits."""
-        return self._prefix, self._count
-
-    def line(self) -> bytes:
-        """The header line of the next id."""
-        self._count += 1
-        return b"x-amzn-requestid: %b%x\r\n" % (self._prefix, self._count)
 
 
 class Invoker:
@@ -239,8 +222,9 @@ class Invocation:
 
     # What only some requests need: set on the object where it differs.
     channel: Channel | None = None
+    bundle: Bundle | None = None  # it goes in one message with others, and has no channel of its own
     instance: Instance | None = None
-    hold_until_s = float("inf")
+    hold_until_s = _NEVER
     _avoid: Instance | None = None
     moved = False  # to another instance, after the first was lost to it
     _generation = 0  # of the route table by which it was sent
@@ -248,6 +232,7 @@ class Invocation:
     deadline_s: float  # by the sweep's clock
     _headers: Sequence[tuple[bytes, bytes]] = ()  # of the reply
     _may_target = True  # it may name one model of many
+    _gathers = True  # it may go together with others
     _special = False  # the request has headers of the runtime's own
     _extra = b""  # those of them that the instance gets too, as lines
     _sticky = False  # it is of a session, or begins one
@@ -427,12 +412,17 @@ class Invocation:
         elif self._key:
             variant = endpoint.assigned(self._key)
         full: Instance | None = None
+        gathers = self._gathers and not self._special and 0 < len(self._body) <= BODY_BYTES_MAX
         while True:
-            instance = endpoint.choose(variant, self._avoid or full)
+            instance = endpoint.choose(variant, self._avoid or full, gathers)
             if instance is None and self._key:  # better another variant than none
                 instance = endpoint.choose(None, self._avoid or full)
             if instance is None or instance is full:
                 self._hold(endpoint)
+                return
+            if gathers and instance.gathering is not None:
+                self._sent_to(instance)
+                self.bundle = instance.gathering.add(self, self._kinds_known(), self._body)
                 return
             failure = self._send(instance)
             if failure is None:
@@ -467,9 +457,12 @@ class Invocation:
         fields = self._connection.fields
         return fields.get(b"content-type"), fields.get(b"accept")
 
+    def _kinds_known(self) -> Kinds:
+        return self._known.kinds if self._known is not None else self._kinds()
+
     def _send(self, instance: Instance) -> Failure | None:
         body = self._body
-        kinds = self._known.kinds if self._known is not None else self._kinds()
+        kinds = self._kinds_known()
         head = instance.heads.get(kinds) or instance.head(kinds)
         if self._special:
             head += self._extra
@@ -480,13 +473,30 @@ class Invocation:
                 instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
         except ConnectFailed as error:
             return error.failure
+        self._sent_to(instance)
+        return None
+
+    def _sent_to(self, instance: Instance) -> None:
         self.instance = instance
         self._generation = instance.endpoint.generation
-        self.hold_until_s = float("inf")
+        self.hold_until_s = _NEVER
         instance.invocations.add(self)
         self.sent_at_s = self._invoker.sweep.now
-        self._sent_at = perf_counter()
-        return None
+        self.sent_at = perf_counter()
+
+    def go_alone(self) -> None:
+        """There is nobody to go with."""
+        instance, self.bundle = self.instance, None
+        assert instance is not None
+        if self._send(instance) is not None:
+            self.part()
+            self.dispatch()
+
+    def part(self) -> None:
+        """It goes with nobody, and begins again: nothing of it was sent, or understood."""
+        self.bundle = None
+        self._gathers = False
+        self._leave()
 
     def _hold(self, endpoint: Endpoint) -> None:
         """No instance can take the request now; one may come soon."""
@@ -511,9 +521,12 @@ class Invocation:
         invoker, instance, endpoint = self._invoker, self.instance, self._endpoint
         assert instance is not None
         assert endpoint is not None
+        unsent = self.bundle is not None and not self.bundle.sent
         self._leave()
         now = invoker.sweep.now
-        if dead and invoker.poison.died(self._hash(), instance.instance_id, now):
+        if unsent:
+            self.dispatch()
+        elif dead and invoker.poison.died(self._hash(), instance.instance_id, now):
             invoker.meter.count("poison")
             log.error("a request to %s ended two instances (%s): refused for a while", endpoint.slug, why)
             self._finish(self._poisoned(endpoint))
@@ -528,13 +541,15 @@ class Invocation:
         else:
             invoker.meter.count("retries")
             self.moved = True
+            self._gathers = False
             self._avoid = instance
             self.dispatch()
 
     @property
     def movable(self) -> bool:
         """Whether the reply has not begun."""
-        return self.channel is not None and not self.channel.began
+        exchange = self.channel or self.bundle
+        return exchange is not None and not exchange.began
 
     # --- the instance's side ----------------------------------------------------------------------------------------
 
@@ -559,6 +574,7 @@ class Invocation:
         lines = head.derived
         if lines is None:
             lines = head.derived = returned(head.headers)
+            instance.learn(head.headers)
         self._account(status, instance)
         variant = instance.variant
         lines = variant.invoked_line + invoker.ids.line() + lines
@@ -770,18 +786,21 @@ class Invocation:
         done_at = perf_counter()
         invoker = self._invoker
         if instance is not None:
-            took = done_at - self._sent_at
+            took = done_at - self.sent_at
             variant = instance.variant
             if took > variant.slowest_s:
                 variant.slowest_s = took
             variant.answered += 1
+            instance.answers_s += (took - instance.answers_s) * WEIGHT
             rollup = instance.rollup
             if rollup.taken:
                 slug = instance.endpoint.slug
                 rollup = instance.rollup = invoker.meter.rollup(slug, variant.name, instance.instance_id)
-            waited_us = int((self._sent_at - self._began_at) * 1e6)
+            waited_us = int((self.sent_at - self._began_at) * 1e6)
             rollup.add(status, int(took * 1e6), waited_us, len(instance.invocations), self._status, self._generation)
             instance.invocations.discard(self)
+            if (gathering := instance.gathering) is not None and gathering.waiting:
+                gathering.heard()
         elif self._endpoint is not None:
             variant_name = self._variant if self.gate is None else self.gate.variant
             rollup = invoker.meter.rollup(self._endpoint.slug, variant_name, "")
@@ -802,7 +821,7 @@ class Invocation:
             kinds, fields = known.kinds, None
         else:
             kinds, fields = self._kinds(), self._connection.fields
-        model_us = int((perf_counter() - self._sent_at) * 1e6)
+        model_us = int((perf_counter() - self.sent_at) * 1e6)
         request_id = invoker.ids.last()
         return _exchange((
             instance, kinds, fields, self._body, status, self._status, headers, reply, model_us, invoker.now_ms,
@@ -828,6 +847,9 @@ class Invocation:
         if self.channel is not None:
             self.channel.cancel()
             self.channel = None
+        elif self.bundle is not None:
+            bundle, self.bundle = self.bundle, None
+            bundle.leave()
         if self.instance is not None:
             self.instance.invocations.discard(self)
             if not keep_instance:

@@ -25,6 +25,7 @@ LOADS_MAX = 2  # that one request waits for: a model that is evicted again befor
 class ModelInvocation(Invocation):
     """A request for one model of many."""
 
+    _gathers = False
     load: Load | None = None  # what it waits for
     _loads = 0  # that it waited for
     _waited_us = 0
@@ -90,12 +91,7 @@ class ModelInvocation(Invocation):
                 instance.pool.send(self, head, body)
         except ConnectFailed as error:
             return error.failure
-        self.instance = instance
-        self._generation = instance.endpoint.generation
-        self.hold_until_s = float("inf")
-        instance.invocations.add(self)
-        self.sent_at_s = self._invoker.sweep.now
-        self._sent_at = perf_counter()
+        self._sent_to(instance)
         return None
 
     # --- waiting for the model --------------------------------------------------------------------------------------

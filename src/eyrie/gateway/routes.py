@@ -13,15 +13,17 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from eyrie.decide.gathering import first_is_enough
 from eyrie.decide.routing import Wheel, assigned, at_random, least_outstanding
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import ContainerMode, EndpointRoute, Execution, RoutingStrategy, Target, VariantRoute
+from eyrie.gateway.bundles import OFFERED, Gathering
 from eyrie.gateway.meter import Rollup
 from eyrie.gateway.serverless import Gate, Gates
 from eyrie.gateway.taps import Tap, TapMaker, tap_of
@@ -69,9 +71,12 @@ class Instance:
     """One target as a gateway worker sees it: an instance, or one worker of an instance that has several."""
 
     __slots__ = (
+        "answers_s",
+        "apart",
         "asked_at_s",
         "ejected",
         "endpoint",
+        "gathering",
         "heads",
         "heard_at_s",
         "holding",
@@ -106,7 +111,15 @@ class Instance:
         self.rollup = Rollup()
         self.rollup.taken = True
         self.holding: set[str] = set()  # keys of models that it was seen to hold, of a multi-model endpoint
+        self.answers_s = 0.0  # how long it took to answer, of late
+        self.gathering: Gathering | None = None  # it takes many small requests as one message
+        self.apart = False  # it does not, although it said so
         self.heads: dict[Kinds, bytes] = {}  # request heads that were sent before, up to what differs every time
+
+    def learn(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """What the head of a reply tells of the target itself."""
+        if self.gathering is None and not self.apart and any(name == OFFERED for name, _ in headers):
+            self.gathering = Gathering(self, asyncio.get_running_loop())
 
     def head(self, kinds: Kinds) -> bytes:
         """The head of a request with these Content-Type and Accept, but for its last lines."""
@@ -146,6 +159,7 @@ class Variant:
         "key",
         "multi_model",
         "name",
+        "of_one",
         "orders",
         "route",
         "routed",
@@ -164,14 +178,21 @@ class Variant:
         self.orders: dict[str, list[Instance]] = {}  # by key of a model: who is to hold it, first of all the first
         self.instances: list[Instance] = []
         self.routed: list[Instance] = []
+        self.of_one = False  # those are workers of one instance
         self.tap: Tap | None = None  # who wants to see what it answers
         self.slowest_s = 0.0  # slowest answer of late; decays
         self.answered = 0  # how many answers that stands on
         self.invoked_line = b"x-amzn-invoked-production-variant: %b\r\n" % route.name.encode()
 
-    def choose(self, avoid: Instance | None) -> Instance | None:
-        """A target for a request, never `avoid`, and one of another instance than that where there is one."""
+    def choose(self, avoid: Instance | None, gathers: bool = False) -> Instance | None:
+        """A target for a request, never `avoid`, and one of another instance than that where there is one. `gathers`:
+        it is small, and had better go where others go too.
+        """
         routed = self.routed
+        if gathers and self.of_one and avoid is None and routed[0].gathering is not None:
+            warm = routed[0]
+            if first_is_enough(warm.answers_s, len(warm.invocations)):
+                return warm
         if len(routed) == 2 and avoid is None and self.route.strategy is _LEAST:  # the usual case, without making lists
             first, second = len(routed[0].invocations), len(routed[1].invocations)
             if first != second:
@@ -251,6 +272,8 @@ class Endpoint:
         """Who is in the route has changed: variants without an instance are left out, the others keep their place."""
         for variant in self.everyone:
             variant.routed = [i for i in variant.instances if not i.ejected]
+            least = variant.route.strategy is _LEAST
+            variant.of_one = least and len({i.instance_id for i in variant.routed}) == 1
             variant.orders.clear()
         routed = [v for v in self.variants.values() if v.routed]
         self._wheel = Wheel({v.key: v.route.weight for v in routed}, self._wheel.place())
@@ -287,16 +310,18 @@ class Endpoint:
             return None
         return self._variants[self._wheel.deal() if len(self._variants) > 1 else 0]
 
-    def choose(self, variant: Variant | None, avoid: Instance | None) -> Instance | None:
+    def choose(
+        self, variant: Variant | None, avoid: Instance | None, gathers: bool = False
+    ) -> Instance | None:
         """The instance for a request: of the named variant, else of the one whose turn it is. `avoid` is taken only by
-        nobody: a request never goes back to where it failed.
+        nobody: a request never goes back to where it failed. `gathers`: as for `Variant.choose`.
         """
         if variant is not None:
-            return variant.choose(avoid)
+            return variant.choose(avoid, gathers)
         if not self._variants:
             return None
         chosen = self._variants[self._wheel.deal() if len(self._variants) > 1 else 0]
-        instance = chosen.choose(avoid)
+        instance = chosen.choose(avoid, gathers)
         if instance is None:  # its only instance is the one to avoid
             others = (other.choose(avoid) for other in self._variants if other is not chosen)
             instance = next((other for other in others if other is not None), None)

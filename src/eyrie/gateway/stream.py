@@ -33,6 +33,7 @@ class StreamInvocation(Invocation):
     """One InvokeEndpointWithResponseStream request."""
 
     _may_target = False
+    _gathers = False
     _keeps = False
     _first_s = 0.0  # how long its first byte took
 
@@ -53,7 +54,7 @@ class StreamInvocation(Invocation):
         if head.status >= 300:
             super().reply_whole(head, body)
         else:
-            self._first_s = perf_counter() - self._sent_at
+            self._first_s = perf_counter() - self.sent_at
             self._reply_apart(head, body)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -61,7 +62,7 @@ class StreamInvocation(Invocation):
         super().reply_head(status, headers)
         endpoint = self._endpoint
         if status < 300 and endpoint is not None:
-            self._first_s = perf_counter() - self._sent_at
+            self._first_s = perf_counter() - self.sent_at
             self.deadline_s += self._invoker.settings.stream_timeout_ms / 1000 - endpoint.timeout_s
 
     def _reply_lines(self, instance: Instance) -> bytes:
@@ -89,5 +90,5 @@ class StreamInvocation(Invocation):
         if instance is not None:
             instance.variant.slowest_s = max(slowest_s, self._first_s)
             if self._first_s:
-                waited_us = int((self._sent_at - self._began_at) * 1e6)
+                waited_us = int((self.sent_at - self._began_at) * 1e6)
                 instance.rollup.of_streams().add(int(self._first_s * 1e6), waited_us, status >= 300)

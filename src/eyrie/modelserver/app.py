@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyrie.modelserver")
 
 CLAIM_BYTES_MAX = 1_048_576
-_INVOCATIONS = (b"/invocations", b"/invoke")
+_INVOCATIONS = (b"/invocations", b"/invoke", bulk.PATH)
 PING_WAIT = b"x-eyrie-wait-ms"  # of a ping: how long it may wait for a 200 while the model is loaded
 PING_WAIT_MS_MAX = 5_000
 PING_LOOK_S = 0.003  # how often a ping that waits looks whether all workers serve: other processes tell nobody
@@ -107,6 +107,8 @@ class ModelServer:
                 connection.reply(503, TEXT_LINES, b"the model is still loading")
             else:
                 connection.collect(self._body_max)
+        elif target == bulk.PATH and connection.method == b"POST" and self._servable is not None:
+            connection.collect(bulk.BYTES_MAX + self._body_max)
         elif self._shelf is not None and target.startswith(b"/models"):
             self._shelf.head(connection)
         elif target == b"/ping" and connection.method in (b"GET", b"HEAD"):
@@ -181,7 +183,7 @@ class ModelServer:
         elif connection.target == b"/ping":
             self._wait(connection)
         elif servable is not None and connection.target == bulk.PATH:
-            bulk.answer(servable, self._loop, connection, data, connection.fields)
+            bulk.answer(servable, self._loop, connection, data, self._fields(connection))
         else:
             self._claimed(connection, data)
 
@@ -245,8 +247,6 @@ class ModelServer:
             connection.reply(404, TEXT_LINES, b"no such path; there are /ping, /invocations and /execution-parameters")
         elif connection.method != allowed:
             connection.reply(405, b"allow: " + allowed + b"\r\n" + TEXT_LINES, b"wrong method for this path")
-        elif path == bulk.PATH and self._servable is not None:
-            connection.collect(bulk.BYTES_MAX + self._body_max)
         elif path in (b"/eyrie/claim", b"/eyrie/pace"):
             connection.collect(CLAIM_BYTES_MAX)
         elif path == b"/eyrie/state":

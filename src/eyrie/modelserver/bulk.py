@@ -1,8 +1,10 @@
 """`POST /eyrie/batch`: many requests in one message, each answered as it would have been alone.
 
-A batch transform sends its records so: `u32 length, body` one after the other; the headers are those of each. The
-answer is `u16 status, u32 length, body` in the same order. The requests go to the servable a window at a time, so a
-row model predicts many of them in one call, and a full queue turns none away.
+A batch transform sends its records so, and a gateway its small requests: `u32 length, body` one after the other; the
+headers are those of each. The answer is `u16 status, u32 length, body` in the same order, and `x-eyrie-content-type`
+says what the successful ones are. The requests go to the servable a window at a time, so a row model predicts many of
+them in one call, and a full queue turns none away. A server for which that is worth while says so in its replies
+(`OFFER`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from eyrie.http1.application import Listener
 from eyrie.modelserver.replier import TEXT_LINES, Fields, Replier
-from eyrie.modelserver.servable import Servable
+from eyrie.modelserver.servable import RowServable, Servable
 
 PATH = b"/eyrie/batch"
 BYTES_MAX = 4 << 20  # of a message, besides what one request alone may have
@@ -22,6 +24,7 @@ WINDOW = 256  # requests that are with the servable at once
 _SIZE = struct.Struct("<I")
 _HEAD = struct.Struct("<HI")
 BATCH_LINES = b"content-type: application/x-eyrie-batch\r\n"
+OFFER = b"x-eyrie-batch: 1\r\n"
 
 
 def bodies_of(message: bytes) -> list[bytes] | None:
@@ -64,6 +67,8 @@ class _Bulk:
     ) -> None:
         self._servable, self._soon, self.client, self._bodies = servable, soon, client, bodies
         self._fields = {name: value for name, value in fields.items() if name != b"content-length"}
+        self._of_rows = isinstance(servable, RowServable)  # it looks at no header but those of types
+        self._kind = b""
         self._answers: list[tuple[int, bytes]] = [(0, b"")] * len(bodies)
         self._next = self._done = 0
         self._woken = False
@@ -73,16 +78,20 @@ class _Bulk:
         self._woken = False
         while self._next < len(self._bodies) and self._next - self._done < WINDOW:
             number, self._next = self._next, self._next + 1
-            fields = {**self._fields, b"content-length": b"%d" % len(self._bodies[number])}
-            self._servable.invoke(_One(self, number), self._bodies[number], fields)
+            body, fields = self._bodies[number], self._fields
+            if not self._of_rows:
+                fields = {**fields, b"content-length": b"%d" % len(body)}
+            self._servable.invoke(_One(self, number), body, fields)
 
-    def answered(self, number: int, status: int, body: bytes) -> None:
+    def answered(self, number: int, status: int, lines: bytes, body: bytes) -> None:
         """A request has its answer."""
         self._answers[number] = (status, body)
         self._done += 1
+        if status == 200 and not self._kind and lines.startswith(b"content-type: "):
+            self._kind = b"x-eyrie-%b\r\n" % lines.partition(b"\r\n")[0]
         if self._done == len(self._bodies):
-            parts = (part for status, body in self._answers for part in (_HEAD.pack(status, len(body)), body))
-            self.client.reply(200, BATCH_LINES, b"".join(parts))
+            parts = [part for status, body in self._answers for part in (_HEAD.pack(status, len(body)), body)]
+            self.client.reply(200, BATCH_LINES + self._kind, b"".join(parts))
         elif not self._woken and self._next < len(self._bodies):
             self._woken = True
             self._soon(self.advance)  # not from within the servable, which may be in the middle of something
@@ -91,11 +100,10 @@ class _Bulk:
 class _One:
     """One request of a message: what the servable takes for its client."""
 
-    __slots__ = ("_bulk", "_number", "_pieces", "_status", "context")
+    __slots__ = ("_begun", "_bulk", "_number", "_pieces", "context")
 
     def __init__(self, bulk: _Bulk, number: int) -> None:
         self._bulk, self._number = bulk, number
-        self._status, self._pieces = 0, list[bytes]()
         self.context: Any = None
 
     @property
@@ -119,11 +127,11 @@ class _One:
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """The whole answer."""
-        self._bulk.answered(self._number, status, body)
+        self._bulk.answered(self._number, status, lines, body)
 
     def start(self, status: int, lines: bytes, length: int | None) -> None:
         """The beginning of an answer in pieces."""
-        self._status, self._pieces = status, []
+        self._begun, self._pieces = (status, lines), list[bytes]()
 
     def write(self, piece: bytes) -> None:
         """A piece."""
@@ -131,8 +139,8 @@ class _One:
 
     def finish(self) -> None:
         """The answer is complete."""
-        self._bulk.answered(self._number, self._status, b"".join(self._pieces))
+        self._bulk.answered(self._number, *self._begun, b"".join(self._pieces))
 
     def abort(self) -> None:
         """The answer will never be complete."""
-        self._bulk.answered(self._number, 500, b"the answer broke off; its log says why")
+        self._bulk.answered(self._number, 500, TEXT_LINES, b"the answer broke off; its log says why")

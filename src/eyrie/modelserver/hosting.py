@@ -147,8 +147,8 @@ def load_model(source: Source) -> Loaded:
     return loaded
 
 
-def open_model(loaded: Loaded, ground: Ground, threads: int, label: str = "") -> Servable:
-    """One model's servable; `label` marks its lines in the log."""
+def open_model(loaded: Loaded, ground: Ground, threads: int, label: str = "", said: bytes = b"") -> Servable:
+    """One model's servable; `label` marks its lines in the log, `said` is in every answer of rows."""
     if isinstance(loaded.model, RowModel):
-        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label)
+        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label, said)
     return CallServable(loaded.model, ground, loaded.scope, label)

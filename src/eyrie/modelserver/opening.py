@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eyrie.modelserver import environment, shelf
+from eyrie.modelserver import bulk, environment, shelf
 from eyrie.modelserver.environment import Claim
 from eyrie.modelserver.frameworks.interface import CallModel, RowModel
 from eyrie.modelserver.hosting import Hosted, open_model
@@ -31,12 +31,12 @@ def open_containers(hosted: Hosted, loop: asyncio.AbstractEventLoop, guests: Seq
     models = [loaded.model for _, loaded in hosted.containers]
     ground = Ground(loop, Workers(_threads(models, hosted.threads), QUEUE_MAX, loop.call_soon_threadsafe))
     several = len(hosted.claim.containers) > 1
+    if not several:
+        return open_model(hosted.containers[0][1], ground, hosted.threads, said=bulk.OFFER)
     opened: dict[str, Servable] = {
-        container.hostname: open_model(loaded, ground, hosted.threads, container.hostname if several else "")
+        container.hostname: open_model(loaded, ground, hosted.threads, container.hostname)
         for container, loaded in hosted.containers
     }
-    if not several:
-        return next(iter(opened.values()))
     if guests:
         from eyrie.modelserver.loopback import LoopbackServable
 

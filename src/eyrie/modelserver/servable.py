@@ -65,12 +65,13 @@ class RowServable:
 
     parallel = 1
 
-    def __init__(self, model: RowModel, ground: Ground, threads: int, label: str = "") -> None:
+    def __init__(self, model: RowModel, ground: Ground, threads: int, label: str = "", said: bytes = b"") -> None:
         """`threads`: how many batches run in worker threads at once; 0: on the event loop. `label`: its mark in the
-        log, where it is one of several.
+        log, where it is one of several; `said`: header lines of every answer, after its type's.
         """
         self._model = model
         self._label = label
+        self._said = said
         self._ground = ground
         self._aside = 0  # requests that are worked off in a thread of their own
         self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
@@ -141,7 +142,7 @@ class RowServable:
 
     def _line(self, kind: str) -> bytes:
         suffix = "; charset=utf-8" if kind.startswith("text/") else ""
-        self._lines[kind] = line = f"content-type: {kind}{suffix}\r\n".encode()
+        self._lines[kind] = line = f"content-type: {kind}{suffix}\r\n".encode() + self._said
         return line
 
     def _invoke_unusual(self, replier: Replier, body: bytes, content_type: str, kind: str) -> None:

@@ -1,0 +1,42 @@
+"""When small requests for one target leave together, and when one worker of an instance is enough. Pure.
+
+On the InvokeEndpoint path: `gateway/bundles` and `gateway/routes` ask here. A message of many requests costs little
+more than one of a single request, to send and to predict; so under load fewer, fuller messages to fewer workers are
+quicker for everybody, until a worker is so busy that a second one is worth its wake-ups.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+AT_ONCE = 4  # requests that a target has to work on before further ones gather for the next message
+WAIT_MAX_S = 0.002  # a target that takes longer to answer is not waited for
+ENOUGH_S = 0.001  # the first worker answers within this: no second one is needed beside it
+ENOUGH_OUTSTANDING = 64
+WEIGHT = 0.1  # of a new answer in the mean
+
+
+class Then(Enum):
+    """What becomes, at the end of a turn of the loop, of what was gathered."""
+
+    GO = "it leaves"
+    NEXT_TURN = "more is coming in: see what the next turn brings"
+    ANSWER = "the target is busy: it would wait there as long, in more messages"
+
+
+def then(outstanding: int, gathered: int, before: int, answers_s: float) -> Then:
+    """`outstanding` requests were sent and are not answered, `gathered` ones were not sent, `before` of them were there
+    when the turn before ended; the target answers within `answers_s` of late.
+    """
+    if answers_s >= WAIT_MAX_S:
+        return Then.GO
+    if outstanding >= AT_ONCE:
+        return Then.ANSWER
+    return Then.NEXT_TURN if gathered > max(before, 1) else Then.GO
+
+
+def first_is_enough(answers_s: float, outstanding: int) -> bool:
+    """Whether an instance's first worker, which answers within `answers_s` of late, may have one more small request
+    while others of the instance are idle.
+    """
+    return answers_s < ENOUGH_S and outstanding < ENOUGH_OUTSTANDING

@@ -1,0 +1,231 @@
+"""Small requests that go to a target as one message, and what becomes of each when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway_world import Call, World, hanging, until, world
+
+from eyrie.decide.gathering import AT_ONCE, ENOUGH_OUTSTANDING, ENOUGH_S, WAIT_MAX_S, Then, first_is_enough, then
+from eyrie.gateway.bundles import BODY_BYTES_MAX, answers_of
+from eyrie.modelserver.bulk import bodies_of
+
+OFFERING = "content-type: text/csv\r\nx-eyrie-batch: 1\r\n"
+ANSWERING = "content-type: application/x-eyrie-batch\r\nx-eyrie-content-type: text/csv\r\n"
+
+
+def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), world(**settings) as made:
+            await test(made)
+
+    asyncio.run(main())
+
+
+def answer(body: bytes) -> tuple[int, bytes]:
+    return (400, b"no number") if body == b"bad" else (200, b"of " + body)
+
+
+async def batching(call: Call) -> None:
+    """As our model server: alone or in a message, each request has the same answer."""
+    if call.path == "/invocations":
+        status, said = answer(call.body)
+        await call.answer(said, status, OFFERING)
+        return
+    bodies = bodies_of(call.body)
+    assert bodies
+    parts = [struct.pack("<HI", status, len(said)) + said for status, said in map(answer, bodies)]
+    await call.answer(b"".join(parts), 200, ANSWERING)
+
+
+async def alone_only(call: Call) -> None:
+    """It offers what it does not understand."""
+    if call.path == "/invocations":
+        await batching(call)
+    else:
+        await call.answer(b"no such path", 404)
+
+
+async def all_at_once(w: World, bodies: list[bytes]) -> list[tuple[int, bytes]]:
+    """The replies to requests that come in one turn of the loop, each on a connection of its own."""
+    replies = await asyncio.gather(*(w.invoke(body) for body in bodies))
+    return [(reply.status, reply.body) for reply in replies]
+
+
+def paths(calls: list[Call]) -> list[str]:
+    return [call.path for call in calls]
+
+
+async def learnt(w: World, behave: Callable[[Call], Awaitable[None]] = batching) -> Any:
+    """An instance of which the worker has heard that it takes messages."""
+    instance = await w.instance("i-1", behave)
+    w.publish({"v": (1.0, [instance])})
+    assert (await w.invoke(b"first")).body == b"of first"
+    instance.calls.clear()
+    return instance
+
+
+def test_requests_together_have_the_answers_that_they_have_alone() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        bodies = [b"%d" % n for n in range(40)]
+        assert await all_at_once(w, bodies) == [(200, b"of " + body) for body in bodies]
+        assert "/eyrie/batch" in paths(instance.calls)
+        assert len(instance.calls) < len(bodies)
+        sent = next(call for call in instance.calls if call.path == "/eyrie/batch")
+        assert sent.headers["content-type"] == "text/csv"
+        (known,) = w.gateway.book.endpoints.values()
+        assert not known.variants["v", 0].instances[0].invocations
+        assert w.gateway.invoker.reserved_bytes == 0
+
+    run(test)
+
+
+def test_an_error_in_a_message_is_its_own_request_s() -> None:
+    async def test(w: World) -> None:
+        await learnt(w)
+        bodies = [b"bad" if n % 5 == 0 else b"%d" % n for n in range(20)]
+        replies = await asyncio.gather(*(w.invoke(body) for body in bodies))
+        for body, reply in zip(bodies, replies, strict=True):
+            if body == b"bad":
+                assert reply.status == 424
+                assert reply.json()["OriginalStatusCode"] == 400
+                assert reply.json()["OriginalMessage"] == "no number"
+            else:
+                assert (reply.status, reply.body) == (200, b"of " + body)
+            assert reply.headers["x-amzn-invoked-production-variant"] == "v"
+
+    run(test)
+
+
+def test_a_target_that_offers_nothing_gets_each_request_alone() -> None:
+    async def test(w: World) -> None:
+        instance = await w.instance("i-1")
+        w.publish({"v": (1.0, [instance])})
+        await all_at_once(w, [b"1"] * 20)
+        assert set(paths(instance.calls)) == {"/invocations"}
+
+    run(test)
+
+
+def test_a_target_that_does_not_understand_its_own_offer_is_asked_once() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w, alone_only)
+        bodies = [b"%d" % n for n in range(20)]
+        for _ in range(2):
+            assert await all_at_once(w, bodies) == [(200, b"of " + body) for body in bodies]
+        assert paths(instance.calls).count("/eyrie/batch") == 1
+
+    run(test)
+
+
+def test_large_and_special_requests_go_alone() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        large = b"1" * (BODY_BYTES_MAX + 1)
+        plain = [w.invoke(b"small") for _ in range(4)]
+        special = [w.invoke(b"x", **{"X-Amzn-SageMaker-Custom-Attributes": "a"}) for _ in range(4)]
+        await asyncio.gather(*plain, *special, *(w.invoke(large) for _ in range(4)))
+        alone = [call.body for call in instance.calls if call.path == "/invocations"]
+        assert alone.count(large) == 4
+        assert alone.count(b"x") == 4
+
+    run(test)
+
+
+def test_requests_of_a_message_that_was_lost_move_each_for_itself() -> None:
+    async def test(w: World) -> None:
+        lost, other = await learnt(w), await w.instance("i-2")
+        lost.behave = hanging
+        waiting = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(12)]
+        await until(lambda: bool(lost.calls) and "/eyrie/batch" in paths(lost.calls))
+        w.publish({"v": (1.0, [lost, other])})
+        await lost.kill()
+        assert [(reply.status, reply.body) for reply in await asyncio.gather(*waiting)] == [(200, b"i-2")] * 12
+        assert w.counter("poison") == 0
+
+    run(test, silence_ms=60_000)
+
+
+def test_what_waits_for_a_target_that_ends_is_not_held_against_it() -> None:
+    async def test(w: World) -> None:
+        lost, other = await learnt(w), await w.instance("i-2")
+        (endpoint,) = w.gateway.book.endpoints.values()
+        target = endpoint.variants["v", 0].instances[0]
+        lost.behave = hanging
+        first = [asyncio.ensure_future(w.invoke(b"f%d" % n)) for n in range(AT_ONCE + 2)]
+        await until(lambda: len(target.invocations) == len(first) and bool(lost.calls))
+        w.publish({"v": (1.0, [lost, other])})
+        await lost.kill()
+        assert {reply.status for reply in await asyncio.gather(*first)} == {200}
+        assert not target.invocations
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_client_that_leaves_costs_the_others_of_its_message_nothing() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        go = asyncio.Event()
+
+        async def later(call: Call) -> None:
+            await go.wait()
+            await batching(call)
+
+        instance.behave = later
+        _, leaving = await w.connect()
+        path = "/endpoints/e/invocations"
+        leaving.write(w.sign(b"leaves", {}, path))
+        staying = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(8)]
+        await until(lambda: len(w.gateway.invoker.active) == 9)
+        leaving.close()
+        await leaving.wait_closed()
+        await until(lambda: w.counter("clients_gone") == 1)
+        go.set()
+        assert [reply.status for reply in await asyncio.gather(*staying)] == [200] * 8
+        assert w.gateway.invoker.reserved_bytes == 0
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_message_whose_answers_cannot_be_told_apart_is_an_error_to_each() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+
+        async def garbled(call: Call) -> None:
+            if call.path == "/invocations":
+                await batching(call)
+            else:
+                await call.answer(b"what?", 200, ANSWERING)
+
+        instance.behave = garbled
+        statuses = {status for status, _ in await all_at_once(w, [b"%d" % n for n in range(20)])}
+        assert statuses <= {200, 424}
+        assert 424 in statuses
+
+    run(test)
+
+
+def test_answers_that_are_cut_are_none() -> None:
+    whole = struct.pack("<HI", 200, 3) + b"abc" + struct.pack("<HI", 400, 0)
+    assert answers_of(whole) == [(200, b"abc"), (400, b"")]
+    assert all(len(answers_of(whole[:n])) < 2 for n in range(len(whole)))
+    assert answers_of(b"") == []
+
+
+def test_when_requests_leave() -> None:
+    assert then(0, 1, 0, 0.0) is Then.GO, "alone, to an idle target: at once"
+    assert then(0, 2, 0, 0.0) is Then.NEXT_TURN, "more may come"
+    assert then(0, 2, 2, 0.0) is Then.GO, "no more came"
+    assert then(AT_ONCE - 1, 1, 0, 0.0) is Then.GO
+    assert then(AT_ONCE, 1, 0, WAIT_MAX_S / 2) is Then.ANSWER
+    assert then(1_000, 20, 0, WAIT_MAX_S) is Then.GO, "a slow target is not waited for"
+
+
+def test_when_the_first_worker_is_enough() -> None:
+    assert first_is_enough(0.0, 0)
+    assert not first_is_enough(ENOUGH_S, 0)
+    assert not first_is_enough(0.0, ENOUGH_OUTSTANDING)
