@@ -77,6 +77,7 @@ class Settings:
     shadow_bytes_max: int = 67_108_864  # of requests and replies that copies hold, a gateway worker
     shadow_tolerance: float = 0.01  # numbers of a shadow's prediction and of production's that count as the same
     access_records: int = 10  # requests of an instance that a gateway worker tells one by one each second
+    quota_increases: bool = True  # granted at once; off: they wait until somebody decides
     objective: float = 99.9  # percent of an endpoint's minutes that are to be good, where its tags say nothing
     probe_period_ms: int = 10_000  # how often an endpoint is asked whether it answers; 0: only requests tell
 

@@ -1,4 +1,5 @@
-"""The commands about what endpoints cost and how available they are: costs, availability, objective, maintenance.
+"""The commands about what endpoints cost and how available they are: costs, availability, objective, maintenance; and
+quota.
 
 Each one's work is in a module of its own. All of them but `availability` ask the public API alone.
 """
@@ -27,6 +28,12 @@ def add_to(app: typer.Typer) -> None:
     objective.command("remove")(objective_remove)
     maintenance.command("add")(maintenance_add)
     maintenance.command("clear")(maintenance_clear)
+    quota = typer.Typer(help="Service limits of the account, and raising them.", no_args_is_help=True)
+    quota.command("list")(quota_list)
+    quota.command("request")(quota_request)
+    quota.command("approve")(quota_approve)
+    quota.command("deny")(quota_deny)
+    app.add_typer(quota, name="quota")
     app.add_typer(objective, name="objective")
     app.add_typer(maintenance, name="maintenance")
 
@@ -108,3 +115,39 @@ def maintenance_clear(endpoint: Endpoint, data: Data = None) -> None:
     from eyrie.cli import availability as command
 
     command.clear_maintenance(settings_of(data).data, endpoint)
+
+
+def quota_list(
+    name: Annotated[str, typer.Argument(help="A part of names, as `ml.m5.large`. [every one]")] = "",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show service limits, and what was asked to be raised."""
+    from eyrie.cli import quota as command
+
+    command.list_all(settings_of(data).data, name, as_json)
+
+
+def quota_request(
+    name: Annotated[str, typer.Argument(help="Name or code of a limit.")],
+    value: Annotated[int, typer.Argument(min=1, help="What it should be.")],
+    data: Data = None,
+) -> None:
+    """Raise a limit (at once, unless EYRIE_QUOTA_INCREASES is off)."""
+    from eyrie.cli import quota as command
+
+    command.request(settings_of(data).data, name, value)
+
+
+def quota_approve(request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None) -> None:
+    """Grant a request that is pending."""
+    from eyrie.cli import quota as command
+
+    command.decide(settings_of(data).data, request, "approve")
+
+
+def quota_deny(request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None) -> None:
+    """Refuse a request that is pending."""
+    from eyrie.cli import quota as command
+
+    command.decide(settings_of(data).data, request, "deny")

@@ -54,6 +54,10 @@ class ControlClient:
         """What is known of an endpoint's minutes in so many days."""
         return self._get(f"/eyrie/availability/{quote(endpoint, safe='')}?days={days}")
 
+    def decide_quota(self, request_id: str, what: str) -> dict[str, Any]:
+        """Approve or deny a request for an increase of a quota: {"id", "name", "value", "status"}."""
+        return self._ask("POST", f"/eyrie/quotas/{quote(request_id, safe='')}/{what}")
+
     def sagemaker(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """An operation of the SageMaker API: its reply, times as seconds since the epoch. Raises CommandError."""
         headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}

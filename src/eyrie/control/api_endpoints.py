@@ -4,18 +4,20 @@ and hands it to `control/endpoints`; what comes back is shown as DescribeEndpoin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eyrie.control import async_config, canary_tags, image_table, images
+from eyrie.control import async_config, canary_tags, image_table, images, quotas
 from eyrie.control.api_endpoint_configs import ARN_TYPE, config_arn, find_config, sticky_of
 from eyrie.control.api_models import containers_of, find_model, model_arn, model_data_url
 from eyrie.control.context import Context, Operation, Params, seconds
 from eyrie.control.deployment_config import check_alarms, traffic_policy
 from eyrie.control.endpoint_view import describe
+from eyrie.control.endpoints import KIND
 from eyrie.control.listing import Row, page
-from eyrie.control.records import new_tags, tags_document
+from eyrie.control.records import new_tags, refuse_beyond_quota, tags_document
 from eyrie.control.serverless_config import check_model, is_serverless, variant_spec, with_update
 from eyrie.decide.workers import workers
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
@@ -27,9 +29,7 @@ from eyrie.ports import Commit, Document
 from eyrie.wire.errors import already_exists, could_not_find, resource_limit_exceeded, validation
 
 NOUN = "endpoint"
-INSTANCES_MAX = 500  # of all endpoints in one account and region
 STARTUP_TIMEOUT_S = 240
-INSTANCES_QUOTA = "Number of instances across active endpoints"
 
 
 def operations() -> Mapping[str, Operation]:
@@ -54,7 +54,8 @@ def create_endpoint(context: Context, params: Params) -> dict[str, Any]:
     if twin is not None:
         raise already_exists(NOUN, twin.arn)
     wish = fleet_of(context, config)
-    _check_quota(every, sum(v.initial_count for v in wish.variants))
+    refuse_beyond_quota(context, KIND)
+    _check_quota(context, every, quotas.of_wish(wish.variants))
     try:
         made = context.endpoints.create(
             _key(context, name),
@@ -100,7 +101,7 @@ def change_of(context: Context, params: Params) -> Change:
     check_alarms(context, policy)
     wish = fleet_of(context, config)
     others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
-    _check_quota(others, sum(v.initial_count for v in wish.variants))
+    _check_quota(context, others, quotas.of_wish(wish.variants))
     how = {
         "retain_all": bool(params.get("RetainAllVariantProperties")),
         "exclude_retained": [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])],
@@ -240,21 +241,24 @@ def _change(given: Mapping[str, Any]) -> CapacityChange:
 
 def _check_changes(context: Context, now: Endpoint, changes: Sequence[CapacityChange]) -> None:
     wanted = {c.variant: c for c in changes}
-    counts, weights = 0, 0.0
+    counts, weights = [], 0.0
     for variant in now.fleet.variants:
         change = wanted.get(variant.name)
-        counts += change.count if change and change.count is not None else variant.desired_count
+        count = change.count if change and change.count is not None else variant.desired_count
+        most = variant.serverless.max_concurrency if variant.serverless else 0
+        counts.append((variant.spec, count, change.max_concurrency or most if change else most))
         if not variant.shadow:
             weights += change.weight if change and change.weight is not None else variant.desired_weight
     if weights <= 0:
         raise validation("The weights of the production variants would add up to 0: no request could be routed.")
-    _check_quota([e for e in context.endpoints.list(context.scope) if e.key != now.key], counts)
+    others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
+    _check_quota(context, others, quotas.needed(counts))
 
 
-def _check_quota(others: Sequence[Endpoint], wanted: int) -> None:
-    used = sum(v.desired_count for e in others for f in e.fleets for v in f.variants)
-    if used + wanted > INSTANCES_MAX:
-        raise resource_limit_exceeded(INSTANCES_QUOTA, INSTANCES_MAX, used, wanted)
+def _check_quota(context: Context, others: Sequence[Endpoint], wanted: Counter[str]) -> None:
+    over = quotas.excess(context.store, context.scope, others, wanted)
+    if over is not None:
+        raise resource_limit_exceeded(over.name, over.limit, over.used, over.wanted, over.unit)
 
 
 def _find(context: Context, name: str) -> Endpoint:

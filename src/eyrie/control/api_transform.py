@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from eyrie.control import jobs
+from eyrie.control import jobs, quotas
 from eyrie.control.api_endpoints import model_of
 from eyrie.control.context import Context, Operation, Params, seconds, without
 from eyrie.control.family import plain
@@ -32,7 +32,6 @@ from eyrie.wire.errors import resource_in_use, resource_limit_exceeded, resource
 KIND = "TransformJob"
 ARN_TYPE = "transform-job"
 NOUN = "transform job"
-INSTANCES_MAX = 100  # of one job
 RUNTIME_MAX_S = 28 * 86_400
 STARTUP_S = 600
 PROGRESS = "EYRIE_PROGRESS"  # of DescribeTransformJob's Environment
@@ -239,6 +238,19 @@ def _check_processing(spec: TransformSpec) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- what it runs
+def _check_quota(context: Context, instance_type: str, wanted: int) -> None:
+    """Raise ResourceLimitExceeded where jobs that are not over would have too many instances of the type."""
+    name, used = quotas.TRANSFORM_TYPE.format(instance_type), 0
+    for document in context.store.scan(KIND, context.scope):
+        job = jobs.decode(document.body)
+        asked = job.request.get("TransformResources", {})
+        if not job.ended and asked.get("InstanceType") == instance_type:
+            used += int(asked["InstanceCount"])
+    most = quotas.limit(context.store, context.scope, name, quotas.TRANSFORM_MAX)
+    if used + wanted > most:
+        raise resource_limit_exceeded(name, most, used, wanted)
+
+
 def _job_spec(context: Context, params: Params, spec: TransformSpec, model: ModelSpec) -> JobSpec:
     """The job. Raises ValidationException for a type or a model that cannot be had."""
     try:
@@ -248,8 +260,7 @@ def _job_spec(context: Context, params: Params, spec: TransformSpec, model: Mode
     refusal = size.refusal()
     if refusal:
         raise validation(refusal)
-    if spec.instances > INSTANCES_MAX:
-        raise resource_limit_exceeded(f"{size.name} for transform job usage", INSTANCES_MAX, 0, spec.instances)
+    _check_quota(context, size.name, spec.instances)
     if any(container.multi_model for container in model.containers):
         raise unsupported("a model with Mode MultiModel in a transform job", "a request could not name its model")
     if str(model.execution) == "Direct":

@@ -22,6 +22,7 @@ from typing import Any
 
 from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
 from eyrie.control import (
+    api_quotas,
     availability_door,
     comparison,
     deployment_door,
@@ -104,7 +105,7 @@ class ControlApp:
         settings = surroundings.settings
         self._with = surroundings
         self._wire = Wire(models or Models(), lambda: surroundings.identity.token(32), body_bytes_max=BODY_BYTES_MAX)
-        self._table = table(self._wire.models)
+        self._table = table(self._wire.models, settings)
         self._verifier = Verifier(credentials, auth=settings.auth, account=settings.account, region=settings.region)
         self._wall_ms = wall_ms
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
@@ -241,6 +242,8 @@ class ControlApp:
             door = self._with.deployments
             found = await self._run(lambda: door.answer(context, head.method, head.path, body))
             return story.reply(found, request.request_id)
+        if head.path.startswith(api_quotas.PATH) and head.method == "POST":
+            return story.reply(await self._run(lambda: api_quotas.decide(context, head.path)), request.request_id)
         if head.method != "GET":
             return story.reply({"message": "Only GET is answered here."}, request.request_id, status=405)
         if head.path == story.STATUS:

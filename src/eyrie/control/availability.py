@@ -126,7 +126,7 @@ class Availability:
         for key, endpoint in owed.items():
             watched = self._watched.get(key)
             if watched is None or watched.endpoint.uid != endpoint.uid:
-                self._watched[key] = _Watched(endpoint)
+                self._watched[key] = _Watched(endpoint, asked_ms=self._clock.now_ms())
             else:
                 watched.endpoint = endpoint
         for key in self._watched.keys() - owed.keys():

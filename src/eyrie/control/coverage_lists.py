@@ -413,6 +413,17 @@ COMPANIONS = {
         "ChangeMessageVisibility": "acts",
         "ChangeMessageVisibilityBatch": "acts",
     },
+    "service-quotas": {
+        "ListServices": "acts: sagemaker",
+        "ListServiceQuotas": "acts; quota codes are made of names, and not AWS's",
+        "ListAWSDefaultServiceQuotas": "acts",
+        "GetServiceQuota": "acts",
+        "GetAWSDefaultServiceQuota": "acts",
+        "RequestServiceQuotaIncrease": "acts: granted at once, or PENDING (EYRIE_QUOTA_INCREASES)",
+        "GetRequestedServiceQuotaChange": "acts",
+        "ListRequestedServiceQuotaChangeHistory": "acts",
+        "ListRequestedServiceQuotaChangeHistoryByQuota": "acts",
+    },
     "application-autoscaling": {
         "RegisterScalableTarget": "acts: variants' DesiredInstanceCount; other dimensions are refused",
         "DeregisterScalableTarget": "acts: policies, alarms and scheduled actions go with it",

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import msgspec
 
 from eyrie.adapters.described import described
-from eyrie.control.api_endpoints import INSTANCES_MAX, Change, change_of
+from eyrie.control import quotas
+from eyrie.control.api_endpoints import Change, change_of
 from eyrie.control.context import Context
 from eyrie.control.evidence import EvidenceOf
 from eyrie.decide import analysis, rollout
@@ -153,8 +154,9 @@ class DeploymentDoor:
             problems.append(
                 f"{instances} instances where instances_max is {self.instances_max}: green cannot start whole"
             )
-        if mine[0] + peak.blue + peak.green > INSTANCES_MAX:
-            problems.append(f"{mine[0] + peak.blue + peak.green} instances where an account may have {INSTANCES_MAX}")
+        most = quotas.limit(context.store, context.scope, quotas.INSTANCES, quotas.INSTANCES_MAX)
+        if mine[0] + peak.blue + peak.green > most:
+            problems.append(f"{mine[0] + peak.blue + peak.green} instances where an account may have {most}")
         host = {"vcpu_milli": 1000 * context.instance_types.host_cpus, "memory_mb": self.host_memory() // 1_000_000}
         needed = {"vcpu_milli": others[1] + peak.vcpu_milli, "memory_mb": others[2] + peak.memory_mb}
         notes = [

@@ -23,6 +23,7 @@ from eyrie.control import (
     api_logs,
     api_metrics,
     api_models,
+    api_quotas,
     api_recommendations,
     api_sns,
     api_sts,
@@ -34,6 +35,7 @@ from eyrie.control.context import Context, Operation, Params
 from eyrie.control.coverage_lists import PAGE, REFUSED
 from eyrie.control.family_table import FAMILY
 from eyrie.domain import inference_experiments
+from eyrie.settings import Settings
 from eyrie.wire.errors import ApiError, validation
 from eyrie.wire.model import Models, Service
 
@@ -51,7 +53,7 @@ TAGGABLE = {
 Table = Mapping[tuple[str, str], Operation]
 
 
-def table(models: Models) -> Table:
+def table(models: Models, settings: Settings) -> Table:
     """Every operation that this Eyrie answers otherwise than "unknown"."""
     found: dict[tuple[str, str], Operation] = {}
     for service, operations in (
@@ -69,6 +71,7 @@ def table(models: Models) -> Table:
         ("sns", api_sns.operations()),
         ("application-autoscaling", api_autoscaling.operations()),
         ("ecr", api_ecr.operations()),
+        ("service-quotas", api_quotas.operations(settings.quota_increases, settings.body_bytes_max)),
     ):
         found.update({(service, name): operation for name, operation in operations.items()})
     return found

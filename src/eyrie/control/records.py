@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from eyrie.control import quotas
 from eyrie.control.context import DOCUMENTS_MAX, Context, Params, first_duplicate
 from eyrie.ports import Commit, Document
 from eyrie.wire.errors import ApiError, already_exists, validation
@@ -79,9 +80,9 @@ def merge(kept: Sequence[Tag], added: Sequence[Tag]) -> list[Tag]:
 
 def refuse_beyond_quota(context: Context, kind: str) -> None:
     """Raise ResourceLimitExceeded when the account has as many of a kind in this region as it may have."""
-    count = len(context.store.scan(kind, context.scope))
+    name, count = quotas.OF_KIND.format(kind), len(context.store.scan(kind, context.scope))
     if count >= DOCUMENTS_MAX:
-        text = (
-            f"The account-level service limit 'Number of resources of type {kind}' is {DOCUMENTS_MAX}, all are in use."
-        )
-        raise ApiError("ResourceLimitExceeded", text)
+        most = quotas.limit(context.store, context.scope, name, DOCUMENTS_MAX)
+        if count >= most:
+            text = f"The account-level service limit '{name}' is {most}, all are in use."
+            raise ApiError("ResourceLimitExceeded", text)

@@ -18,8 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from eyrie.adapters.schedules import BadSchedule, following
-from eyrie.control import alarm_table, scaling_activities, scaling_table
-from eyrie.control.api_endpoints import INSTANCES_MAX
+from eyrie.control import alarm_table, quotas, scaling_activities, scaling_table
 from eyrie.control.endpoints import Endpoints
 from eyrie.control.scaling_table import POLICY, SCHEDULED, STATE, TARGET, PolicyRecord, Scheduled, State, Target
 from eyrie.control.scaling_watch import DemandSight, PointSight, Watch, due, readable, signals_of
@@ -272,9 +271,14 @@ class Scaler:
         LOG.info("%s: %s", key.resource_id, why)
 
     def _check_quota(self, key: TargetKey, more: int) -> None:
-        used = sum(v.desired_count for e in self._endpoints.list(key.scope) for f in e.fleets for v in f.variants)
-        if more > 0 and used + more > INSTANCES_MAX:
-            raise _Full(f"{used} of {INSTANCES_MAX} instances of the account are in use, and {more} more are wanted")
+        every = self._endpoints.list(key.scope)
+        own = next((e for e in every if e.key.name == key.endpoint), None)
+        variant = own.fleet.variant(key.variant) if own is not None else None
+        if variant is None:
+            return
+        over = quotas.excess(self._store, key.scope, every, quotas.needed([(variant.spec, more, 0)]))
+        if over is not None:
+            raise _Full(f"{over.used} of {over.limit} are in use ({over.name}), and {over.wanted} more are wanted")
 
     def _follow(self, watch: Watch, endpoint: Endpoint, now_ms: int) -> None:
         """See what has become of the change that is under way. A cool-down counts from its end."""

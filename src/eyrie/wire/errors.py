@@ -64,11 +64,12 @@ def resource_in_use(message: str) -> ApiError:
     return ApiError("ResourceInUse", message)
 
 
-def resource_limit_exceeded(quota: str, limit: int, current: int, delta: int) -> ApiError:
+def resource_limit_exceeded(quota: str, limit: int, current: int, delta: int, unit: str = "Instances") -> ApiError:
     """ResourceLimitExceeded, naming the limit, what is used and what was asked for."""
     text = (
-        f"The account-level service limit '{quota}' is {limit} Instances, with current utilization of {current} "
-        f"Instances and a request delta of {delta} Instances."
+        f"The account-level service limit '{quota}' is {limit} {unit}, with current utilization of {current} {unit} "
+        f"and a request delta of {delta} {unit}. Please use AWS Service Quotas to request an increase for this quota. "
+        "If AWS Service Quotas is not available, contact AWS support to request an increase for this quota."
     )
     return ApiError("ResourceLimitExceeded", text)
 

@@ -325,7 +325,9 @@ def test_instances_are_bounded_over_all_endpoints(sm: Any, door: Any, deployed: 
     assert code == "ResourceLimitExceeded"
     assert message == (
         "The account-level service limit 'Number of instances across active endpoints' is 500 Instances, with current "
-        "utilization of 499 Instances and a request delta of 2 Instances."
+        "utilization of 499 Instances and a request delta of 2 Instances. Please use AWS Service Quotas to request an "
+        "increase for this quota. If AWS Service Quotas is not available, contact AWS support to request an increase "
+        "for this quota."
     )
     deployed("g", InitialInstanceCount=1)  # the last that there may be
     in_service(door)

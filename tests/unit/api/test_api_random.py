@@ -16,6 +16,7 @@ from eyrie.control import dispatch
 from eyrie.control.context import Caller, Context, Operation
 from eyrie.control.coverage_lists import ACTS, STORED
 from eyrie.domain.names import Scope
+from eyrie.settings import Settings
 from eyrie.wire.codec import Wire
 from eyrie.wire.errors import ApiError
 from eyrie.wire.messages import Call, HttpRequest
@@ -85,7 +86,7 @@ def context(door: Any) -> Context:
 def test_well_formed_calls_give_results_or_modelled_refusals(models: Models, context: Context, service: str) -> None:
     rng = random.Random(f"well formed {service}")
     wire = Wire(models, lambda: "r")
-    table = dispatch.table(models)
+    table = dispatch.table(models, Settings())
     names = sorted(n for s, n in table if s == service and (s != "sagemaker" or n in ACTS | STORED))
     answered = dict.fromkeys(names, 0)
     for n in range(len(names) * 12):
@@ -135,7 +136,7 @@ def spoil(given: Any, rng: random.Random) -> Any:
 def test_malformed_calls_of_every_operation_are_modelled_4xx(models: Models, context: Context) -> None:
     rng = random.Random("malformed")
     wire = Wire(models, lambda: "r")
-    table = dispatch.table(models)
+    table = dispatch.table(models, Settings())
     refused = 0
     for name in models.service("sagemaker").operation_names:
         shape = models.operation("sagemaker", name).input

@@ -13,6 +13,7 @@ from eyrie.control import coverage, dispatch, unsupported
 from eyrie.control.coverage_lists import ACTS, COMPANIONS, REFUSED, STORED
 from eyrie.control.family import operations as family_operations
 from eyrie.control.family_table import FAMILY
+from eyrie.settings import Settings
 from eyrie.wire.model import Models, Shape
 
 ROOT = Path(__file__).parents[3]
@@ -49,7 +50,7 @@ def test_no_noun_is_stored_whose_sisters_are_refused() -> None:
 
 
 def test_the_companions_are_those_that_the_table_has(models: Models) -> None:
-    table = dispatch.table(models)
+    table = dispatch.table(models, Settings())
     for service in ("sts", "iam", "logs"):
         assert {name for s, name in table if s == service} == set(COMPANIONS[service])
         assert set(COMPANIONS[service]) <= set(models.service(service).operation_names)
