@@ -1,6 +1,6 @@
 """A batch transform against a plain script: a large CSV through an XGBoost model, both on all cores.
 
-    python bench/transform.py [--rows 1000000] [--ten-million] [--rounds 3] [--report]
+    python bench/transform.py [--rows 10000000] [--trees 100] [--rounds 2] [--report]
 
 The plain script reads a local file in the same chunks (6 MiB of whole lines), has a process a core parse each chunk
 (by pandas where that is installed, else by NumPy), predict and write its scores as text, and puts them into one file in
@@ -34,7 +34,7 @@ import frame
 import world
 
 GOAL = 0.8
-COLUMNS, TREES, BLOCK_ROWS = 28, 100, 50_000
+COLUMNS, BLOCK_ROWS = 28, 50_000
 INSTANCE, INSTANCE_BYTES = "ml.m5.large", 8 << 30
 PLAIN = """
 import io, os, sys, time
@@ -79,12 +79,12 @@ if __name__ == "__main__":
 """
 
 
-def make(folder: Path, rows: int) -> tuple[Path, Path]:
+def make(folder: Path, rows: int, trees: int) -> tuple[Path, Path]:
     """The CSV and the model."""
     chance = np.random.default_rng(7)
     block = chance.normal(size=(min(rows, BLOCK_ROWS), COLUMNS)).round(4)
     labels = block[:, 0] * block[:, 1] + block[:, 2] > 0
-    trained = xgboost.train({"objective": "binary:logistic", "max_depth": 6}, xgboost.DMatrix(block, labels), TREES)
+    trained = xgboost.train({"objective": "binary:logistic", "max_depth": 6}, xgboost.DMatrix(block, labels), trees)
     model = folder / "xgboost-model.json"
     trained.save_model(model)
     lines = "\n".join(",".join(map(str, row)) for row in block.tolist()) + "\n"
@@ -192,15 +192,15 @@ def kill(pid: int) -> None:
 
 
 def main() -> int:
-    options = frame.arguments(__doc__, rounds=3)
-    options.add_argument("--rows", type=int, default=1_000_000)
-    options.add_argument("--ten-million", action="store_true", help="10,000,000 rows")
+    options = frame.arguments(__doc__, rounds=2)
+    options.add_argument("--rows", type=int, default=10_000_000)
+    options.add_argument("--trees", type=int, default=100, help="of the model, each 6 deep")
     chosen = options.parse_args()
-    rows = 10_000_000 if chosen.ten_million else chosen.rows
+    rows = chosen.rows
     print(frame.machine(), frame.versions("xgboost-cpu", "numpy", "pandas"), sep="\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="eyrie-transform-") as made, world.eyrie() as eyrie:
         folder = Path(made)
-        source, model = make(folder, rows)
+        source, model = make(folder, rows, chosen.trees)
         archive = world.pack(folder / "model.tar.gz", {"xgboost-model.json": model})
         url = eyrie.upload(archive, "model.tar.gz")
         eyrie.client("s3").upload_file(str(source), world.BUCKET, "in/rows.csv")
@@ -229,7 +229,8 @@ def main() -> int:
         speeds = [f"{rows / statistics.median(took[side]):,.0f}" for side in ("job", "plain")]
         reader = "pandas" if importlib.util.find_spec("pandas") else "NumPy"
         detail = (
-            f"{rows:,} rows: {speeds[0]} rows/s against {speeds[1]} ({reader}); killed at half and resumed: {same}; "
+            f"{rows:,} rows, {chosen.trees} trees: {speeds[0]} rows/s against {speeds[1]} ({reader}); "
+            f"killed at half and resumed: {same}; "
             f"peak memory {peak:.0f} MB the run, {instance:.0f} MB the instance"
         )
         ratio = frame.Ratio.of(

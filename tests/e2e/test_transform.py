@@ -218,7 +218,7 @@ def test_whatever_is_killed_the_output_has_the_same_bytes(eyrie: RealEyrie, buck
 
 @pytest.mark.heavy
 def test_down_and_up_in_the_middle_and_the_job_goes_on(eyrie: RealEyrie, bucket: str) -> None:
-    begin("overnight", "in/a", Environment={"PAUSE_S": "0.004"}, BatchStrategy="SingleRecord")
+    begin("overnight", "in/a", Environment={"PAUSE_S": "0.012"}, BatchStrategy="SingleRecord")
     until(lambda: done(eyrie.data) > 500, 60.0)
     eyrie.down()
     eyrie.up()

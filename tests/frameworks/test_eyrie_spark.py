@@ -1,5 +1,5 @@
 """`eyrie.spark` in Spark's own environment: a DataFrame through an endpoint and through the model package itself, by
-several Python processes of a local master.
+several Python processes of one executor, and by a cluster of two executors.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import boto3
 import joblib
@@ -33,7 +34,10 @@ def eyrie():  # type: ignore[no-untyped-def]
         yield eyrie
 
 
-def test_an_endpoint_and_the_package_say_the_same_as_the_model(eyrie: RealEyrie, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def linear(eyrie: RealEyrie, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    """An endpoint of a model, its package in the bucket; a file of rows, the rows, and the model."""
+    tmp_path = tmp_path_factory.mktemp("linear")
     chance = np.random.default_rng(5)
     rows = chance.normal(size=(400, 6)).round(4)
     model = LinearRegression().fit(rows, rows @ np.arange(6.0))
@@ -49,9 +53,17 @@ def test_an_endpoint_and_the_package_say_the_same_as_the_model(eyrie: RealEyrie,
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="linear", WaiterConfig=WAIT)
     source = tmp_path / "rows.csv"
     source.write_text("\n".join(",".join(map(str, row)) for row in rows.tolist()) + "\n")
+    return source, rows, model
+
+
+@pytest.mark.parametrize(("master", "executors"), [("local[3]", 1), ("local-cluster[2,1,1024]", 2)])
+def test_an_endpoint_and_the_package_say_the_same_as_the_model(
+    eyrie: RealEyrie, linear: tuple[Path, Any, Any], master: str, executors: int
+) -> None:
+    source, rows, model = linear
     python = str(python_of("spark"))
-    command = [python, "-W", "ignore", str(FLOW), "linear", "s3://models/package.tar.gz", str(source)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYSPARK_PYTHON": python}
+    command = [python, "-W", "ignore", str(FLOW), master, "linear", "s3://models/package.tar.gz", str(source)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
@@ -61,3 +73,4 @@ def test_an_endpoint_and_the_package_say_the_same_as_the_model(eyrie: RealEyrie,
     assert asked == pytest.approx(wanted)
     assert inside.tolist() == asked.tolist()
     assert found["pids"] > 1
+    assert found["executors"] == executors

@@ -26,7 +26,8 @@ from eyrie.transform.sink import Sink
 
 log = logging.getLogger("eyrie.transform")
 
-MARK_EVERY_S = 1.0
+MARK_EVERY_S, MARK_EVERY_MAX_S = 1.0, 30.0
+MARK_TIMES = 20.0  # a mark that took long, on a disk that is busy, is followed by this many times as long without one
 RESTARTS_MAX = 3  # of one object, where its upload is gone
 
 
@@ -52,7 +53,7 @@ class Outputs:
         self._work, self._number, self._objects = work, number, objects
         self._path = work.box / f"share-{number}.json"
         self.mark = read_mark(self._path)
-        self._marked_s = 0.0
+        self._marked_s, self._pause_s = 0.0, MARK_EVERY_S
         self._sink: Sink | None = None
         self._bad = BadRecords(work.box / f"share-{number}.bad")
         self._restarts = 0
@@ -85,7 +86,7 @@ class Outputs:
 
     def note_in_time(self) -> None:
         """Write the mark down, where that was not done a moment ago."""
-        if time.monotonic() - self._marked_s > MARK_EVERY_S:
+        if time.monotonic() - self._marked_s > self._pause_s:
             self._note()
 
     def opened(self, index: int) -> Sink:
@@ -168,9 +169,11 @@ class Outputs:
     # ----------------------------------------------------------------------------------------------------------- marks
     def _note(self) -> None:
         """Write down where the share stands, after everything that it says is on disk."""
+        began = time.monotonic()
         if self._sink is not None:
             self.mark = replace(self._sink.noted(self.mark), bad_kept=self._bad.noted())
         self._write_mark()
+        self._pause_s = min(max(MARK_EVERY_S, MARK_TIMES * (self._marked_s - began)), MARK_EVERY_MAX_S)
         if self._sink is not None:
             self._sink.tidy()
 

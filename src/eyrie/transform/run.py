@@ -260,7 +260,9 @@ class Run:
     def _tell(self, phase: str) -> None:
         sizes = self._sizes if self._shares else []
         told = progress([share.mark for share in self._shares], sizes, phase, self._resumed)
-        write_whole(self._box / "progress.json", msgspec.json.encode(told))
+        new = self._box / ".progress.json"
+        new.write_bytes(msgspec.json.encode(told))  # for people: not worth waiting for the disk
+        new.rename(self._box / "progress.json")
 
     def _capture(self, objects: Sequence[InputObject]) -> None:
         """DataCaptureConfig: manifests of what was read and of what was written. Raises BucketError."""
