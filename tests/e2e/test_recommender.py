@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import joblib
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from sklearn.ensemble import RandomForestClassifier
 
 from demo import belonging_to
 from e2e.conftest import ROLE, RealEyrie, until
@@ -150,6 +153,40 @@ def test_the_better_of_two_is_found(eyrie: RealEyrie, sleepy: str) -> None:
     assert len(put["Metrics"]) == 2
     streams = boto3.client("logs").describe_log_streams(logGroupName="/aws/sagemaker/InferenceRecommendationsJobs")
     assert [stream["logStreamName"] for stream in streams["logStreams"]] == ["workers"]
+
+
+@pytest.mark.heavy
+def test_the_better_of_two_is_found_on_three_models(eyrie: RealEyrie, sleepy: str, tmp_path: Path) -> None:
+    forest(tmp_path)
+    row = {"SamplePayloadUrl": "s3://tried/row.csv"}
+    begin("asleep", sleepy, [ranges("ml.m5.large", **{WORKERS: ["2", "1"]})])
+    begin("forest", "forest", [ranges("ml.m5.large", EYRIE_COMPILE=["0", "1"])], payload=row)
+    burning = {"PAUSE_S": ["0"], "BURN_S": ["0.04"]}
+    begin("burning", sleepy, [ranges(one, **burning) for one in ("ml.c8g.medium", "ml.c8g.large")])
+    asleep, compiled, burnt = (over(name, 280.0) for name in ("asleep", "forest", "burning"))
+    for job in (asleep, compiled, burnt):
+        assert job["Status"] == "COMPLETED", job
+        rates = [one["Metrics"]["MaxInvocations"] for one in job["InferenceRecommendations"]]
+        assert rates[0] > 1.3 * rates[1], job
+    assert variables(asleep["InferenceRecommendations"][0])[WORKERS] == "2"
+    assert variables(compiled["InferenceRecommendations"][0])["EYRIE_COMPILE"] == "1"
+    assert burnt["InferenceRecommendations"][0]["EndpointConfiguration"]["InstanceType"] == "ml.c8g.large"
+    assert left() == []
+
+
+def forest(folder: Path) -> None:
+    """A model whose compiled form is many times as fast."""
+    features = np.random.default_rng(0).normal(size=(2_000, 12))
+    truth = (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+    made = RandomForestClassifier(60, max_depth=8, random_state=0, n_jobs=1).fit(features, truth)
+    joblib.dump(made, folder / "model.joblib")
+    s3 = boto3.client("s3")
+    s3.put_object(
+        Bucket="tried", Key="forest.tar.gz", Body=packed({"model.joblib": (folder / "model.joblib").read_bytes()})
+    )
+    s3.put_object(Bucket="tried", Key="row.csv", Body=",".join(["0.1"] * 12).encode())
+    container = {"Image": "eyrie/sklearn", "ModelDataUrl": "s3://tried/forest.tar.gz"}
+    boto3.client("sagemaker").create_model(ModelName="forest", PrimaryContainer=container, ExecutionRoleArn=ROLE)
 
 
 @pytest.mark.heavy

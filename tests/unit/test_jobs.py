@@ -167,18 +167,18 @@ class Runs:
         self.seen.pop(run_id, None)
 
 
-def put(store: SqlStore, names: Mapping[str, int]) -> None:
+def put(store: SqlStore, names: Mapping[str, int], kind: str = "CompilationJob") -> None:
     for name, number in names.items():
-        job = replace(JOB, key=replace(JOB.key, name=name), run_id=f"j-{number:015x}0", created_ms=number)
+        job = replace(JOB, key=replace(JOB.key, kind=kind, name=name), run_id=f"j-{number:015x}0", created_ms=number)
         store.commit(Commit(puts=[Document(job.key.kind, job.key.scope, name, 0, number, number, encode(job))]))
 
 
-async def drive(jobs: Jobs, store: SqlStore, count: int) -> dict[str, Job]:
+async def drive(jobs: Jobs, store: SqlStore, count: int, kind: str = "CompilationJob") -> dict[str, Job]:
     """Until so many jobs have ended and nothing is left of them."""
     driving = asyncio.create_task(jobs.run())
     async with asyncio.timeout(20.0):
         while True:
-            found = {d.name: job_of(d) for d in store.scan("CompilationJob")}
+            found = {d.name: job_of(d) for d in store.scan(kind)}
             if sum(job.ended for job in found.values()) == count and not jobs._runs.inventory():
                 break
             await asyncio.sleep(0.01)
@@ -210,3 +210,15 @@ def test_the_reconciler_brings_every_job_to_its_end(tmp_path: Path, monkeypatch:
         "fetch flaky",
         "fetch flaky",
     ]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("CompilationJob", 3), ("InferenceRecommendationsJob", 1)])
+def test_jobs_that_measure_are_under_way_one_at_a_time(tmp_path: Path, kind: str, most: int) -> None:
+    store, runs = SqlStore(f"sqlite:///{tmp_path / 'eyrie.db'}"), Runs()
+    put(store, {"one": 1, "two": 2, "three": 3}, kind)
+    jobs = Jobs(store, runs, Clock(), 3)
+    owed, _ = jobs._look({}, set())
+    assert len(owed) == most
+    found = asyncio.run(drive(jobs, store, 3, kind))
+    store.close()
+    assert {job.state for job in found.values()} == {S.COMPLETED}

@@ -284,6 +284,28 @@ async def answered(reply: list[bytes], closed: bool) -> Second:
     return whole(recorder)
 
 
+async def crowds(levels: list[tuple[float, int]]) -> list[int]:
+    """How many users a closed loop has had, as they changed, until it has as many as at its end."""
+    async with Server(REPLIES["good"]) as port:
+        loop = asyncio.get_running_loop()
+        begin = loop.time() + 0.02
+        work = ClosedLoop(plan(port, begin_s=begin, levels=levels, stages=[], seconds=20.0), Recorder(begin))
+        work.begin()
+        seen = [0]
+        while loop.time() < begin + 10.0 and not (len(seen) > len(levels) and seen[-1] == levels[-1][1]):
+            if len(work.wires) != seen[-1] and not work.connecting:
+                seen.append(len(work.wires))
+            await asyncio.sleep(0.001)
+        work.stop()
+        work.close()
+    return seen
+
+
+def test_users_come_and_go_with_the_levels() -> None:
+    seen = asyncio.run(crowds([(0.0, 3), (0.3, 1)]))
+    assert (max(seen), seen[-1]) == (3, 1)
+
+
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize(
     ("reply", "kind"),

@@ -143,7 +143,7 @@ class RecommendationRuns:
         facts: dict[str, Any] = {
             "attempt": max(0, self._attempt(slot)),
             "done": sum(test.state is not TrialState.IN_PROGRESS for test in ledger.tests) if ledger else 0,
-            "progress": msgspec.to_builtins(ledger) if ledger else {},
+            "progress": _plain(ledger) if ledger else {},
         }
         if not launched(slot):
             return RunSeen(slot.slot_id, started=False, alive=False, **facts)
@@ -159,6 +159,12 @@ class RecommendationRuns:
         if not _RUN.fullmatch(run_id):
             raise ValueError(f"not a run: {run_id!r}")
         return Slot(self._root / run_id)
+
+
+def _plain(ledger: Ledger) -> dict[str, Any]:
+    """As a document gives it back, lists and all: what is told again is known to be the same."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(ledger))
+    return found
 
 
 def _clear(slot: Slot) -> None:

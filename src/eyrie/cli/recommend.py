@@ -227,10 +227,12 @@ def _proposal(public: Public, job: str, hosted: Sequence[Mapping[str, Any]], rps
     needed = scaling["MaxCapacity"] if rps is not None else 1
     beside = hosted[:2] if len(hosted) > 1 else []
     shares = weights([float(row["metrics"]["MaxInvocations"]) for row in beside])
+    instances = max(2, needed + (rps is not None))  # one may be lost
+    scaling["MaxCapacity"] = max(instances, scaling["MaxCapacity"])
     return {
         "instance_type": best["instance_type"],
         "environment": best["environment"],
-        "instances": max(2, needed + (rps is not None)),  # one may be lost
+        "instances": instances,
         "expected_rps": rps,
         "utilisation_percent": UTILISATION,
         "target_invocations_per_instance": told["Metric"]["InvocationsPerInstance"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,6 +27,7 @@ described(Job)  # it is read into in several threads
 
 LOG = logging.getLogger(__name__)
 KINDS = ("CompilationJob", "TransformJob", "InferenceRecommendationsJob")  # the nouns whose documents are jobs
+ALONE = frozenset({"InferenceRecommendationsJob"})  # one of them at a time: they measure this host
 LOOK_PERIOD_S = 0.2  # while a job is under way
 ROUND_PERIOD_S = 5.0
 RETRY_S = 1.0
@@ -99,7 +101,7 @@ class Jobs:
         """Decide for every job, oldest first; what is owed now, and whether any job is under way."""
         seen = {run.run_id: run for run in self._runs.inventory()}
         documents = sorted(self._documents(), key=lambda d: (d.created_ms, d.name))
-        under_way = sum(decode(d.body).state in HOLDS_ROOM for d in documents)
+        under_way = Counter(job.key.kind for job in jobs_of(documents) if job.state in HOLDS_ROOM)
         owed: list[tuple[Job, Work]] = []
         busy = False
         for document in documents:
@@ -110,13 +112,16 @@ class Jobs:
             if job.run_id in working:
                 continue
             held = job.state in HOLDS_ROOM
-            room = held or under_way < self._jobs_max
+            room = held or self._has_room(job.key.kind, under_way)
             now, work = self._decide(document, job, seen.get(job.run_id), done.get(job.run_id), room)
-            under_way += (now.state in HOLDS_ROOM) - held
+            under_way[job.key.kind] += (now.state in HOLDS_ROOM) - held
             if work is not None:
                 owed.append((now, work))
         self._end_orphans(seen, {decode(d.body).run_id for d in documents})
         return owed, busy
+
+    def _has_room(self, kind: str, under_way: Counter[str]) -> bool:
+        return under_way.total() < self._jobs_max and not (kind in ALONE and under_way[kind])
 
     def _documents(self) -> list[Document]:
         return [document for kind in KINDS for document in self._store.scan(kind)]
