@@ -190,12 +190,16 @@ def forest(folder: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_a_killed_run_goes_on_and_a_stopped_one_removes_what_it_made(eyrie: RealEyrie, sleepy: str) -> None:
+def test_a_killed_run_goes_on_and_a_stopped_one_removes_what_it_made(
+    eyrie: RealEyrie, sleepy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")  # control is away for a moment
+    monkeypatch.setenv("AWS_RETRY_MODE", "standard")
     begin("killed", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})], steps=2)
+    begin("stopped", sleepy, [{"InstanceType": "ml.m5.large"}], steps=5)
     until(left, 60.0)
     for pid in [*runs(eyrie), eyrie.processes()["control"]]:
         os.kill(pid, signal.SIGKILL)
-    begin("stopped", sleepy, [{"InstanceType": "ml.m5.large"}], steps=5)
     job = over("killed")
     assert job["Status"] == "COMPLETED", job
     assert variables(job["InferenceRecommendations"][0])[WORKERS] == "2"
