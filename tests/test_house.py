@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import itertools
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/modelserver/frameworks/torch.py": 3,
     "src/eyrie/modelserver/frameworks/xgboost_direct.py": 1,
     "src/eyrie/modelserver/measure.py": 1,
+    "src/eyrie/modelserver/rehearsal.py": 1,
     "src/eyrie/modelserver/threads.py": 1,
 }
 
@@ -101,65 +103,82 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()] or PYTHON
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+def functions(nodes: Iterable[ast.AST]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def parsed(paths: list[Path]) -> Iterator[tuple[str, ast.Module]]:
-    for path in paths:
-        yield str(path.relative_to(ROOT)), syntax(path)
+@dataclass(frozen=True)
+class Facts:
+    """What the rules ask of one file. Its tree is looked at once and not kept: all of them together are large."""
+
+    name: str
+    lines: int
+    silent: bool  # no docstring of its own
+    functions: tuple[tuple[str, int], ...]  # where and its name, lines
+    classes: tuple[str, ...]
+    bare: tuple[str, ...]  # public things without a docstring
+    broad: int  # handlers that swallow everything
+    stateful: tuple[str, ...]  # module-level state
 
 
 @functools.cache
-def syntax(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def facts(path: Path) -> Facts:
+    text, name = path.read_text(), str(path.relative_to(ROOT))
+    gc.disable()  # a tree has no garbage, and looking for some takes longer than making it
+    try:
+        tree = ast.parse(text)
+        nodes = list(ast.walk(tree))
+        of_source = path.is_relative_to(ROOT / "src")
+        sizes = ((f"{name}:{f.lineno} {f.name}", (f.end_lineno or f.lineno) - f.lineno + 1) for f in functions(nodes))
+        return Facts(
+            name,
+            len(text.splitlines()),
+            bool(tree.body) and not ast.get_docstring(tree),
+            tuple(sizes),
+            tuple(node.name for node in nodes if isinstance(node, ast.ClassDef)),
+            tuple(bare(name, tree)) if of_source else (),
+            broad_excepts(nodes) if of_source else 0,
+            tuple(stateful(name, tree, nodes)) if of_source else (),
+        )
+    finally:
+        gc.enable()
+
+
+def bare(name: str, tree: ast.Module) -> Iterator[str]:
+    """Public functions and classes without a docstring."""
+    for node in tree.body:
+        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if named and not node.name.startswith("_") and not ast.get_docstring(node):
+            yield f"{name}:{node.lineno} {node.name}"
 
 
 def test_files_stay_readable() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in PYTHON if (n := len(p.read_text().splitlines())) > FILE_LINES_MAX}
-    assert long == {}
+    assert {f.name: f.lines for f in map(facts, PYTHON) if f.lines > FILE_LINES_MAX} == {}
 
 
 def test_functions_stay_on_a_screen() -> None:
-    long = [
-        f"{name}:{f.lineno} {f.name} has {f.end_lineno - f.lineno + 1} lines"
-        for name, tree in parsed(PYTHON)
-        for f in functions(tree)
-        if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > FUNCTION_LINES_MAX
-    ]
-    assert long == []
+    sizes = [size for f in map(facts, PYTHON) for size in f.functions]
+    assert [f"{where} has {lines} lines" for where, lines in sizes if lines > FUNCTION_LINES_MAX] == []
 
 
 def test_the_median_function_is_short() -> None:
-    lengths = sorted((f.end_lineno or f.lineno) - f.lineno + 1 for _, tree in parsed(SOURCES) for f in functions(tree))
+    lengths = sorted(lines for f in map(facts, SOURCES) for _, lines in f.functions)
     assert lengths[len(lengths) // 2] <= 10
 
 
 def test_names_say_what_a_thing_is() -> None:
-    classes = [(name, n.name) for name, tree in parsed(PYTHON) for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
-    banned = [f"{name}: class {c}" for name, c in classes if c.endswith(BANNED_ENDINGS)]
-    banned += [
-        name
-        for name, _ in parsed(PYTHON)
-        if Path(name).stem.endswith(("util", "utils", "helper", "helpers", "manager"))
-    ]
+    banned = [f"{f.name}: class {c}" for f in map(facts, PYTHON) for c in f.classes if c.endswith(BANNED_ENDINGS)]
+    stems = ("util", "utils", "helper", "helpers", "manager")
+    banned += [str(path.relative_to(ROOT)) for path in PYTHON if path.stem.endswith(stems)]
     assert banned == []
 
 
 def test_every_module_says_where_it_stands() -> None:
-    silent = [name for name, tree in parsed(PYTHON) if tree.body and not ast.get_docstring(tree)]
-    assert silent == []
+    assert [f.name for f in map(facts, PYTHON) if f.silent] == []
 
 
 def test_public_things_have_docstrings() -> None:
-    bare = [
-        f"{name}:{node.lineno} {node.name}"
-        for name, tree in parsed(SOURCES)
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if not node.name.startswith("_") and not ast.get_docstring(node)
-    ]
-    assert bare == []
+    assert [one for f in map(facts, SOURCES) for one in f.bare] == []
 
 
 def mutable(value: ast.expr | None) -> bool:
@@ -174,7 +193,7 @@ def mutable(value: ast.expr | None) -> bool:
     return False
 
 
-def changed_names(tree: ast.Module) -> set[str]:
+def changed_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Names that functions of a module store into, by item, by `global`, or by a method that changes in place."""
     changing = {
         "append",
@@ -190,10 +209,11 @@ def changed_names(tree: ast.Module) -> set[str]:
         "popitem",
     }
     found: set[str] = set()
-    for function in functions(tree):
+    for function in functions(nodes):
+        within = list(ast.walk(function))
         local = {a.arg for a in [*function.args.args, *function.args.kwonlyargs]}
-        local |= {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        for node in ast.walk(function):
+        local |= {n.id for n in within if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        for node in within:
             if isinstance(node, ast.Global):
                 found |= set(node.names)
             elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
@@ -203,28 +223,24 @@ def changed_names(tree: ast.Module) -> set[str]:
     return found
 
 
+def stateful(name: str, tree: ast.Module, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Module-level names that are changed, or that wait to be."""
+    changed = changed_names(nodes)
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign):
+            targets, value = [node.target], node.value
+        else:
+            continue
+        names = {t.id for t in targets if isinstance(t, ast.Name)} - {"__all__"}
+        waits = mutable(value) and not isinstance(value, ast.DictComp | ast.ListComp)
+        if names and not isinstance(value, ast.Constant | ast.Tuple) and (names & changed or waits):
+            yield f"{name}:{node.lineno} {', '.join(sorted(names))}"
+
+
 def test_no_module_level_state() -> None:
-    stateful = []
-    for name, tree in parsed(SOURCES):
-        changed = changed_names(tree)
-        for node in tree.body:
-            targets = (
-                node.targets
-                if isinstance(node, ast.Assign)
-                else [node.target]
-                if isinstance(node, ast.AnnAssign)
-                else []
-            )
-            names = {t.id for t in targets if isinstance(t, ast.Name)} - {"__all__"}
-            value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-            immutable = isinstance(value, ast.Constant | ast.Tuple)
-            if (
-                names
-                and not immutable
-                and (names & changed or (mutable(value) and not isinstance(value, ast.DictComp | ast.ListComp)))
-            ):
-                stateful.append(f"{name}:{node.lineno} {', '.join(sorted(names))}")
-    assert stateful == []
+    assert [one for f in map(facts, SOURCES) for one in f.stateful] == []
 
 
 @pytest.mark.parametrize("word", ["NotImplementedError", "TO" + "DO", "FIX" + "ME", "X" + "XX", "breakpoint("])
@@ -242,17 +258,17 @@ def broad(handler: ast.ExceptHandler) -> bool:
     return any(n is None or getattr(n, "id", "") in ("Exception", "BaseException") for n in names)
 
 
+def broad_excepts(nodes: Iterable[ast.AST]) -> int:
+    """How many handlers and suppressions of a file swallow everything."""
+    return sum(
+        (isinstance(n, ast.ExceptHandler) and broad(n))
+        or (isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "suppress" and suppresses_all(n))
+        for n in nodes
+    )
+
+
 def test_broad_excepts_are_listed() -> None:
-    found: dict[str, int] = {}
-    for name, tree in parsed(SOURCES):
-        count = sum(isinstance(n, ast.ExceptHandler) and broad(n) for n in ast.walk(tree))
-        count += sum(
-            isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "suppress" and suppresses_all(n)
-            for n in ast.walk(tree)
-        )
-        if count:
-            found[name] = count
-    assert found == BROAD_EXCEPTS
+    assert {f.name: f.broad for f in map(facts, SOURCES) if f.broad} == BROAD_EXCEPTS
 
 
 def suppresses_all(call: ast.Call) -> bool:

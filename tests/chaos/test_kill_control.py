@@ -103,7 +103,7 @@ def _held(lock: Path) -> bool:
         return False
 
 
-def until(true: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+def until(true: Callable[[], bool], what: str, limit_s: float = 120) -> None:
     deadline = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
@@ -122,7 +122,7 @@ def eyrie() -> Iterator[Running]:
             yield _with_models(data)
         finally:
             up.send_signal(signal.SIGTERM)
-            up.wait(30)
+            up.wait(60)
             up.stdout.close()
 
 

@@ -74,8 +74,8 @@ class Server:
     def route(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
         if target == "/ping":
             return (200 if self.phase == "ready" else 503), b""
-        if target == "/eyrie/state":
-            return 200, json.dumps({"phase": self.phase, "pss_bytes": 0, "loaded_ms": 0}).encode()
+        if target == "/eyrie/phase":
+            return 200, json.dumps({"phase": self.phase}).encode()
         if target == "/eyrie/claim":
             return self.claim(json.loads(body)), b""
         return self.run(body)

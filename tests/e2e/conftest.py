@@ -53,7 +53,7 @@ class RealEyrie:
         """Take it down; nothing may be left."""
         done = self.run("down")
         assert done.returncode == 0, done.stderr + self.last_logs()
-        until(lambda: not belonging_to(self.data), 10.0)
+        until(lambda: not belonging_to(self.data))
 
     @property
     def env_file(self) -> Path:
@@ -143,7 +143,7 @@ class Deployed:
         return str(reply["Body"].read().decode())
 
 
-def until(seen: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(seen: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `seen` returns once it is true; fails after the deadline."""
     deadline = time.monotonic() + seconds
     while not (found := seen()):

@@ -92,7 +92,7 @@ def serving(data: Path, *, unix: bool = False, auth: bool = True) -> Iterator[Wo
 
     thread = threading.Thread(target=work)
     thread.start()
-    ready.wait(30)
+    ready.wait(60)
     try:
         if failed:
             raise failed[0]

@@ -134,7 +134,7 @@ def test_what_was_accepted_outlives_dispatch_and_its_instance(eyrie: RealEyrie, 
         if number == 30:
             os.kill(next(i["pid"] for i in eyrie.instances("a")), signal.SIGKILL)
     ends = [
-        until(lambda one=one: read(one["OutputLocation"]) or read(one["FailureLocation"]), 60.0) for one in accepted
+        until(lambda one=one: read(one["OutputLocation"]) or read(one["FailureLocation"]), 120.0) for one in accepted
     ]
     assert len(ends) == 40
     both = [one for one in accepted if read(one["OutputLocation"]) and read(one["FailureLocation"])]

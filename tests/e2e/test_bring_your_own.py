@@ -95,7 +95,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mine]:
     (source / "bin/serve").chmod(0o755)
     eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("PERIOD_MS", "300"), ("TIMEOUT_MS", "300"), ("MISSES", "2")):
+        for name, value in (("PERIOD_MS", "300"), ("TIMEOUT_MS", "1000"), ("MISSES", "2")):
             patch.setenv(f"EYRIE_FOREIGN_PING_{name}", value)
         patch.setenv("EYRIE_WARM_SLOTS", "0")
         try:

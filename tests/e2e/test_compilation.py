@@ -85,7 +85,7 @@ def describe(name: str) -> dict[str, Any]:
     return found
 
 
-def ended(name: str, seconds: float = 90.0) -> dict[str, Any]:
+def ended(name: str, seconds: float = 180.0) -> dict[str, Any]:
     return dict(
         until(
             lambda: (d := describe(name))["CompilationJobStatus"] in ("COMPLETED", "FAILED", "STOPPED") and d, seconds

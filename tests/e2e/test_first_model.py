@@ -141,5 +141,5 @@ def test_delete_takes_away_what_deploy_made(eyrie: RealEyrie) -> None:
     assert sum(name.startswith("model/") for name in gone) == 2
     sagemaker = boto3.client("sagemaker")
     assert sagemaker.list_models()["Models"] == sagemaker.list_endpoint_configs()["EndpointConfigs"] == []
-    until(lambda: not eyrie.instances("sorter"), 10)
+    until(lambda: not eyrie.instances("sorter"))
     assert "there is no endpoint" in refusal(eyrie.run("delete", "sorter", "--yes"))

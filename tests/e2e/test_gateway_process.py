@@ -25,14 +25,14 @@ from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, Variant
 from eyrie.settings import Settings
 
 INSTANCE = """
-import asyncio, sys
+import asyncio, os, sys
 from eyrie.http1.handlers import Request, Response, serve
 from eyrie.http1.unix import listen_unix
 
 async def handler(request: Request) -> Response:
     body = await request.read(1_000_000)
-    if body == b"slow":
-        await asyncio.sleep(1.0)
+    while body == b"slow" and not os.path.exists(sys.argv[2] + ".go"):
+        await asyncio.sleep(0.01)
     return Response(200, [(b"content-type", b"text/csv")], sys.argv[1].encode())
 
 async def main() -> None:
@@ -81,14 +81,14 @@ class Cluster:
         return self.spawn(*argv, env=Settings(data=self.data, drain_ms=5_000).to_env(), fds=(fd,))
 
     def wait_for(self, path: Path) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not path.exists():
             assert time.monotonic() < deadline, f"{path} did not appear"
             time.sleep(0.02)
 
     def stats(self, index: int) -> dict[str, object]:
         with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(5)
+            line.settimeout(60)
             line.connect(str(self.data / "run" / f"gateway-{index}.sock"))
             line.sendall(b"stats\n")
             with line.makefile("rb") as answer:
@@ -172,7 +172,7 @@ class Load:
 
 
 def test_instances_stopped_and_killed_under_load_cost_no_request(cluster: Cluster) -> None:
-    async def main() -> Load:
+    async def main() -> tuple[Load, float]:
         async with Load(cluster) as load:
             await until(lambda: load.answered > 300)
             stopped = time.monotonic()
@@ -185,11 +185,11 @@ def test_instances_stopped_and_killed_under_load_cost_no_request(cluster: Cluste
             cluster.children[0].send_signal(signal.SIGCONT)
             back = time.monotonic()
             await until(lambda: load.last["i-1"] > back)
-        return load
+        return load, back - stopped
 
-    load = asyncio.run(main())
+    load, stopped_s = asyncio.run(main())
     assert load.failed == []
-    assert load.slowest_s < 4.0  # seconds that the requests on the stopped instance waited before they moved
+    assert load.slowest_s < stopped_s  # the requests on the stopped instance did not wait for it: they moved
 
 
 def test_a_worker_that_is_told_to_end_answers_what_it_has_and_the_other_takes_over(cluster: Cluster) -> None:
@@ -205,16 +205,18 @@ def test_a_worker_that_is_told_to_end_answers_what_it_has_and_the_other_takes_ov
         waiting = [asyncio.ensure_future(slow()) for _ in range(8)]
         await until(lambda: sum(int(str(cluster.stats(n)["active"])) for n in range(2)) == 8)
         cluster.children[3].terminate()
+        for name in ("i-1", "i-2", "i-3"):
+            (cluster.data / "box" / f"{name}.go").touch()
         replies = [await reply for reply in waiting]
         assert all(reply.startswith(b"HTTP/1.1 200 ") for reply in replies)
-        assert await asyncio.to_thread(cluster.children[3].wait, 10) == 0
+        assert await asyncio.to_thread(cluster.children[3].wait, 60) == 0
         assert not (cluster.data / "run" / "gateway-0.sock").exists()
         assert (await slow()).startswith(b"HTTP/1.1 200 ")
 
     asyncio.run(main())
 
 
-async def until(condition: object, seconds: float = 20.0) -> None:
+async def until(condition: object, seconds: float = 60.0) -> None:
     assert callable(condition)
     async with asyncio.timeout(seconds):
         while not condition():

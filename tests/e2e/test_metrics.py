@@ -100,7 +100,7 @@ def test_what_an_endpoint_does_with_many_models_is_measured(deployed: Deployed) 
     (hits,) = until(lambda: [p for p in statistics("ModelCacheHit", *variant) if p["SampleCount"] == 4])
     assert hits["Sum"] == 3
     for name in ("ModelLoadingWaitTime", "ModelDownloadingTime", "ModelLoadingTime"):
-        (point,) = statistics(name, *variant)
+        (point,) = until(lambda name=name: statistics(name, *variant))
         assert point["Average"] > 100, name
     more = {"Namespace": "/aws/sagemaker/Endpoints", "Statistics": ["Maximum"]}
     assert until(lambda: statistics("LoadedModelCount", *variant, **more))[0]["Maximum"] == 1

@@ -328,7 +328,7 @@ def test_workers_run_side_by_side_and_the_environment_is_the_contracts(start: Ca
     slot = start().code(
         """
         import os, threading
-        both = threading.Barrier(2, timeout=20)
+        both = threading.Barrier(2, timeout=60)
         def model_fn(model_dir):
             return {name: os.environ.get(name) for name in ("AWS_REGION", "COLOUR", "SM_MODEL_DIR", "EYRIE_PORT")}
         def predict_fn(value, model):

@@ -21,7 +21,7 @@ MB = 1 << 20
 
 @pytest.fixture
 def s3(eyrie: RealEyrie) -> Any:
-    client = boto3.client("s3", config=Config(read_timeout=20))
+    client = boto3.client("s3", config=Config(read_timeout=60))
     client.create_bucket(Bucket="door")
     return client
 
@@ -83,7 +83,7 @@ def test_the_objects_process_may_be_killed_under_load(eyrie: RealEyrie, s3: Any)
     until(lambda: len(answered) >= reached)
     stop.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert failures == []
     for key, body in answered.items():
         assert s3.get_object(Bucket="door", Key=key)["Body"].read() == body

@@ -38,7 +38,7 @@ class Process:
     def start(self) -> None:
         environment = {**os.environ, **Settings(data=self.data).to_env()}
         self._child = subprocess.Popen([sys.executable, "-m", "eyrie.app", "objects"], env=environment)
-        until(self.accepts, 30)
+        until(self.accepts)
 
     def accepts(self) -> bool:
         try:
@@ -68,7 +68,7 @@ class Process:
         return [path for path in (self.data / "blobs").rglob("*") if path.is_file()]
 
 
-def until(condition: Callable[[], bool], limit_s: float) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
@@ -160,7 +160,7 @@ class Stalling:
     def read(self, size: int = -1) -> bytes:
         if self._at >= 10 * MB:
             self.halfway.set()
-            self.go_on.wait(30)
+            self.go_on.wait(120)
         size = min(MB if size < 0 else size, 20 * MB - self._at)
         self._at += size
         return b"n" * size
@@ -190,19 +190,19 @@ def test_killed_during_a_put_it_shows_the_old_object_and_sweeps_the_rest(process
         threads.append(threading.Thread(target=put, args=(key, bodies[-1])))
         threads[-1].start()
     for body in bodies:
-        assert body.halfway.wait(30)
-    until(lambda: len(process.blobs()) == 3, 10)  # the old one, and two being written
+        assert body.halfway.wait(60)
+    until(lambda: len(process.blobs()) == 3)  # the old one, and two being written
     process.kill()
     for body in bodies:
         body.go_on.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert len(failures) == 2
     process.start()
     assert s3.get_object(Bucket="bkt", Key="k")["Body"].read() == b"old"
     with pytest.raises(ClientError, match="404"):
         s3.head_object(Bucket="bkt", Key="new")
-    until(lambda: len(process.blobs()) == 1, 10)
+    until(lambda: len(process.blobs()) == 1)
 
 
 def test_killed_again_and_again_it_loses_nothing_it_answered_for(process: Process, s3: Any) -> None:
@@ -223,12 +223,12 @@ def test_killed_again_and_again_it_loses_nothing_it_answered_for(process: Proces
         threads = [threading.Thread(target=write, args=(worker,)) for worker in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda before=before: len(answered) >= before + 15 or len(answered) == 60, 30)  # type: ignore[misc]
+        until(lambda before=before: len(answered) >= before + 15 or len(answered) == 60)  # type: ignore[misc]
         # An overwrite may be durable whose answer was never sent, so each worker ends on its own terms first.
         process.kill()
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         process.start()
         for key, body in answered.items():
             found = s3.get_object(Bucket="bkt", Key=key)["Body"].read()
@@ -237,7 +237,7 @@ def test_killed_again_and_again_it_loses_nothing_it_answered_for(process: Proces
             answered[key] = found
     listed = s3.list_objects_v2(Bucket="bkt")["KeyCount"]
     assert listed >= len(answered)
-    until(lambda: len(process.blobs()) == listed, 10)
+    until(lambda: len(process.blobs()) == listed)
 
 
 def _when(body: bytes) -> tuple[int, int]:
@@ -251,9 +251,9 @@ def test_sigterm_finishes_what_was_begun(process: Process, s3: Any) -> None:
     first = body.read(MB)
     stopping = threading.Thread(target=process.stop)
     stopping.start()
-    until(lambda: not process.accepts(), 10)
+    until(lambda: not process.accepts())
     assert len(first + body.read()) == 30 * MB
-    stopping.join(30)
+    stopping.join(120)
     assert not process.socket.exists()
     process.start()
 

@@ -70,7 +70,7 @@ def scrape(eyrie: RealEyrie, key: str | None) -> str:
     asked = urllib.request.Request(f"http://127.0.0.1:{eyrie.port}/metrics")
     if key is not None:
         asked.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(asked, timeout=10) as reply:
+    with urllib.request.urlopen(asked, timeout=60) as reply:
         assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
         return str(reply.read().decode())
 
@@ -102,10 +102,10 @@ def test_a_scrape_and_what_is_sent_say_what_happened(
         return numbers(scrape(eyrie, key))
 
     until(lambda: total(seen(), "eyrie_invocations_total", endpoint="told") == 20)
+    until(lambda: total(seen(), "eyrie_instance_cpu_seconds_total", endpoint="told") > 0)
     found = seen()
     assert total(found, "eyrie_model_latency_seconds_count", endpoint="told", variant="sklearn") == 20
     assert total(found, "eyrie_endpoint_instances", endpoint="told", state="READY") == 2
-    assert total(found, "eyrie_instance_cpu_seconds_total", endpoint="told") > 0
     assert total(found, "eyrie_store_commits_total", outcome="done") > 5
     assert ("eyrie_control_loop_lag_seconds", frozenset()) in found
     assert until(lambda: total(seen(), "eyrie_gateway_connections")) >= 1

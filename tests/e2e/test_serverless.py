@@ -56,7 +56,7 @@ def endpoint(deployed: Deployed) -> Iterator[None]:
 
 def rest(eyrie: RealEyrie) -> None:
     """Until nothing runs; it is InService all the same."""
-    until(lambda: not eyrie.instances(ENDPOINT), 20.0)
+    until(lambda: not eyrie.instances(ENDPOINT))
     shown = boto3.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)
     assert shown["EndpointStatus"] == "InService"
     assert shown["ProductionVariants"][0]["CurrentInstanceCount"] == 0

@@ -132,14 +132,14 @@ def test_a_shadow_is_compared_and_dies_without_a_word_to_production(fast: RealEy
     deployed("mirrored", "two")
     with Clients("mirrored") as clients:
         until(lambda: clients.answers.total() > 150)
-        (before,) = shadows(fast, "mirrored")
+        (before,) = until(lambda: shadows(fast, "mirrored"))
         os.kill(before["pid"], signal.SIGKILL)
         until(lambda: (now := shadows(fast, "mirrored")) and now[0]["id"] != before["id"], 60.0)
         answered = clients.answers.total()
         until(lambda: clients.answers.total() > answered + 150)
+        until(lambda: report(fast, "mirrored")["requests"]["sent"] > 250)  # copies may be dropped, where all is busy
     assert clients.failures == Counter()
     assert set(clients.answers) == {("A", "doubled")}
-    until(lambda: report(fast, "mirrored")["requests"]["sent"] > 250, 10.0)
     found = report(fast, "mirrored")
     assert found["shadow"] == "S"
     assert found["outcomes"]["ProductionFailed"] == found["outcomes"]["BothFailed"] == 0

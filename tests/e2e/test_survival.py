@@ -42,7 +42,7 @@ def test_a_killed_instance_costs_no_request_and_is_replaced(eyrie: RealEyrie, de
     with Traffic(ENDPOINT, deployed.rows) as traffic:
         quiet_seconds(0.5)
         os.kill(victim["pid"], signal.SIGKILL)
-        until(lambda: whole(eyrie, victim["id"]), 20.0)
+        until(lambda: whole(eyrie, victim["id"]))
         until(lambda: traffic.wire.asked > 100)
     assert (traffic.wire.failed, traffic.boto.failed) == (0, 0), traffic.wire.reasons
 
@@ -53,7 +53,7 @@ def test_a_hung_instance_costs_no_request_and_is_replaced(eyrie: RealEyrie, depl
         quiet_seconds(0.5)
         for pid in processes_of(victim["pid"]):
             os.kill(pid, signal.SIGSTOP)
-        until(lambda: whole(eyrie, victim["id"]), 20.0)
+        until(lambda: whole(eyrie, victim["id"]))
     assert (traffic.wire.failed, traffic.boto.failed) == (0, 0), traffic.wire.reasons
 
 

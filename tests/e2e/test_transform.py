@@ -83,7 +83,7 @@ def begin(name: str, prefix: str = "in/", **more: Any) -> None:
     )
 
 
-def over(name: str, seconds: float = 60.0) -> dict[str, Any]:
+def over(name: str, seconds: float = 150.0) -> dict[str, Any]:
     """The job, once it is over."""
 
     def look() -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ class Scripted(Hands):
 
 
 async def ended(executor: Executor, outcomes: list[Outcome], count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(outcomes) < count:
             await asyncio.sleep(0.001)
     await executor.close()
@@ -110,7 +110,7 @@ def test_one_subject_in_order_and_different_ones_at_once() -> None:
 
         def do(effect: Effect) -> None:
             if effect.effect_id == "first":
-                assert other_done.wait(5)
+                assert other_done.wait(30)
             order.append(effect.effect_id)
             if effect.effect_id == "other":
                 other_done.set()
@@ -123,6 +123,30 @@ def test_one_subject_in_order_and_different_ones_at_once() -> None:
         executor.submit(KEY, [Effect("other", Verb.ENSURE_INSTANCE, "i-2")])
         await ended(executor, outcomes, 3)
         assert order == ["other", "first", "second"]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_cleared_away_while_an_instance_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(act, "TIDY_AFTER_S", 0.01)
+
+    async def scenario() -> None:
+        order: list[str] = []
+        published = threading.Event()
+
+        def do(effect: Effect) -> None:
+            if effect.verb is Verb.ENSURE_INSTANCE:
+                assert published.wait(30)
+            order.append(effect.effect_id)
+            if effect.verb is Verb.PUBLISH_ROUTE:
+                published.set()
+
+        outcomes: list[Outcome] = []
+        executor = Executor(Scripted(do), lambda key, outcome: outcomes.append(outcome))
+        gone, start = Effect("gone", Verb.FORGET_INSTANCE, "i-1"), Effect("start", Verb.ENSURE_INSTANCE, "i-2")
+        executor.submit(KEY, [gone, start, Effect("route", Verb.PUBLISH_ROUTE, "2")])
+        await ended(executor, outcomes, 3)
+        assert order == ["route", "start", "gone"]
 
     asyncio.run(scenario())
 

@@ -121,6 +121,21 @@ def test_an_ejection_is_one_miss_and_a_ping_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_one_that_was_told_to_start_is_pinged_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        slow = Settings(ping_period_ms=60_000, ping_timeout_ms=1_000)
+        prober = Prober(slow, ToyClock(), lambda key: None)
+        prober.hurry("i-9")  # nobody that is pinged
+        async with instance(tmp_path / "s", b"HTTP/1.1 503 Waiting\r\n\r\n") as got:
+            prober.watch(KEY, {"i-1": Probed(KEY, str(tmp_path / "s"), foreign=False, starting=False)})
+            await until(lambda: len(got) == 1)
+            prober.hurry("i-1")
+            await until(lambda: len(got) == 2)
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
 def test_foreign_containers_have_their_own_patience(tmp_path: Path) -> None:
     async def scenario() -> None:
         settings = Settings(foreign_ping_period_ms=60_000, foreign_ping_timeout_ms=10, ping_period_ms=1)

@@ -93,7 +93,12 @@ def pss_bytes(pid: int) -> int:
 
 
 def _children(parent: int) -> Iterator[int]:
-    return (pid for pid in pids() if _parent(pid) == parent)
+    """Of its first thread where the kernel lists them, which is the one that starts any; else by a look at everyone."""
+    try:
+        with open(f"/proc/{parent}/task/{parent}/children") as file:
+            return iter([int(pid) for pid in file.read().split()])
+    except OSError:
+        return (pid for pid in pids() if _parent(pid) == parent)
 
 
 def _parent(pid: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,8 @@ class SqlStore:
                 _put(connection, document)
             for document in commit.deletes:
                 _delete(connection, document)
-            for event in commit.events:
-                _record(connection, event)
-            for action in commit.actions:
-                _owe(connection, action)
+            _record(connection, commit.events)
+            _owe(connection, commit.actions)
             if commit.finished:
                 connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.action_id.in_(list(commit.finished))))
 
@@ -241,22 +239,23 @@ def _expect_one(done: sa.CursorResult[Any], document: Document) -> None:
         raise Conflict(f"{document.kind} {document.name} is not at version {document.version}")
 
 
-def _record(connection: sa.Connection, event: Event) -> None:
-    same = _is(EVENTS, event.kind, event.scope, event.name)
-    last = connection.execute(sa.select(sa.func.max(EVENTS.c.seq)).where(*same)).scalar() or 0
-    connection.execute(
-        sa.insert(EVENTS).values(
-            kind=event.kind,
-            account=event.scope.account,
-            region=event.scope.region,
-            name=event.name,
-            seq=last + 1,
-            at_ms=event.at_ms,
-            what=event.what,
-            why=event.why,
-        )
-    )
-    connection.execute(sa.delete(EVENTS).where(*same, EVENTS.c.seq <= last + 1 - EVENTS_KEPT))
+def _record(connection: sa.Connection, events: Sequence[Event]) -> None:
+    """Continue the stories of these events' resources: three statements a resource, however much it has to tell."""
+    stories: dict[tuple[str, Scope, str], list[Event]] = {}
+    for event in events:
+        stories.setdefault((event.kind, event.scope, event.name), []).append(event)
+    for (kind, scope, name), told in stories.items():
+        same = _is(EVENTS, kind, scope, name)
+        last = connection.execute(sa.select(sa.func.max(EVENTS.c.seq)).where(*same)).scalar() or 0
+        subject = {"kind": kind, "account": scope.account, "region": scope.region, "name": name}
+        rows = [
+            {**subject, "seq": seq, "at_ms": event.at_ms, "what": event.what, "why": event.why}
+            for seq, event in enumerate(told, last + 1)
+        ]
+        connection.execute(sa.insert(EVENTS), rows)
+        too_old = last + len(told) - EVENTS_KEPT
+        if too_old > 0:
+            connection.execute(sa.delete(EVENTS).where(*same, EVENTS.c.seq <= too_old))
 
 
 def _forget_old_stories(connection: sa.Connection) -> None:
@@ -270,20 +269,30 @@ def _forget_old_stories(connection: sa.Connection) -> None:
         connection.execute(sa.delete(EVENTS).where(*_is(EVENTS, row.kind, Scope(row.account, row.region), row.name)))
 
 
-def _owe(connection: sa.Connection, action: Action) -> None:
+def _owe(connection: sa.Connection, actions: Sequence[Action]) -> None:
     """An action that is owed already keeps its place: its id is its idempotency key."""
-    if connection.execute(sa.select(OUTBOX.c.seq).where(OUTBOX.c.action_id == action.action_id)).first() is None:
-        connection.execute(
-            sa.insert(OUTBOX).values(
-                action_id=action.action_id,
-                kind=action.kind,
-                account=action.scope.account,
-                region=action.scope.region,
-                name=action.name,
-                verb=action.verb,
-                arguments=_encode(action.arguments),
-            )
-        )
+    if not actions:
+        return
+    named = OUTBOX.c.action_id.in_([action.action_id for action in actions])
+    owed = set(connection.execute(sa.select(OUTBOX.c.action_id).where(named)).scalars())
+    new: dict[str, Action] = {}
+    for action in actions:
+        if action.action_id not in owed:
+            new.setdefault(action.action_id, action)
+    rows = [
+        {
+            "action_id": action.action_id,
+            "kind": action.kind,
+            "account": action.scope.account,
+            "region": action.scope.region,
+            "name": action.name,
+            "verb": action.verb,
+            "arguments": _encode(action.arguments),
+        }
+        for action in new.values()
+    ]
+    if rows:
+        connection.execute(sa.insert(OUTBOX), rows)
 
 
 def _is(table: sa.Table, kind: str, scope: Scope, name: str) -> tuple[sa.ColumnElement[bool], ...]:

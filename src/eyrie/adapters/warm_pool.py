@@ -270,7 +270,7 @@ class WarmPool:
 def _phase(slot: Slot) -> str | None:
     """What the slot's server says it is doing, or None: it does not answer (yet)."""
     try:
-        reply = ask(slot.socket, "GET", "/eyrie/state", timeout_s=ANSWER_TIMEOUT_S)
+        reply = ask(slot.socket, "GET", "/eyrie/phase", timeout_s=ANSWER_TIMEOUT_S)
         told = json.loads(reply.body)
     except (NoAnswer, ValueError):
         return None

@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 THREADS = 16
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
+TIDY_AFTER_S = 0.3  # what is left of an instance that is gone is cleared away once no start needs the CPU
+TIDY_LOOKS_MAX = 20
 TRIES_MAX = 5  # of an effect that may fail for good; the others are tried for ever
 
 
@@ -137,6 +139,8 @@ class Executor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="act")
         self._turns: dict[str, deque[_Owed]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = 0  # instances whose start is being made
+        self._started_s = -TIDY_AFTER_S  # when the last of them was, on the event loop's clock
 
     def submit(self, key: EndpointKey, effects: Iterable[Effect]) -> None:
         """Do these, after whatever is owed to the same subjects already. Call it on the event loop."""
@@ -168,6 +172,28 @@ class Executor:
         del self._turns[subject]
 
     async def _until_done(self, owed: _Owed) -> Outcome:
+        if owed.effect.verb is Verb.FORGET_INSTANCE:
+            await self._quiet()
+        if owed.effect.verb is not Verb.ENSURE_INSTANCE:
+            return await self._tried(owed)
+        self._starting += 1
+        try:
+            return await self._tried(owed)
+        finally:
+            self._starting -= 1
+            self._started_s = asyncio.get_running_loop().time()
+
+    async def _quiet(self) -> None:
+        """Wait until no instance is being started, and none was a moment ago; not for ever."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)  # what was submitted together with it begins first
+        for _ in range(TIDY_LOOKS_MAX):
+            left_s = TIDY_AFTER_S if self._starting else self._started_s + TIDY_AFTER_S - loop.time()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(left_s)
+
+    async def _tried(self, owed: _Owed) -> Outcome:
         tries, wait_s = 0, RETRY_FIRST_S
         while True:
             try:

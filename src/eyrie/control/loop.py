@@ -29,7 +29,7 @@ from eyrie.decide.policy import Policy
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import InstanceState, ObservedInstance
 from eyrie.domain.names import EndpointKey
-from eyrie.domain.plan import Outcome
+from eyrie.domain.plan import Outcome, Verb
 from eyrie.ports import Artifacts, Clock, Compute, Conflict, Identity, Routes, Store
 from eyrie.settings import Settings
 
@@ -41,7 +41,11 @@ INVENTORY_PERIOD_S = 0.2
 ROUND_PERIOD_S = 5.0
 LOOKS_MAX = 50  # of one endpoint in a row, before others get their turn
 UNSAFE_PAUSE_S = 5.0
-_PROBED = frozenset({InstanceState.STARTING, InstanceState.READY, InstanceState.UNKNOWN})
+TAKEN_IN_S = 0.1  # how long an outcome that nothing waits for may lie, so that the next commit finishes its effect too
+# One that is only asked for is pinged as soon as it is there: what it answers is known when its start is taken in.
+_PROBED = frozenset({InstanceState.REQUESTED, InstanceState.STARTING, InstanceState.READY, InstanceState.UNKNOWN})
+_TIDYING = frozenset({Verb.PUBLISH_ROUTE, Verb.FORGET_INSTANCE})
+_COMING = frozenset({InstanceState.REQUESTED, InstanceState.STARTING})
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -106,6 +110,7 @@ class Loop:
         self._unsettled: set[EndpointKey] = set()
         self._holders: dict[str, EndpointKey] = {}
         self._held: dict[EndpointKey, set[str]] = {}
+        self._coming: dict[EndpointKey, Endpoint] = {}  # with instances that are asked for or start
         self._orphans: set[str] = set()
 
     async def run(self) -> None:
@@ -203,7 +208,10 @@ class Loop:
         """Look at compute's inventory; wake whom a change concerns, and whoever waits for a newer one."""
         while True:
             changed = await self._take_inventory()
-            for key in self._unsettled | {self._holders[i] for i in changed if i in self._holders}:
+            concerned = {self._holders[i] for i in changed if i in self._holders}
+            for key in concerned & self._coming.keys():
+                self._probe(key, self._coming[key])
+            for key in self._unsettled | concerned:
                 self.wake(key)
             await _set_or_late(self._look_now, INVENTORY_PERIOD_S)
             self._look_now.clear()
@@ -327,19 +335,32 @@ class Loop:
             self._unsettled.add(key)
         else:
             self._unsettled.discard(key)
+        if endpoint is not None and any(i.state in _COMING for i in instances):
+            self._coming[key] = endpoint
+        else:
+            self._coming.pop(key, None)
+        self._probe(key, endpoint)
+
+    def _probe(self, key: EndpointKey, endpoint: Endpoint | None) -> None:
+        """Ping those of an endpoint's instances that are there."""
         probed = {}
-        for i in instances:
+        for i in endpoint.instances if endpoint is not None else ():
             seen = self._inventory.get(i.instance_id)
             if i.state in _PROBED and seen is not None and endpoint is not None:
-                probed[i.instance_id] = Probed(
-                    key, seen.socket, _foreign(endpoint, i.variant), i.state is InstanceState.STARTING
-                )
+                probed[i.instance_id] = Probed(key, seen.socket, _foreign(endpoint, i.variant), i.state in _COMING)
         self._prober.watch(key, probed)
 
     def _heard(self, key: EndpointKey, outcome: Outcome) -> None:
         self._outcomes.setdefault(key, []).append(outcome)
         if outcome.error is not None:
             LOG.warning("%s: %s", outcome.effect_id, outcome.error)
+        if outcome.verb is Verb.ENSURE_INSTANCE:
+            self._prober.hurry(outcome.subject)
+        elif outcome.verb in _TIDYING and key in self._coming:  # the start is what the endpoint waits for
+            due_s = asyncio.get_running_loop().time() + TAKEN_IN_S
+            self._due_s[key] = min(due_s, self._due_s.get(key, due_s))
+            self._stirred.set()
+            return
         self._look_now.set()
         self.wake(key)
 

@@ -18,7 +18,8 @@ from eyrie.ports import Clock
 from eyrie.settings import Settings
 
 LOG = logging.getLogger(__name__)
-STARTING_PERIOD_S = 0.05  # until the first 200: what a fleet waits for
+STARTING_PERIOD_S = 0.02  # until the first 200: what a fleet waits for
+FOREIGN_STARTING_PERIOD_S = 0.05  # of a container of the user's own, where each ping is a request
 HEAD_BYTES_MAX = 65_536
 LATE_S = 0.5  # a ping that took this much longer than its limit says more about us than about the instance
 WAIT_SHARE = 0.5  # of a ping's limit: how long our own model server, while it loads, may wait for a 200 to tell
@@ -77,6 +78,11 @@ class Prober:
         """A gateway worker found the instance dead or silent: one miss, and a ping at once."""
         if instance_id in self._probed:
             self._note(instance_id, after_ejection(self._health.get(instance_id, Health()), why, self._clock.now_ms()))
+            self._now[instance_id].set()
+
+    def hurry(self, instance_id: str) -> None:
+        """Ping an instance at once, if it is pinged at all."""
+        if instance_id in self._now:
             self._now[instance_id].set()
 
     async def close(self) -> None:
@@ -139,10 +145,14 @@ class Prober:
     def _timings(self, probed: Probed) -> tuple[float, float]:
         s = self._settings
         if probed.foreign:
-            timeout_ms, period_ms = s.foreign_ping_timeout_ms, s.foreign_ping_period_ms
+            timeout_ms, period_ms, starting_s = (
+                s.foreign_ping_timeout_ms,
+                s.foreign_ping_period_ms,
+                FOREIGN_STARTING_PERIOD_S,
+            )
         else:
-            timeout_ms, period_ms = s.ping_timeout_ms, s.ping_period_ms
-        return timeout_ms / 1000, STARTING_PERIOD_S if probed.starting else period_ms / 1000
+            timeout_ms, period_ms, starting_s = s.ping_timeout_ms, s.ping_period_ms, STARTING_PERIOD_S
+        return timeout_ms / 1000, starting_s if probed.starting else period_ms / 1000
 
     def _note(self, instance_id: str, health: Health) -> None:
         before = self._health.get(instance_id, Health())

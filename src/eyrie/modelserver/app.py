@@ -147,10 +147,10 @@ class ModelServer:
                 del self._pings[connection]
                 connection.reply(200 if well else 503, b"", b"")
 
-    def let_go(self) -> None:
-        """Answer every ping that waits: this loop ends for another one."""
+    def let_go(self, well: bool = False) -> None:
+        """Answer every ping that waits: this loop ends for another one. `well`: those who serve from now on are."""
         for connection in self._pings:
-            connection.reply(503, b"", b"")
+            connection.reply(200 if well else 503, b"", b"")
         self._pings.clear()
 
     def _well(self) -> bool:
@@ -238,6 +238,7 @@ class ModelServer:
             b"/eyrie/claim": b"POST",
             bulk.PATH: b"POST",
             b"/eyrie/pace": b"POST",
+            b"/eyrie/phase": b"GET",
             b"/eyrie/state": b"GET",
             b"/eyrie/times": b"GET",
             b"/eyrie/metadata": b"GET",
@@ -249,6 +250,8 @@ class ModelServer:
             connection.reply(405, b"allow: " + allowed + b"\r\n" + TEXT_LINES, b"wrong method for this path")
         elif path in (b"/eyrie/claim", b"/eyrie/pace"):
             connection.collect(CLAIM_BYTES_MAX)
+        elif path == b"/eyrie/phase":
+            connection.reply(200, JSON_LINES, json.dumps({"phase": self.phase.value}).encode())
         elif path == b"/eyrie/state":
             connection.reply(200, JSON_LINES, json.dumps(self.state()).encode())
         elif path == b"/eyrie/times":

@@ -129,7 +129,7 @@ async def hold_off(ground: Ground, claim: Claim, board: Board, listener: socket.
             _watch(loop, watched, pidfd, lambda: tell(News.ENDED))
         tell(wait.judge(b""))  # told before we listened
         found = await news
-    application.let_go()
+    application.let_go(well=found is News.ALL_SERVE)
     await server.close(HAND_OVER_MS)
     return found
 

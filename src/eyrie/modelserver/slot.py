@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("the lock of this slot is held by another process")
         return 1
     import_all(options.imports)
+    importlib.import_module("eyrie.modelserver.rehearsal").rehearse(options.imports)
     importlib.import_module("eyrie.modelserver.loops")
     importlib.import_module("eyrie.modelserver.loader").frameworks()  # their own files, not their libraries
     pools = Pools()
