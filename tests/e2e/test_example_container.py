@@ -73,7 +73,29 @@ def test_it_serves_what_it_trained_with_the_workers_that_were_asked_for(eyrie: R
     assert refused.value.response["OriginalStatusCode"] == 415
     assert "this container reads text/csv" in refused.value.response["OriginalMessage"]
     until(lambda: eyrie.run("logs", "classic", "-n", "1000").stdout.count("Booting worker") == 3)
+    assert transformed(b"1,1\n9,9\n" * 50) == b"0.0\n1.0\n" * 50
     started = time.monotonic()
     sagemaker.delete_endpoint(EndpointName="classic")
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="classic", WaiterConfig=WAIT)
     assert time.monotonic() - started < 60
+
+
+def transformed(rows: bytes) -> bytes:
+    """What a transform job of the same model makes of rows."""
+    s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
+    s3.put_object(Bucket="classic", Key="in/rows.csv", Body=rows)
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://classic/in/"}}
+    sagemaker.create_transform_job(
+        TransformJobName="classic",
+        ModelName="classic",
+        TransformInput={"DataSource": source, "ContentType": "text/csv", "SplitType": "Line"},
+        TransformOutput={"S3OutputPath": "s3://classic/out", "AssembleWith": "Line"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+
+    def ended() -> str:
+        status = str(sagemaker.describe_transform_job(TransformJobName="classic")["TransformJobStatus"])
+        return "" if status == "InProgress" else status
+
+    assert until(ended, 120.0) == "Completed"
+    return bytes(s3.get_object(Bucket="classic", Key="out/rows.csv.out")["Body"].read())

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from eyrie.adapters.s3_client import SigningKey
 from eyrie.domain.cluster import Cluster, cluster_of
 from eyrie.domain.transform import Agreed, Assemble, InputObject, Mark, Split, Strategy, TransformSpec
+from eyrie.modelserver.codecs import BadPayload
+from eyrie.modelserver.replier import refusal_of
 from eyrie.raydata import cluster, portions
 from eyrie.raydata.answering import Answered, Answerer
 from eyrie.raydata.portions import Portion, courses
@@ -99,7 +101,7 @@ class Asking:
         self.answerer = Answerer(work.spec, work.agreed, objects, DOOR, Lengths())
         self.breaks = breaks
 
-    def answers(self, asked: Sequence[Portion]) -> Iterator[Answered]:
+    def answers(self, asked: Sequence[Portion], retries: int = 1) -> Iterator[Answered]:
         for portion in asked:
             for answered in self.answerer.answer(portion):
                 if self.breaks(portion):
@@ -170,6 +172,11 @@ def test_a_record_that_is_too_long_is_told_after_what_came_before_it(bucket: dic
     assert course.error.startswith("record 2: the record is longer than")
     mark = work_off(tmp_path, *made(LINES, HOLDS, tmp_path, bucket), lambda _: False)
     assert mark.failed[0].startswith("s3://b/a, record 2: the record is longer than")
+
+
+def test_an_error_reads_as_the_model_server_tells_it() -> None:
+    assert refusal_of(ValueError("x")) == (500, b"ValueError: x")
+    assert refusal_of(BadPayload("row 1")) == (400, b"row 1")
 
 
 def test_what_names_a_cluster() -> None:

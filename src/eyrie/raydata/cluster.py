@@ -38,7 +38,7 @@ log = logging.getLogger("eyrie.transform")
 
 LOCAL_STORE_BYTES = 256 << 20  # of shared memory, of a cluster of the run's own
 BLOCK_BYTES = 8 << 20  # of results that one message between nodes holds, about
-TASK_RETRIES = 2  # of a portion whose worker died
+TASK_RETRIES = 1  # of a portion whose worker died, besides what is done with one alone
 DEATHS_MAX = 2  # executions that a portion alone may break off
 
 
@@ -125,7 +125,7 @@ class Spread:
             if not course.portions:
                 return
             try:
-                self._take(index, asking.answers(list(course.portions[:1])))
+                self._take(index, asking.answers(list(course.portions[:1]), retries=0))
                 return
             except Broken as error:
                 why = str(error)
@@ -179,8 +179,8 @@ class _Asking:
     order: ClusterOrder
     _shared: tuple[bytes, bytes, Any] | None = field(default=None)
 
-    def answers(self, portions: Sequence[Portion]) -> Iterator[Answered]:
-        """The messages of each portion, in order. Raises Broken."""
+    def answers(self, portions: Sequence[Portion], retries: int = TASK_RETRIES) -> Iterator[Answered]:
+        """The messages of each portion, in order; one whose worker dies is sent again so often. Raises Broken."""
         if not portions:
             return
         import ray
@@ -192,7 +192,7 @@ class _Asking:
                 fn_constructor_args=self._told(),
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(self.order.actors, len(rows))),
                 num_cpus=1,
-                max_task_retries=TASK_RETRIES,
+                max_task_retries=retries,
             )
             for row in dataset.iter_rows():
                 yield msgspec.msgpack.decode(row["answered"], type=Answered)
