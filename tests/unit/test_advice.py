@@ -10,7 +10,7 @@ import pytest
 
 from eyrie.cli import advise as command
 from eyrie.cli.errors import CommandError
-from eyrie.decide.advice import GB, KB, MB, Advice, Price, Way, Workload, advise
+from eyrie.decide.advice import GB, KB, MB, Advice, Option, Price, Way, Workload, advise, traced
 
 PRICE = Price("ml.m5.large", 2, 0.115)
 FRAUD = Workload(2 * KB, 20, 1_000_000, latency_ms=100)
@@ -88,7 +88,8 @@ def test_numbers_that_no_workload_has_are_refused(bad: dict[str, int]) -> None:
 def ask(
     tmp_path: Path, *, payload: str = "2KB", active: str = "24h", as_json: bool = False, kind: str = "ml.m5.large"
 ) -> None:
-    command.run(tmp_path, payload, "20ms", 1e6, active, "100ms", True, False, "2GB", kind, as_json)
+    told = {"requests": 1e6, "active": active, "latency": "100ms", "instance_type": kind, "as_json": as_json}
+    command.run(command.Asked(tmp_path, payload, "20ms", **told))  # type: ignore[arg-type]
 
 
 def test_the_command_prints_the_way_and_all_four(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +112,62 @@ def test_the_command_reads_amounts_and_says_what_it_cannot(tmp_path: Path) -> No
     for bad in ({"payload": "much"}, {"active": "5"}, {"active": "0min"}, {"kind": "ml.q9.huge"}):
         with pytest.raises(CommandError):
             ask(tmp_path, **bad)
+
+
+# --- traffic that is known --------------------------------------------------------------------------------------------
+
+
+def of(advice: Advice, way: Way) -> Option:
+    return next(option for option in advice.options if option.way is way)
+
+
+def test_a_trace_counts_instances_minute_by_minute() -> None:
+    minutes = tuple([10.0] * 1_200 + [400.0] * 240)  # four busy hours a day
+    work = traced(Workload(2 * KB, 20, 0, latency_ms=100), minutes)
+    assert work.requests_per_day == 10 * 72_000 + 400 * 14_400
+    option = of(advise(work, PRICE), Way.REAL_TIME)  # an instance bears 100 a second, and 80 are aimed at
+    assert option.instances == (1, 5)
+    assert option.scaling == "SageMakerVariantInvocationsPerInstance at 4800 a minute, 1 to 5 instances"
+    assert option.usd_per_month == pytest.approx(0.115 * 730 * (1 * 20 + 5 * 4) / 24)
+
+
+def test_twice_a_day_for_five_minutes_as_a_trace_is_serverless() -> None:
+    minutes = tuple(1.0 if minute // 5 in (100, 200) else 0.0 for minute in range(1_440))
+    work = traced(Workload(50 * KB, 200, 0), minutes)
+    assert (work.requests_per_day, work.active_hours) == (600, pytest.approx(10 / 60))
+    advice = advise(work, PRICE)
+    assert advice.way is Way.SERVERLESS
+    assert cost(advice, Way.SERVERLESS) == pytest.approx(cost(advise(TWICE_A_DAY, PRICE), Way.SERVERLESS))
+
+
+def test_measured_throughput_is_what_instances_are_counted_by() -> None:
+    work = replace(FRAUD, requests_per_day=86_400 * 100)
+    assert of(advise(work, PRICE), Way.REAL_TIME).instances == (1, 2)
+    assert of(advise(work, replace(PRICE, rps=2_000)), Way.REAL_TIME).instances == (1, 1)
+    assert of(advise(work, replace(PRICE, rps=25)), Way.REAL_TIME).instances == (1, 5)
+
+
+def test_videos_scale_on_their_backlog_from_zero() -> None:
+    option = of(advise(VIDEOS, PRICE), Way.ASYNCHRONOUS)
+    assert option.instances == (0, 1)
+    assert option.scaling.startswith("ApproximateBacklogSizePerInstance at 3,")
+
+
+def test_traffic_without_a_request_is_refused() -> None:
+    for none in ((), (0.0, 0.0)):
+        with pytest.raises(ValueError, match="no request"):
+            traced(FRAUD, none)
+
+
+def test_the_command_reads_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,requests\n0,600\n60,0\n120,6000\n180,0\n")
+    command.run(command.Asked(tmp_path, "2KB", "20ms", latency="100ms", traffic=str(trace), throughput=50.0))
+    printed = capsys.readouterr().out
+    assert "1 to 3 x ml.m5.large" in printed
+    assert "SageMakerVariantInvocationsPerInstance at 2400 a minute" in printed
+    assert "50 requests/s an instance, as measured" in printed
+    with pytest.raises(CommandError, match="--processing"):
+        command.run(command.Asked(tmp_path, "2KB", None))
+    with pytest.raises(CommandError, match="--endpoint"):
+        command.run(command.Asked(tmp_path, "2KB", "20ms", traffic="recorded:6h"))

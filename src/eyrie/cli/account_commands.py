@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from eyrie.adapters.clock import SystemClock
 from eyrie.cli.options import AsJson, Data, Endpoint, settings_of
 from eyrie.settings import Settings
 
@@ -39,8 +38,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _now(settings: Settings) -> datetime:
-    """By the clock of decisions, which EYRIE_TIME_SCALE speeds up."""
-    return datetime.fromtimestamp(SystemClock(settings.time_scale).now_ms() / 1000, UTC)
+    """By the clock of decisions as the running Eyrie has it, which EYRIE_TIME_SCALE speeds up."""
+    from eyrie.adapters.clock import SystemClock
+    from eyrie.cli.data import running_env
+
+    here = (settings.data / "env.json").exists()
+    told = running_env(settings.data).get("settings", {}).get("EYRIE_TIME_SCALE", 1.0) if here else 1.0
+    return datetime.fromtimestamp(SystemClock(float(told)).now_ms() / 1000, UTC)
 
 
 def costs(

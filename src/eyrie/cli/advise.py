@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -12,59 +12,94 @@ from rich.text import Text
 
 from eyrie.adapters.instance_types import InstanceTypesError, load_instance_types
 from eyrie.cli.errors import CommandError
+from eyrie.cli.recorded import RecordedEndpoint
 from eyrie.cli.screen import show
-from eyrie.decide.advice import Advice, Option, Price, Workload, advise
+from eyrie.decide.advice import Advice, Option, Price, Workload, advise, traced
 from eyrie.domain.instance_types import UnknownInstanceType
+from eyrie.sim.traffic import from_csv
 
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 _TIMES_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-def run(
-    data: Path,
-    payload: str,
-    processing: str,
-    requests: float,
-    active: str,
-    latency: str | None,
-    waits: bool,
-    whole_set: bool,
-    memory: str,
-    instance_type: str,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command was told."""
+
+    data: Path
+    payload: str
+    processing: str | None
+    requests: float = 1_000.0
+    active: str = "24h"
+    latency: str | None = None
+    waits: bool = True
+    whole_set: bool = False
+    memory: str = "2GB"
+    instance_type: str = "ml.m5.large"
+    traffic: str | None = None
+    throughput: float | None = None
+    endpoint: str | None = None
+    as_json: bool = False
+
+
+def run(asked: Asked) -> None:
     """Print the advice. Raises CommandError for an amount that cannot be read."""
-    price = _price(data, instance_type)
+    recorded = RecordedEndpoint(asked.data, asked.endpoint, None) if asked.endpoint else None
+    measured = recorded.profile() if recorded else None
+    kind = measured.instance_type if measured else asked.instance_type
+    price = _price(asked.data, kind, asked.throughput or (measured.rate if measured else None))
+    processing = asked.processing or (f"{max(1, round(measured.service_ms))}ms" if measured else None)
+    if processing is None:
+        raise CommandError("say how long a request takes: --processing, or --endpoint for one that was measured", 2)
     work = Workload(
-        payload_bytes=size("--payload", payload),
+        payload_bytes=size("--payload", asked.payload),
         processing_ms=duration_ms("--processing", processing),
-        requests_per_day=requests,
-        active_hours=duration_ms("--active", active) / 3_600_000,
-        latency_ms=None if latency is None else duration_ms("--latency", latency),
-        waits=waits,
-        whole_set=whole_set,
-        memory_mb=size("--memory", memory) >> 20,
-        accelerator=_accelerated(data, instance_type),
+        requests_per_day=asked.requests,
+        active_hours=duration_ms("--active", asked.active) / 3_600_000,
+        latency_ms=None if asked.latency is None else duration_ms("--latency", asked.latency),
+        waits=asked.waits,
+        whole_set=asked.whole_set,
+        memory_mb=size("--memory", asked.memory) >> 20,
+        accelerator=_accelerated(asked.data, kind),
     )
     try:
+        if asked.traffic is not None:
+            work = traced(work, _minutes(asked.traffic, recorded))
         found = advise(work, price)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CommandError(str(error)) from None
-    if as_json:
+    if asked.as_json:
         print(json.dumps(asdict(found)))
         return
     show(Text.assemble((str(found.way), "bold green"), ": " + "; ".join(found.reasons) + "."))
     show(_table(found), whole=True)
+    chosen = next(option for option in found.options if option.way is found.way)
+    if chosen.scaling:
+        show(Text(f"scaling: {chosen.scaling}"))
+    if measured is not None or asked.throughput:
+        show(Text(f"reckoned with {price.bears(work):.4g} requests/s an instance, as measured"))
     show(Text("USD a month: rough, at the prices of the table of instance types; here nothing is paid for."))
 
 
-def _price(data: Path, instance_type: str) -> Price:
+def _minutes(given: str, recorded: RecordedEndpoint | None) -> tuple[float, ...]:
+    """Requests a second, on average, of each minute of a trace. Raises ValueError, OSError or CommandError."""
+    if given.startswith("recorded"):
+        if recorded is None:
+            raise CommandError("--traffic recorded is an endpoint's: name it by --endpoint", 2)
+        made = recorded.recorded(duration_ms("--traffic", given.partition(":")[2] or "24h") / 3_600_000)
+    else:
+        made = from_csv(given, Path(given).read_text().splitlines())
+    rates = made.rates
+    return tuple(sum(rates[at : at + 60]) / len(rates[at : at + 60]) for at in range(0, len(rates), 60))
+
+
+def _price(data: Path, instance_type: str, rps: float | None = None) -> Price:
     try:
         row = load_instance_types(data).get(instance_type)
     except (UnknownInstanceType, InstanceTypesError) as error:
         raise CommandError(str(error)) from None
-    return Price(row.name, max(1, row.vcpu), row.usd_per_hour)
+    return Price(row.name, max(1, row.vcpu), row.usd_per_hour, rps)
 
 
 def _accelerated(data: Path, instance_type: str) -> bool:

@@ -112,7 +112,9 @@ def logs(
 @app.command()
 def advise(
     payload: Annotated[str, typer.Option(help="Size of one request, as 500MB.")],
-    processing: Annotated[str, typer.Option(help="Time that one request takes, as 3min or 20ms.")],
+    processing: Annotated[
+        str | None, typer.Option(help="Time that one request takes, as 3min or 20ms. [--endpoint's]")
+    ] = None,
     requests: Annotated[float, typer.Option("--requests-per-day", help="How many come in a day.")] = 1_000.0,
     active: Annotated[str, typer.Option(help="How long of a day requests come at all, as 10min. [24h]")] = "24h",
     latency: Annotated[str | None, typer.Option(help="By when a client needs its answer, as 100ms.")] = None,
@@ -120,14 +122,22 @@ def advise(
     whole_set: Annotated[bool, typer.Option("--whole-set", help="All inputs are there at once.")] = False,
     memory: Annotated[str, typer.Option(help="Memory that the model needs. [2GB]")] = "2GB",
     instance_type: Annotated[str, typer.Option(help="Instance type to reckon with. [ml.m5.large]")] = "ml.m5.large",
+    traffic: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.csv|recorded:24h", help="When requests come: time, and rate or requests."),
+    ] = None,
+    throughput: Annotated[
+        float | None, typer.Option(min=0.0001, help="Requests a second that one instance bears, where it was measured.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="A running endpoint of the model: as it was measured.")] = None,
     data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the advice as JSON.")] = False,
 ) -> None:
     """Advise which way to infer fits: real-time, serverless, asynchronous or batch; why, and at what cost."""
     from eyrie.cli import advise as command
 
-    traffic = (payload, processing, requests, active, latency)
-    command.run(_settings(data).data, *traffic, wait, whole_set, memory, instance_type, as_json)
+    told = (payload, processing, requests, active, latency, wait, whole_set, memory, instance_type)
+    command.run(command.Asked(_settings(data).data, *told, traffic, throughput, endpoint, as_json))
 
 
 @app.command()

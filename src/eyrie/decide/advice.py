@@ -4,11 +4,12 @@ The limits decide what is possible, in the order of the public guide: a whole da
 waiting, or more than a real-time request may carry or take, is asynchronous; of the two that answer a waiting client,
 serverless is for traffic with long pauses whose client can bear a cold start now and then, real-time for the rest.
 Costs are rough, from the price of an instance hour and the hours that it is needed, and only tell the options apart.
+Where traffic is known minute by minute, instances are counted for each of them, as a scaling policy would follow it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil
 
@@ -25,6 +26,8 @@ BATCH_RECORD_BYTES = 100 * MB
 COLD_MS = 1_000  # a client that needs its answer sooner cannot bear a cold start
 IDLE_LAG_S = 300.0  # an idle instance is kept for so long before it goes
 USD_A_GB_SECOND = 0.000_02  # of serverless, approximate, us-east-1; only while a request is worked on
+AIM = 0.8  # of what an instance bears: what instances are counted for, and what a policy is to hold
+BACKLOG_S = 300.0  # of work that may wait for one instance of an asynchronous endpoint before another is started
 PAUSE_SHARE = 0.5  # of the day without requests: from here on scaling to zero is worth a thought
 
 
@@ -50,6 +53,14 @@ class Workload:
     whole_set: bool = False  # all inputs are there at once
     memory_mb: int = 2_048  # that the model needs
     accelerator: bool = False
+    minutes: tuple[float, ...] = ()  # requests a second, on average, of each minute; empty: spread over active hours
+
+    @property
+    def peak_rps(self) -> float:
+        """Requests a second in the busiest minute."""
+        if self.minutes:
+            return max(self.minutes)
+        return self.requests_per_day / (self.active_hours * 3600) if self.active_hours else 0.0
 
     @property
     def busy_hours(self) -> float:
@@ -74,6 +85,13 @@ class Price:
     instance_type: str
     at_once: int
     usd_per_hour: float | None
+    rps: float | None = None  # requests a second that one was measured to bear; None: worked out
+
+    def bears(self, work: Workload) -> float:
+        """Requests a second that one instance bears."""
+        if self.rps:
+            return self.rps
+        return self.at_once * SECOND_MS / max(work.processing_ms, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +103,9 @@ class Option:
     reasons: tuple[str, ...]
     setup: str = ""
     usd_per_month: float | None = None
+    instance_type: str = ""
+    instances: tuple[int, int] = (0, 0)  # fewest and most
+    scaling: str = ""  # the policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,20 @@ def advise(work: Workload, price: Price) -> Advice:
     possible = {option.way: option for option in options if option.possible}
     way, reasons = _chosen(work, possible)
     return Advice(way, reasons, options)
+
+
+def traced(work: Workload, minutes: tuple[float, ...]) -> Workload:
+    """A workload whose traffic is known: requests a second, on average, of each minute. Raises ValueError for none."""
+    if not minutes or not any(minutes):
+        raise ValueError("the traffic has no request")
+    days = len(minutes) / 1_440
+    active = sum(1 for rate in minutes if rate > 0)
+    return replace(
+        work,
+        requests_per_day=sum(minutes) * 60 / days,
+        active_hours=24 * active / len(minutes),
+        minutes=minutes,
+    )
 
 
 def _check(work: Workload) -> None:
@@ -158,9 +193,19 @@ def _why_not_serverless(work: Workload, possible: dict[Way, Option]) -> str:
 
 def _real_time(work: Workload, price: Price) -> Option:
     against = _over(work, REAL_TIME_BYTES, REAL_TIME_MS)
-    count = max(1, ceil(work.at_once / price.at_once))
-    setup = f"{count} x {price.instance_type}" + ("; scale on invocations per instance" if work.idle_share else "")
-    return _option(Way.REAL_TIME, against, setup, _hours(price, count * HOURS_A_MONTH), "answers at once")
+    bears = AIM * price.bears(work)
+    most = _count(work.peak_rps, bears)
+    by_minute = [_count(rate, bears) for rate in work.minutes] or [most]
+    mean = sum(by_minute) / len(by_minute)
+    if not work.minutes:  # at the peak while requests come at all, one instance otherwise
+        mean = (most * work.active_hours + 24 - work.active_hours) / 24
+    scaling = f"none: one instance bears {price.bears(work):.3g} requests/s, and {work.peak_rps:.3g} come"
+    if most > 1:
+        target = max(1, round(bears * 60))
+        scaling = f"SageMakerVariantInvocationsPerInstance at {target} a minute, 1 to {most} instances"
+    setup = f"{most} x {price.instance_type}" if most == 1 else f"1 to {most} x {price.instance_type}"
+    usd, good = _hours(price, mean * HOURS_A_MONTH), "answers at once"
+    return _option(Way.REAL_TIME, against, setup, usd, good, price.instance_type, (1, most), scaling)
 
 
 def _serverless(work: Workload) -> Option:
@@ -171,13 +216,16 @@ def _serverless(work: Workload) -> Option:
         against.append("there are no accelerators")
     if work.latency_ms is not None and work.latency_ms < COLD_MS:
         against.append(f"the first answer after a pause may take longer than {time_told(work.latency_ms)}")
-    if work.at_once > SERVERLESS_AT_ONCE:
-        against.append(f"{work.at_once:.0f} requests at once; {SERVERLESS_AT_ONCE} is the limit")
+    busiest = max(work.at_once, work.peak_rps * work.processing_ms / SECOND_MS)
+    if busiest > SERVERLESS_AT_ONCE:
+        against.append(f"{busiest:.0f} requests at once; {SERVERLESS_AT_ONCE} is the limit")
     memory_gb = max(1, ceil(work.memory_mb / 1024))
-    at_once = min(SERVERLESS_AT_ONCE, max(1, ceil(2 * work.at_once)))
+    busiest = work.peak_rps * work.processing_ms / SECOND_MS
+    at_once = min(SERVERLESS_AT_ONCE, max(1, ceil(2 * busiest)))
     usd = work.busy_hours * DAYS_A_MONTH * 3600 * memory_gb * USD_A_GB_SECOND
     setup = f"MemorySizeInMB {memory_gb * 1024}, MaxConcurrency {at_once}"
-    return _option(Way.SERVERLESS, against, setup, usd, "costs nothing while no request comes")
+    good, scaling = "costs nothing while no request comes", "by itself, from zero"
+    return _option(Way.SERVERLESS, against, setup, usd, good, scaling=scaling)
 
 
 def _asynchronous(work: Workload, price: Price) -> Option:
@@ -185,10 +233,15 @@ def _asynchronous(work: Workload, price: Price) -> Option:
     if work.waits and work.latency_ms is not None and work.latency_ms < MINUTE_MS:
         against.append(f"an answer within {time_told(work.latency_ms)} is not for a queue")
     lag_hours = 0.0 if work.idle_share <= 0 else IDLE_LAG_S / 3600
-    hours = min(24.0, max(work.busy_hours / price.at_once, min(work.active_hours, work.busy_hours)) + lag_hours)
-    setup = f"{price.instance_type}, from 0 instances on the backlog"
-    usd = _hours(price, hours * DAYS_A_MONTH)
-    return _option(Way.ASYNCHRONOUS, against, setup, usd, "queues what comes, and scales to zero")
+    bears = price.bears(work)
+    most = _count(work.requests_per_day / (work.active_hours * 3600), AIM * bears)
+    work_hours = work.requests_per_day / bears / 3600
+    hours = min(24.0 * most, max(work_hours, min(work.active_hours, work.busy_hours)) + lag_hours)
+    setup = f"0 to {most} x {price.instance_type}, from 0 instances on the backlog"
+    target = max(1, round(bears * BACKLOG_S))
+    scaling = f"ApproximateBacklogSizePerInstance at {target}, HasBacklogWithoutCapacity from zero, 0 to {most}"
+    usd, good = _hours(price, hours * DAYS_A_MONTH), "queues what comes, and scales to zero"
+    return _option(Way.ASYNCHRONOUS, against, setup, usd, good, price.instance_type, (0, most), scaling)
 
 
 def _batch(work: Workload, price: Price) -> Option:
@@ -197,13 +250,27 @@ def _batch(work: Workload, price: Price) -> Option:
         against.append("the inputs come one by one")
     if work.payload_bytes > BATCH_RECORD_BYTES:
         against.append(f"a record of {size_told(work.payload_bytes)}; {size_told(BATCH_RECORD_BYTES)} is the limit")
-    hours = work.busy_hours / price.at_once
-    setup = f"a transform job on {price.instance_type}"
-    return _option(Way.BATCH, against, setup, _hours(price, hours * DAYS_A_MONTH), "runs as long as there are inputs")
+    hours = work.requests_per_day / price.bears(work) / 3600
+    setup, usd = f"a transform job on {price.instance_type}", _hours(price, hours * DAYS_A_MONTH)
+    return _option(Way.BATCH, against, setup, usd, "runs as long as there are inputs", price.instance_type, (1, 1))
 
 
-def _option(way: Way, against: list[str], setup: str, usd: float | None, good: str) -> Option:
-    return Option(way, not against, tuple(against) or (good,), setup, usd)
+def _option(
+    way: Way,
+    against: list[str],
+    setup: str,
+    usd: float | None,
+    good: str,
+    instance_type: str = "",
+    instances: tuple[int, int] = (0, 0),
+    scaling: str = "",
+) -> Option:
+    return Option(way, not against, tuple(against) or (good,), setup, usd, instance_type, instances, scaling)
+
+
+def _count(rate: float, bears: float) -> int:
+    """Instances for so many requests a second."""
+    return max(1, ceil(rate / bears - 1e-9))
 
 
 def _hours(price: Price, hours: float) -> float | None:
