@@ -1,9 +1,10 @@
 """Whether `eyrie assess` tells what independent tools tell: wrk, and a plain kill -9, on the demo's endpoint.
 
-    python bench/assess_agrees.py [--rounds 1] [--seconds 6]
+    python bench/assess_agrees.py [--rounds 5] [--seconds 3]
 
-Each round: wrk with as many connections as assess has users, `eyrie assess --in-place` with five kills, wrk again; then
-five kills of our own under wrk, timed by the route table's file alone. A ratio is the larger over the smaller of two.
+In turn, so that whatever else the machine does meets both: the users that assess loads with, and wrk with as many
+connections; a kill by assess' own fault and watch, and a kill of our own, timed by the route table's file alone. A
+ratio is the larger over the smaller of the two medians.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # the demo's models
 
@@ -27,44 +26,61 @@ import measure
 import world
 from demo import processes_of
 from demo_models import build_models
-from eyrie.cli.assess_load import USERS
+from eyrie.cli.assess_load import USERS, Sender
+from eyrie.cli.chaos import injected, until_whole
+from eyrie.cli.chaos_faults import Place
+from eyrie.cli.progress import Progress
+from eyrie.cli.public import Public
 from frame import Ratio, arguments, finish, machine, versions
 
 ENDPOINT = "breast-cancer"
-KILLS = 5
 WITHIN_S = 120.0
 LOOK_S = 0.01
+CALM_S = 5.0  # a warm slot is made meanwhile
 
 
 def main() -> int:
     """Deploy, measure in turn, compare."""
-    chosen = arguments(__doc__, rounds=1, seconds=6.0).parse_args()
+    chosen = arguments(__doc__, rounds=5, seconds=3.0).parse_args()
     print(f"{machine()}; {versions('xgboost-cpu', 'scikit-learn')}", flush=True)
     with world.eyrie() as eyrie:
         row = deployed(eyrie)
-        found = [one_round(eyrie, row, chosen.seconds) for _ in range(chosen.rounds)]
-    names = {
-        "requests/s": "assess against wrk, requests/s",
-        "p50": "assess against wrk, p50",
-        "whole": "assess against a plain kill -9, seconds until whole",
-    }
-    ratios = [
-        Ratio.of(
-            name,
-            [max(pair[key]) for pair in found],
-            [min(pair[key]) for pair in found],
-            goal=1.2,
-            at_most=True,
-            detail="; ".join(f"{pair[key][0]:.4g} and {pair[key][1]:.4g}" for pair in found),
-        )
-        for key, name in names.items()
+        return finish(compared(eyrie, row, chosen.rounds, chosen.seconds), chosen.report)
+
+
+def compared(eyrie: world.Eyrie, row: str, count: int, seconds: float) -> list[Ratio]:
+    """Both sides in turn, so often."""
+    sender = Sender(Public.of(eyrie.data), ENDPOINT, [row.encode()], "text/csv", (), Progress(quiet=True))
+    loads = [(sender.users(USERS, seconds + 1, "users"), wrk(eyrie, row, seconds, USERS)) for _ in range(count)]
+    kills = killed(eyrie, row, count)
+    return [
+        ratio("assess against wrk, requests/s", [ours.achieved_rps for ours, _ in loads], [w.rate for _, w in loads]),
+        ratio("assess against wrk, p50", [ours.p50_ms or 0.0 for ours, _ in loads], [w.p50_ms for _, w in loads]),
+        ratio("assess against a plain kill -9, seconds until whole", *zip(*kills, strict=True)),
     ]
-    return finish(ratios, chosen.report)
+
+
+def ratio(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """The larger median over the smaller one."""
+    one, other = statistics.median(ours), statistics.median(theirs)
+    each = ", ".join(f"{a:.4g} and {b:.4g}" for a, b in zip(ours, theirs, strict=True))
+    return Ratio(
+        name, max(one, other) / min(one, other), 1.2, at_most=True, detail=f"{one:.4g} and {other:.4g}: {each}"
+    )
+
+
+def wrk(eyrie: world.Eyrie, row: str, seconds: float, connections: int) -> measure.Load:
+    """wrk, its request signed anew: a signature is good for five minutes."""
+    requests = measure.signed_requests(eyrie.port, ENDPOINT, [row.encode()], eyrie.signer)
+    script = measure.wrk_script(eyrie.data / f"assess-{connections}.lua", requests)
+    return measure.wrk(eyrie.port, script, seconds, connections, None)
 
 
 def deployed(eyrie: world.Eyrie) -> str:
     """The demo's endpoint: two variants, two instances each. A row of its test data."""
-    models, rows, _ = build_models(eyrie.data / "demo")
+    folder = eyrie.data / "demo"
+    folder.mkdir()
+    models, rows, _ = build_models(folder)
     sagemaker = eyrie.client("sagemaker")
     for model in models:
         url = eyrie.upload(model.archive, f"{model.name}.tar.gz")
@@ -86,59 +102,38 @@ def deployed(eyrie: world.Eyrie) -> str:
     return str(rows[0])
 
 
-def one_round(eyrie: world.Eyrie, row: str, seconds: float) -> dict[str, tuple[float, float]]:
-    """By figure: what assess told, and what the other did."""
-    script = measure.wrk_script(
-        eyrie.data / "assess.lua", measure.signed_requests(eyrie.port, ENDPOINT, [row.encode()], eyrie.signer)
-    )
-    before = measure.wrk(eyrie.port, script, seconds, USERS, None)
-    told = assessed(eyrie, row)
-    script = measure.wrk_script(
-        script, measure.signed_requests(eyrie.port, ENDPOINT, [row.encode()], eyrie.signer)
-    )  # signed anew: a signature is good for five minutes
-    after = measure.wrk(eyrie.port, script, seconds, USERS, None)
-    kills = [run["whole_s"] for run in told["faults"]]
-    ours = killed(eyrie, script)
-    performance = told["performance"]
-    return {
-        "requests/s": (performance["users_rps"], (before.rate + after.rate) / 2),
-        "p50": (performance["users_p50_ms"], (before.p50_ms + after.p50_ms) / 2),
-        "whole": (statistics.median(kills), statistics.median(ours)),
-    }
-
-
-def assessed(eyrie: world.Eyrie, row: str) -> dict[str, Any]:
-    """`eyrie assess` on the endpoint itself, its instances being those that wrk meets."""
-    command = [sys.executable, "-m", "eyrie", "assess", ENDPOINT, "--in-place", "--yes", "--json", "--send", row]
-    command += ["--faults", "kill-instance", "--runs", str(KILLS), "--instances", "2", "--data", str(eyrie.data)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-    if done.returncode not in (0, 3):
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def killed(eyrie: world.Eyrie, script: Path) -> list[float]:
-    """Seconds from a kill -9 until the route table names as many targets again, the victim not among them."""
+def killed(eyrie: world.Eyrie, row: str, count: int) -> list[tuple[float, float]]:
+    """Seconds until all is whole, of kills in turn, under wrk: as assess sees it, and as the route table tells."""
     over = threading.Event()
-    load = threading.Thread(target=keep_loading, args=(eyrie.port, script, over))
+    load = threading.Thread(target=keep_loading, args=(eyrie, row, over))
     load.start()
     try:
-        return [one_kill(eyrie) for _ in range(KILLS)]
+        return [(assess_kill(eyrie), one_kill(eyrie)) for _ in range(count)]
     finally:
         over.set()
         load.join()
 
 
-def keep_loading(port: int, script: Path, over: threading.Event) -> None:
+def keep_loading(eyrie: world.Eyrie, row: str, over: threading.Event) -> None:
     """wrk with two connections, again and again."""
     while not over.is_set():
-        measure.wrk(port, script, 2.0, 2, None)
+        wrk(eyrie, row, 2.0, 2)
+
+
+def assess_kill(eyrie: world.Eyrie) -> float:
+    """The fault `kill-instance` of assess and chaos, and their watch."""
+    time.sleep(CALM_S)
+    place = Place(eyrie.data, eyrie.signer.region, ENDPOINT)
+    fault = injected(place, "kill-instance", 1.0, 0.8, "")
+    _, whole_s = until_whole(fault, WITHIN_S, time.monotonic())
+    if whole_s is None:
+        raise SystemExit(f"not whole within {WITHIN_S:g} s")
+    return whole_s
 
 
 def one_kill(eyrie: world.Eyrie) -> float:
     """Kill an instance, process by process, and watch the file."""
-    time.sleep(4.0)  # a warm slot is made meanwhile
+    time.sleep(CALM_S)
     before = targets(eyrie)
     told = eyrie.run("status", "--json")
     instances = [i for e in json.loads(told)["endpoints"] for i in e["instances"] if i["routed"]]

@@ -186,7 +186,9 @@ def _measured(
     rps = asked.rps or max(1.0, min(FAULT_RPS_MAX, usual))
     window = None
     if asked.faults:
-        breaking = Breaking(asked.faults, asked.seconds, 0.8, asked.runs, rps, asked.objective / 100, asked.within_s)
+        breaking = Breaking(
+            asked.faults, asked.seconds, 0.8, asked.runs, rps, round(asked.objective / 100, 9), asked.within_s
+        )
         window = broken(sender, place, list(subject.variants), breaking)
     scale = assess_load.scalability(sender, subject, data, asked.instances, lengths, asked.within_s, performance)
     return performance, window, scale, rps

@@ -144,7 +144,7 @@ def _budget(told: Availability, rps: float) -> str:
         (f"{told.of_requests:.4%}", f"good of {told.requests:,} requests"),
         (f"{told.of_seconds:.2%}", f"good of {told.seconds} seconds"),
         (f"{told.failed:,} of {told.allowed:,.1f}", "failed, of those allowed"),
-        (f"{told.budget_used:.0%}", f"of the error budget ({told.objective:.4g} as objective)"),
+        (f"{told.budget_used:.0%}", f"of the error budget of {100 * told.objective:.6g} %"),
         (f"{told.longest_bad_s} s", "longest bad stretch"),
     ]
     return (
