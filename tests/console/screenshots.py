@@ -26,13 +26,13 @@ IMAGES = Path(__file__).parents[2] / "docs/images"
 LOAD_S = 75.0
 ROLE = "arn:aws:iam::123456789012:role/any"
 CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50}, "WaitIntervalInSeconds": 90}
-LAPTOP, TALL, PHONE = ({"width": w, "height": h} for w, h in ((1280, 800), (1280, 1260), (390, 800)))
+LAPTOP, TALL, PHONE = ({"width": w, "height": h} for w, h in ((1280, 800), (1280, 1260), (390, 844)))
 
 
 def eyrie(data: Path, *arguments: str) -> str:
     """Run a command on the data directory; what it prints."""
     command = [sys.executable, "-P", "-m", "eyrie", *arguments, "--data", str(data)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def deploy(folder: Path) -> list[str]:
@@ -50,7 +50,8 @@ def deploy(folder: Path) -> list[str]:
     for config in ("churn-1", "churn-2"):
         sagemaker.create_endpoint_config(EndpointConfigName=config, ProductionVariants=variants)
     sagemaker.create_endpoint(EndpointName="churn", EndpointConfigName="churn-1")
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="churn", WaiterConfig={"Delay": 1})
+    patient = {"Delay": 1, "MaxAttempts": 300}
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="churn", WaiterConfig=patient)
     target: dict[str, Any] = {
         "ServiceNamespace": "sagemaker",
         "ResourceId": "endpoint/churn/variant/xgboost",
@@ -94,6 +95,7 @@ def pictures(browser: Browser, url: str, key: dict[str, str]) -> None:
     """All of them."""
     laptop = page_of(browser, url, key, LAPTOP, "light")
     shoot(laptop, url, "", "overview")
+    shoot(laptop, url, "/costs", "costs")
     shoot(page_of(browser, url, key, TALL, "light"), url, "/endpoints/churn", "endpoint")
     dark = page_of(browser, url, key, LAPTOP, "dark")
     boto3.client("sagemaker").update_endpoint(

@@ -25,6 +25,12 @@ JOBS = (
         "CompilationJobSummaries",
         (("CompilationJobName", "Job"), ("CompilationJobStatus", "Status"), _MADE, ("CompilationEndTime", "Ended")),
     ),
+    (
+        "Inference recommendations",
+        "list_inference_recommendations_jobs",
+        "InferenceRecommendationsJobs",
+        (("JobName", "Job"), ("Status", "Status"), ("JobType", "Kind"), _MADE, ("FailureReason", "Why")),
+    ),
 )
 Look = Callable[[Client], object]
 
