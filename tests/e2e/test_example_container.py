@@ -39,6 +39,7 @@ def test_it_trains_or_says_why_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(600)
 def test_it_serves_what_it_trained_with_the_workers_that_were_asked_for(eyrie: RealEyrie, tmp_path: Path) -> None:
     (tmp_path / "input/data/training").mkdir(parents=True)
     (tmp_path / "input/data/training/a.csv").write_text("0,1,1\n1,9,9\n0,2,1\n1,8,9\n")
@@ -72,7 +73,7 @@ def test_it_serves_what_it_trained_with_the_workers_that_were_asked_for(eyrie: R
         ask("{}", ContentType="application/json")
     assert refused.value.response["OriginalStatusCode"] == 415
     assert "this container reads text/csv" in refused.value.response["OriginalMessage"]
-    until(lambda: eyrie.run("logs", "classic", "-n", "1000").stdout.count("Booting worker") == 3)
+    until(lambda: eyrie.run("logs", "classic", "-n", "1000").stdout.count("Booting worker") == 3, 60.0)
     assert transformed(b"1,1\n9,9\n" * 50) == b"0.0\n1.0\n" * 50
     started = time.monotonic()
     sagemaker.delete_endpoint(EndpointName="classic")
