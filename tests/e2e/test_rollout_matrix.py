@@ -7,6 +7,7 @@ the worker had applied. Decisions run on a clock that is thirty times as fast.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -160,3 +161,21 @@ def within(records: Counted, tables: Tables, green: int, how: str, what: str) ->
     first = min((g for g, share in shares.items() if share), default=0)
     if first:
         assert any(records.dealt(worker, first)[green] for worker, _ in records.places), records.requests
+
+
+@pytest.mark.heavy
+def test_a_rollout_is_replayed_on_recorded_traffic(stage: Stage, tmp_path: Path) -> None:
+    """`eyrie simulate --rollout --traffic recorded`, with the requests and the instances of the real endpoint."""
+    plan = tmp_path / "rollout.json"
+    canary = {"DeploymentConfig": world.policy("canary", bake_s=600), "InstanceCount": world.INSTANCES}
+    plan.write_text(json.dumps({**canary, "CanaryAnalysis": "LatencyIncrease=off MinimumSamples=100"}))
+    told = {}
+    for green in ("errors=0", "errors=0.5"):
+        words = ("simulate", "--rollout", str(plan), "--traffic", "recorded:2h", "--endpoint", ENDPOINT)
+        done = stage.eyrie.run(*words, "--green", green)
+        assert done.returncode == 0, done.stderr
+        told[green] = done.stdout
+    assert f"{ENDPOINT}, last 2 h; 2 instances" in told["errors=0"]
+    assert "SUCCEEDED" in told["errors=0"]
+    assert "ROLLED_BACK" in told["errors=0.5"]
+    assert "errors FAIL" in told["errors=0.5"]

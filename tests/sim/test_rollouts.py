@@ -215,6 +215,15 @@ def test_a_replay_with_too_few_requests_pauses_and_comes_back() -> None:
     assert 118 <= found.paused_s <= 122
 
 
+def test_recorded_traffic_begins_anew_when_it_is_over() -> None:
+    recorded = traffic.from_counts("recorded", [(0.0, 200.0), (1.0, 0.0)], 1)
+    hasty = replace(CANARY, analysis=AnalysisPolicy(pause_limit_ms=60_000))
+    assert run(Rollout(recorded, hasty)).outcome == "ROLLED_BACK"  # its last second goes on, in which nobody asks
+    found = run(Rollout(recorded, hasty, again=True))
+    assert (found.outcome, found.paused_s) == ("SUCCEEDED", 0)
+    assert found.requests == pytest.approx(100 * found.took_s, rel=0.1)
+
+
 def test_the_same_seed_is_the_same_rollout() -> None:
     one, two = (play(drawn(7)) for _ in range(2))
     assert one == two

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from gateway_world import Call, World, answering, hanging, until, world
+
+from eyrie.gateway import shadow
 
 SLUG = "123456789012.us-east-1.e"
 
@@ -39,7 +42,7 @@ def test_a_shadow_gets_the_request_and_the_client_only_productions_reply() -> No
         w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])})
         got = await w.invoke(b"7,x\n", Accept="text/csv", **{"X-Amzn-SageMaker-Custom-Attributes": "in"})
         assert (got.body, got.headers["x-amzn-invoked-production-variant"]) == (b"0.5\n", "A")
-        await until(lambda: not w.gateway.mirror.active and bool(two.calls))
+        await until(lambda: w.gateway.mirror.idle and bool(two.calls))
         call = two.calls[0]
         assert (call.path, call.body, call.headers) == ("/invocations", b"7,x\n", one.calls[0].headers)
         told = pairs(w)
@@ -63,13 +66,33 @@ def test_a_share_of_the_requests_is_copied() -> None:
         w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 0.3, [two])})
         for _ in range(100):
             assert (await w.invoke()).status == 200
-        await until(lambda: not w.gateway.mirror.active)
+        await until(lambda: w.gateway.mirror.idle)
         assert 12 <= len(two.calls) <= 50
         w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 0.0, [two])})
         before = len(two.calls)
         for _ in range(20):
             await w.invoke()
         assert len(two.calls) == before
+
+    run(test)
+
+
+def test_copies_that_follow_each_other_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "GATHERED_S", 3_600)
+
+    async def test(w: World) -> None:
+        one, two = await w.instance("i-1"), await w.instance("i-2")
+        w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])})
+        await w.invoke()
+        await until(lambda: len(two.calls) == 1)  # the first one waits for nobody
+        for _ in range(shadow.GATHERED_MAX - 1):
+            await w.invoke()
+        assert (len(two.calls), w.gateway.mirror.idle) == (1, False)
+        await w.invoke()
+        await until(lambda: len(two.calls) == 1 + shadow.GATHERED_MAX)
+        assert (await w.invoke(b"x" * shadow.GATHERED_BYTES_MAX)).status == 200
+        await until(lambda: len(two.calls) == 2 + shadow.GATHERED_MAX)  # much waits for nobody either
+        await until(lambda: w.gateway.mirror.idle)
 
     run(test)
 
@@ -90,11 +113,11 @@ def test_a_shadow_is_no_target_of_the_traffic() -> None:
 def test_a_hanging_shadow_is_dropped_beyond_its_bound_and_production_answers() -> None:
     async def test(w: World) -> None:
         one, two = await w.instance("i-1"), await w.instance("i-2", hanging)
-        w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])}, timeout_ms=400)
+        w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])}, timeout_ms=2_000)
         for _ in range(12):
             assert (await w.invoke()).status == 200
+        await until(lambda: w.counter("shadow_dropped_requests") == 8)
         assert len(w.gateway.mirror.active) == 4
-        assert w.counter("shadow_dropped_requests") == 8
         assert pairs(w)["dropped"] == {"requests": 8}
         assert w.counter("retries") == 0
         assert w.gateway.invoker.poison.empty
@@ -112,9 +135,9 @@ def test_bytes_that_copies_hold_are_bounded() -> None:
         w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])})
         for _ in range(5):
             assert (await w.invoke(b"x" * 4_000)).status == 200
+        await until(lambda: w.counter("shadow_dropped_bytes") == 3)
         assert len(w.gateway.mirror.active) == 2
         assert w.gateway.mirror.bytes <= 10_000
-        assert w.counter("shadow_dropped_bytes") == 3
         w.publish({"A": (1.0, [one])})
         await until(lambda: not w.gateway.mirror.active)  # its instance has left: nobody waits for it
         assert w.gateway.mirror.bytes == 0

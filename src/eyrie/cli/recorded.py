@@ -27,6 +27,7 @@ from eyrie.sim.traffic import Traffic, TrafficError, from_counts
 NAMESPACE = "AWS/SageMaker"
 HOURS_MAX = 15 * 24  # one-minute metrics are kept so long
 PROFILE_HOURS = 24.0
+TOLD_WITHIN_S = 3.0  # of the end of a second, its requests are in the metrics
 Z90 = 1.2815515655446004  # of the normal distribution
 _STARTED = re.compile(r"answered (\d+) ms after it was asked for")
 
@@ -61,9 +62,11 @@ class RecordedEndpoint:
         if not 0 < hours <= HOURS_MAX:
             raise CommandError(f"recorded: at most {HOURS_MAX} hours are kept minute by minute, not {hours:g}", code=2)
         period_s = 1 if hours <= 3 else 60
-        points = self._series("Invocations", "Sum", period_s, hours)
+        points = sorted(self._series("Invocations", "Sum", period_s, hours).items())
+        if len(points) > 1 and points[-1][0] + period_s > self._clock.now_ms() / 1000 - TOLD_WITHIN_S:
+            points.pop()  # that period is not over, or not yet told by every worker: it would look like silence
         try:
-            return from_counts(f"{self._endpoint}, last {hours:g} h", sorted(points.items()), period_s)
+            return from_counts(f"{self._endpoint}, last {hours:g} h", points, period_s)
         except TrafficError:
             raise CommandError(f"nothing was recorded of {self._endpoint} in the last {hours:g} hours") from None
 

@@ -83,12 +83,21 @@ def behaviour(text: str) -> Behaviour:
 
 
 def simulate(
-    plan: Plan, traffic: Traffic, profile: InstanceProfile, blue: Behaviour, green: Behaviour, seed: int, runs: int
+    plan: Plan,
+    traffic: Traffic,
+    profile: InstanceProfile,
+    blue: Behaviour,
+    green: Behaviour,
+    seed: int,
+    runs: int,
+    again: bool = False,
 ) -> None:
-    """Run it, and print what came of it. Raises CommandError for a policy that the fleet cannot follow."""
+    """Run it, and print what came of it; `again`: as Rollout has it. Raises CommandError for a policy that the fleet
+    cannot follow.
+    """
     if not 1 <= runs <= RUNS_MAX:
         raise CommandError(f"--runs must be from 1 to {RUNS_MAX}, and is {runs}", code=2)
-    first = Rollout(traffic, plan.policy, plan.count, profile, blue, green, seed=seed)
+    first = Rollout(traffic, plan.policy, plan.count, profile, blue, green, seed=seed, again=again)
     try:
         found = [run(replace(first, seed=seed + n)) for n in range(runs)]
     except BadAmount as error:

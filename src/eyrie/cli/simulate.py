@@ -84,7 +84,8 @@ def _replay(asked: Asked, path: Path) -> None:
         blown, profile_ = _traffic(asked, endpoint), _profile(asked, endpoint)
     except (TrafficError, profile.ProfileError, ValueError) as error:
         raise CommandError(str(error), code=2) from None
-    rollout.simulate(plan, blown, profile_, blue, green, asked.seed, asked.runs)
+    recorded = asked.traffic.partition(":")[0] == "recorded"
+    rollout.simulate(plan, blown, profile_, blue, green, asked.seed, asked.runs, again=recorded)
 
 
 def _experiment(asked: Asked) -> tuple[Experiment, dict[str, policy_file.ScalingSetup]]:

@@ -1,7 +1,9 @@
 """Shadows: copies of a variant's requests for another one, whose answers nobody waits for.
 
 On the path: a tap of the production variant hears each exchange once its reply is handed to the client's connection; a
-sampled one is sent to the shadow at the end of that turn of the loop, when the replies of the turn have gone out. What
+sampled one is sent to the shadow at the end of that turn of the loop, when the replies of the turn have gone out. Those
+that follow within a moment are gathered and sent together: the first wakes the instance, the others find it awake, and
+their answers come together too, which costs a busy gateway (and the shadow) less than each by itself. What
 the shadow answers is measured under its own name, compared (`shadow_pairs`), told to its own tap (data capture), and
 forgotten.
 
@@ -13,7 +15,7 @@ not remembered as poison; an instance of a shadow that dies or hangs is no insta
 from __future__ import annotations
 
 import random
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, TimerHandle
 from time import perf_counter
 
 from eyrie.domain.routing import EndpointRoute, VariantRoute
@@ -29,6 +31,9 @@ from eyrie.settings import Settings
 
 _SESSION = b"x-amzn-sagemaker-session-id"
 _MODEL_ERROR = 424
+GATHERED_S = 0.002  # how long copies are gathered that follow another
+GATHERED_MAX = 32  # so many are sent at the end of the turn, likewise so many
+GATHERED_BYTES_MAX = 1_048_576  # of requests and replies
 LEAVING_S = 1.0  # a copy holds an instance that has left the tables for so long at most
 REPLY_BYTES_MAX = 6_291_456  # of a shadow's reply that comes in pieces: a longer one is not kept
 
@@ -64,6 +69,13 @@ class Mirror:
         self._requests_max = settings.shadow_requests_max
         self._bytes_max = settings.shadow_bytes_max
         self._waiting: list[Exchange] = []
+        self._waiting_bytes = 0
+        self._next: TimerHandle | None = None  # when what is gathered is sent
+
+    @property
+    def idle(self) -> bool:
+        """No copy waits to be sent, or to be answered."""
+        return not self._waiting and not self.active
 
     def tap_for(self, table: EndpointRoute, route: VariantRoute) -> Tap | None:
         """The tap of a variant that a shadow gets copies of."""
@@ -73,10 +85,16 @@ class Mirror:
         return None
 
     def copy(self, exchange: Exchange) -> None:
-        """Send a copy of this request at the end of the turn, when its replies have gone out, if there is room."""
-        if not self._waiting:
+        """Send a copy of this request, at the end of the turn or with others a moment later, if there is room then."""
+        waiting = self._waiting
+        waiting.append(exchange)
+        self._waiting_bytes += len(exchange.body) + len(exchange.reply_body or b"")
+        if self._next is None:
+            self._next = self._loop.call_later(GATHERED_S, self._send_gathered)
             self._loop.call_soon(self._send_all)
-        self._waiting.append(exchange)
+        elif len(waiting) == GATHERED_MAX or self._waiting_bytes > GATHERED_BYTES_MAX:
+            self._waiting_bytes = 0
+            self._loop.call_soon(self._send_all)
 
     def turn(self, now: float) -> None:
         """Called by the sweep: give up what has had its time."""
@@ -87,13 +105,22 @@ class Mirror:
 
     def close(self) -> None:
         """The worker stops: nothing of this is waited for."""
+        self._waiting = []
+        if self._next is not None:
+            self._next.cancel()
         for copy in tuple(self.active):
             copy.cancel()
 
+    def _send_gathered(self) -> None:
+        """A moment is over; where it brought any, another begins."""
+        self._next = self._loop.call_later(GATHERED_S, self._send_gathered) if self._waiting else None
+        self._send_all()
+
     def _send_all(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for exchange in waiting:
-            shadow = exchange.variant.endpoint.shadows.get(exchange.variant.key)
+            source = exchange.instance.variant
+            shadow = source.endpoint.shadows.get(source.key)
             if shadow is not None:
                 why = self._send(exchange, shadow)
                 if why:

@@ -28,7 +28,7 @@ from eyrie.sim.traffic import Traffic, arrivals
 
 LABEL_CELLS = (1, 2)  # the model answers one of two labels
 CONFIG = "simulated-green"
-SETTLE_S = 8 * 3600 + 3600  # how long a deployment is followed beyond its traffic, at the last rate
+SETTLE_S = 8 * 3600 + 3600  # how long a deployment is followed beyond its traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Rollout:
     green: Behaviour = field(default_factory=Behaviour)
     workers: int = 2
     seed: int = 1
+    again: bool = False  # the traffic begins anew when it is over; else its last second goes on
 
 
 @dataclass(slots=True)
@@ -250,7 +251,7 @@ def run(rollout: Rollout, then: Callable[[RolloutFleet, int], None] = lambda fle
     fleet.begin()
     arriving, carried, traffic = random.Random(f"arrivals {rollout.seed}"), 0.0, rollout.traffic
     for second in range(traffic.seconds + SETTLE_S):
-        rate = traffic.rates[min(second, traffic.seconds - 1)]
+        rate = traffic.rates[second % traffic.seconds if rollout.again else min(second, traffic.seconds - 1)]
         arrived, carried = arrivals(arriving, rate, traffic.even, carried)
         fleet.second(arrived)
         fleet.advance(EPOCH_MS + 1000 * (second + 1))
