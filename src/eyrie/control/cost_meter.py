@@ -18,7 +18,6 @@ from eyrie.domain.costs import Life, Payer, Served
 from eyrie.domain.endpoint import Endpoint
 from eyrie.domain.fleet import Instance, Variant
 from eyrie.domain.instance_types import InstanceTypes, UnknownInstanceType
-from eyrie.domain.jobs import Job
 from eyrie.domain.metrics import Measured, Metric, Summary, merged
 from eyrie.domain.names import Scope
 from eyrie.ports import Clock, Metrics, MetricsFull, Store
@@ -125,11 +124,12 @@ class CostMeter:
             job = decode(document.body)
             if not job.started_ms or (job.ended_ms and job.ended_ms <= (self._cursor_ms or 0)):
                 continue
-            price = self._price(_job_type(job))
+            resources = job.request.get("TransformResources", {})
+            price = self._price(str(resources.get("InstanceType", "")))
             if price is not None:
                 payer = Payer(job.key.scope, job=job.key.name)
                 from_ms = max(job.started_ms, self._began_ms - decide.JOB_AWAY_MAX_MS)
-                count = int(job.request["TransformResources"]["InstanceCount"])
+                count = int(resources.get("InstanceCount", 1))
                 yield Life(payer, price * count, from_ms, job.ended_ms or now_ms)
 
     def _price(self, instance_type: str) -> float | None:
@@ -173,7 +173,3 @@ class CostMeter:
     def _sum(self, payer: Payer, name: str, step: decide.Step) -> Summary:
         metric = Metric(payer.scope, _GATEWAYS, name, payer.dimensions[-1])
         return merged(self._metrics.summaries(metric, *step, step[1] - step[0]).values())
-
-
-def _job_type(job: Job) -> str:
-    return str(job.request["TransformResources"]["InstanceType"])
