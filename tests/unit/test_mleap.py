@@ -154,9 +154,9 @@ def test_what_cannot_be_read_is_named(
         spark.read(path, Source(path, {}))
 
 
-def test_a_bundle_in_protobuf_and_a_broken_zip(tmp_path: Path) -> None:
-    (tmp_path / "bundle.json").write_text(json.dumps({"format": "protobuf"}))
-    with pytest.raises(LoadError, match=r"SerializationFormat\.Json"):
+def test_a_bundle_in_an_unknown_format_and_a_broken_zip(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text(json.dumps({"format": "mixed"}))
+    with pytest.raises(LoadError, match="'mixed'; there are json and protobuf"):
         mleap.stages(tmp_path)
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("bundle.json", json.dumps({"format": "json"}))

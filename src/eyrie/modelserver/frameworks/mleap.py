@@ -1,15 +1,16 @@
 """MLeap bundles, as a folder or a zip, without MLeap: their nodes become the stages of `spark_stages`.
 
 A bundle is `bundle.json` and `root/`: each node has `model.json` (op and attributes) and `node.json` (name, and which
-column is at which port); a pipeline's nodes lie in folders NAME.node beside its model.json, an ensemble's trees in
-folders of their own. What MLeap's op names and attributes say is said here in Spark's, so that one set of stages does
-the arithmetic. Reached from `spark` when a model is loaded.
+column is at which port), or both as `.pb` in MLeap's binary form (`mleap_binary`); a pipeline's nodes lie in folders
+NAME.node beside its model.json, an ensemble's trees in folders of their own. What MLeap's op names and attributes say
+is said here in Spark's, so that one set of stages does the arithmetic. Reached from `spark` when a model is loaded.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from eyrie.modelserver.frameworks import mleap_binary
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.frameworks.spark_stages import Saved
 
@@ -24,6 +26,7 @@ Folder: TypeAlias = Path | zipfile.Path
 Json: TypeAlias = dict[str, Any]
 
 BUNDLE = "bundle.json"
+FORMATS = ("json", "protobuf")
 DEPTH_MAX = 8  # of pipelines within pipelines
 BASES = ("double", "float", "long", "int", "short", "byte", "boolean", "string")
 DTYPES = {"double": ">f8", "float": ">f4", "long": ">i8", "int": ">i4", "short": ">i2", "byte": "i1", "boolean": "i1"}
@@ -35,8 +38,8 @@ class Node:
 
     def __init__(self, folder: Folder) -> None:
         """Raises LoadError for files that are missing or hold something else."""
-        model = _json(folder / "model.json")
-        node = _json(folder / "node.json") if (folder / "node.json").is_file() else {}
+        model = _told(folder, "model", mleap_binary.model)
+        node = _told(folder, "node", mleap_binary.node) if _has(folder, "node") else {}
         shape = node.get("shape") or {}
         self.folder = folder
         self.op = str(model.get("op"))
@@ -102,8 +105,8 @@ def stages(path: Path) -> list[Saved]:
 
 def _bundle(folder: Folder) -> list[Saved]:
     told = _json(folder / BUNDLE)
-    if told.get("format", "json") != "json":
-        raise LoadError(f"the MLeap bundle is in the format {told['format']!r}: save it with SerializationFormat.Json")
+    if told.get("format", "json") not in FORMATS:
+        raise LoadError(f"the MLeap bundle is in the format {told['format']!r}; there are {' and '.join(FORMATS)}")
     return _stages(folder / "root", DEPTH_MAX)
 
 
@@ -121,6 +124,21 @@ def _stages(folder: Folder, depth: int) -> list[Saved]:
         return [maker(node)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LoadError(f"the MLeap stage {node.op!r} was not saved as expected: {error!r}") from error
+
+
+def _has(folder: Folder, name: str) -> bool:
+    return any((folder / f"{name}.{suffix}").is_file() for suffix in ("json", "pb"))
+
+
+def _told(folder: Folder, name: str, read: Callable[[bytes], Json]) -> Json:
+    """A node's file in either form. Raises LoadError."""
+    path = folder / f"{name}.pb"
+    if not path.is_file():
+        return _json(folder / f"{name}.json")
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError, struct.error) as error:
+        raise LoadError(f"{path.name} of the MLeap bundle cannot be read: {error}") from error
 
 
 def _json(path: Folder) -> Json:
@@ -260,8 +278,7 @@ def _kmeans(node: Node) -> Saved:
 
 def _tree_rows(folder: Folder, classes: bool) -> list[Json]:
     """The nodes of a tree, each before its left branch and that before its right one, as Spark saves them."""
-    path = folder / "tree.json"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = _tree_lines(folder)
     width = max(len(line.get("values", ())) for line in lines)
     rows: list[Json] = []
     waiting: list[tuple[Json, str]] = []  # inner nodes whose branch of that name is to come
@@ -274,8 +291,16 @@ def _tree_rows(folder: Folder, classes: bool) -> list[Json]:
         if line["type"] == "internal":
             waiting += [(row, "rightChild"), (row, "leftChild")]
     if waiting or not rows:
-        raise ValueError(f"{path.name} ends before its tree does")
+        raise ValueError("the file of a tree ends before its tree does")
     return rows
+
+
+def _tree_lines(folder: Folder) -> list[Json]:
+    binary = folder / "tree.pb"
+    if binary.is_file():
+        return mleap_binary.tree(binary.read_bytes())
+    text = (folder / "tree.json").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def _tree_row(place: int, line: Json, classes: bool, width: int) -> Json:
