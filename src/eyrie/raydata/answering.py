@@ -5,7 +5,9 @@ Everything that comes and goes is a message of bytes, so that Ray Data has nothi
 
 from __future__ import annotations
 
+import atexit
 import io
+import shutil
 import tarfile
 import tempfile
 import time
@@ -111,6 +113,7 @@ def load(package: bytes, errand: Errand) -> Model:
     from eyrie.modelserver.inside import InsideModel
 
     folder = Path(tempfile.mkdtemp(prefix="eyrie-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # a model may read its files at any time until then
     with tarfile.open(fileobj=io.BytesIO(package)) as tar:
         tar.extractall(folder, filter="data")
     return InsideModel(folder, errand.environment, errand.image)
