@@ -100,6 +100,7 @@ class Gathering:
         self.waiting = 0
         for bundle in opened.values():
             bundle.send()
+        self.instance.pool.outbox.flush()  # this is the end of the turn that the outbox waits for
 
     def head(self, kinds: Kinds) -> bytes:
         """The head of a message whose requests have these Content-Type and Accept, but for its length."""
