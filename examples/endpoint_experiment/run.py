@@ -45,6 +45,7 @@ LOSS_AT_LATEST = 0.8  # of the load's time
 LOOK_S = 0.25
 WHOLE_WITHIN_S = 120.0
 ENDED_WITHIN_S = 60.0
+FACTOR_MAX = 120  # beyond it the longest start-up time that an endpoint may have is less than 30 real seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ def arguments() -> Asked:
     parser.add_argument("--html", type=Path, default=Path("endpoint-experiment.html"), help="the page of graphs")
     parser.add_argument("--no-policy", action="store_true", help="only as it was, without the second play")
     given = parser.parse_args()
-    if not 1 <= given.factor <= 240 or not 0 < given.ramp < given.minutes <= 1440:
-        parser.error("--factor lies between 1 and 240, and 0 < --ramp < --minutes <= 1440")
+    if not 1 <= given.factor <= FACTOR_MAX or not 0 < given.ramp < given.minutes <= 1440:
+        parser.error(f"--factor lies between 1 and {FACTOR_MAX}, and 0 < --ramp < --minutes <= 1440")
     if given.minutes * 60 / given.factor < 20:
         parser.error("that leaves less than 20 s of real load, too little to measure anything: a smaller --factor")
     return Asked(given.factor, given.minutes, given.ramp, given.html, not given.no_policy)
