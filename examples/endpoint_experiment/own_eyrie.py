@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from eyrie.cli.data import check_version
 TYPE = "ml.t2.medium"
 BASELINE = 0.20  # of each vCPU, what it may use for ever
 CREDITS_A_VCPU = 30  # at its start; a credit is one vCPU for a minute
+WARM_WITHIN_S = 180.0
 ROOM_CORES = 2  # of this host, for the load, the gateway and everything else
 
 
@@ -76,6 +78,7 @@ def running(factor: float) -> Iterator[OwnEyrie]:
     try:
         eyrie.run("up", "--detach", "--port", "0", "--zones", "a,b,c")
         point_boto3_at(eyrie)
+        warm(eyrie)
         yield eyrie
     except BaseException:
         print(f"logs are kept in {data}/logs", file=sys.stderr)
@@ -83,6 +86,15 @@ def running(factor: float) -> Iterator[OwnEyrie]:
         raise
     eyrie.run("down")
     shutil.rmtree(data)
+
+
+def warm(eyrie: OwnEyrie) -> None:
+    """Wait for a warm slot: compressed, the time that an instance may take to start is too short for a cold one."""
+    deadline = time.monotonic() + WARM_WITHIN_S
+    while json.loads(eyrie.run("status", "--json")).get("slots", {}).get("warm", 0) < 1:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no slot was warm within {WARM_WITHIN_S:g} s: this host is too busy for the experiment")
+        time.sleep(1.0)
 
 
 def point_boto3_at(eyrie: OwnEyrie) -> None:

@@ -22,7 +22,7 @@ def test_the_experiment_is_played_and_told(tmp_path: Path) -> None:
     """
     before = left_behind()
     page = tmp_path / "page.html"
-    shape = ["--factor", "120", "--minutes", "60", "--ramp", "8"]
+    shape = ["--factor", "60", "--minutes", "30", "--ramp", "4"]
     command = [sys.executable, str(PROGRAM), *shape, "--no-policy", "--html", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=tmp_path)
     assert "an instance is lost" in done.stdout, done.stdout + done.stderr
