@@ -124,9 +124,17 @@ def stillborn(policy: TrafficPolicy) -> Scenario:
 
 
 def overdue(policy: TrafficPolicy) -> Scenario:
-    """An update whose green has served for a while when its time is up."""
-    limited = replace(policy, bake_ms=60_000, limit_ms=5_000)
-    return Scenario(update(limited), lambda rig: in_service(rig, "config-1") and bool(rig.endpoint().failure_reason))
+    """An update whose time is up before its green is ready."""
+    late = wish(("A", 2), config="config-2", url="s3://b/second", image="eyrie/late")
+
+    def command(rig: Rig) -> object:
+        rig.world.silent_images.add("eyrie/late")
+        return rig.endpoints.update(KEY, late, policy=replace(policy, limit_ms=5_000))
+
+    def given_back(rig: Rig) -> bool:
+        return in_service(rig, "config-1") and "took longer" in (rig.endpoint().failure_reason or "")
+
+    return Scenario(command, given_back)
 
 
 def judged(found: Evidence, config: str) -> Scenario:
