@@ -228,7 +228,7 @@ def _check_size(length_s: int, users: int, levels: int) -> None:
 
 def _stopping(given: Mapping[str, Any]) -> Stopping:
     """StoppingConditions. Raises ValidationException."""
-    threshold = next(iter(given.get("ModelLatencyThresholds", [])), {})
+    threshold: Mapping[str, Any] = next(iter(given.get("ModelLatencyThresholds", [])), {})
     percentile = threshold.get("Percentile", "P95")
     if percentile.upper() not in PERCENTILES:
         raise _bad("ModelLatencyThresholds.1.member.Percentile", percentile, f"one of {', '.join(PERCENTILES)}")
