@@ -29,7 +29,8 @@ test-process: setup
 
 test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
 	@.ci/engine
-	$(PYTEST) -m heavy tests
+	$(PYTEST) -m heavy -n $(WORKERS) tests/unit tests/sim
+	$(PYTEST) -m heavy tests --ignore tests/unit --ignore tests/sim
 	.venv-console/bin/python -m pytest $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
