@@ -41,6 +41,7 @@ def state(pid: int) -> str:
 
 
 @pytest.mark.usefixtures("graded")
+@pytest.mark.heavy
 def test_a_killed_assessment_leaves_no_copy(eyrie: RealEyrie) -> None:
     command = begun(eyrie, "--faults", "none")
     until(lambda: [one for one in copies(eyrie) if one["status"] == "InService"], 60)

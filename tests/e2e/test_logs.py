@@ -140,6 +140,7 @@ def test_requests_per_second_by_instance_is_one_query(broken: Client) -> None:
     assert int(singles[0]["n"]) > 20
 
 
+@pytest.mark.heavy
 def test_what_instances_print_is_asked_and_counted(broken: Client) -> None:
     rows = asked(PRINTED, "filter @message like /RuntimeError: it cannot/ | stats count(*) as n by @logStream")
     assert len(rows) == 2
@@ -159,7 +160,7 @@ def test_what_instances_print_is_asked_and_counted(broken: Client) -> None:
     until(counted)
 
 
-def test_users_logs_outlive_a_killed_control(eyrie: RealEyrie, broken: Client) -> None:
+def test_users_logs_outlive_a_killed_control(eyrie: RealEyrie) -> None:
     logs = boto3.client("logs")
     logs.create_log_group(logGroupName="/app")
     logs.create_log_stream(logGroupName="/app", logStreamName="s")

@@ -130,6 +130,7 @@ def runs(eyrie: RealEyrie) -> Iterator[int]:
             yield pid
 
 
+@pytest.mark.heavy
 def test_the_better_of_two_is_found(eyrie: RealEyrie, sleepy: str) -> None:
     begin("workers", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})])
     job = over("workers")
