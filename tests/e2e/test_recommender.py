@@ -204,7 +204,7 @@ def test_a_killed_run_goes_on_and_a_stopped_one_removes_what_it_made(
     job = over("killed")
     assert job["Status"] == "COMPLETED", job
     assert variables(job["InferenceRecommendations"][0])[WORKERS] == "2"
-    until(left, 60.0)  # of the other, which has waited
+    until(lambda: left() and steps("stopped"), 60.0)  # of the other, which has waited
     boto3.client("sagemaker").stop_inference_recommendations_job(JobName="stopped")
     assert over("stopped")["Status"] == "STOPPED"
     assert left() == []
