@@ -2,8 +2,8 @@
 clients: the deployment ends as it would have, no request fails but those that a bad green answered itself, and green
 never had more than its share. Real processes, on a clock that is thirty times as fast.
 
-A completing deployment of each policy and one that is given back are heavy tests; every way back of every policy is run
-by `EYRIE_EVERY_KILL=1 pytest -m heavy tests/chaos/test_kill_rollouts.py`.
+A completing deployment and two that are given back are heavy tests; every end of every policy is run by
+`EYRIE_EVERY_KILL=1 pytest -m heavy tests/chaos/test_kill_rollouts.py`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ PHASES = {
 }
 CONFIGS = {"never healthy": "stillborn", "500s": "broken", "slow": "slow", "time limit": "late"}
 METRICS = {"500s": ("broken", "Invocation5XXErrors", 0.5), "slow": ("slow", "ModelLatency", 100_000)}
-SOME = (("canary", "500s"), ("linear", "an alarm"), ("rolling", "slow"), ("all at once", "never healthy"))
+SOME = [("canary", "completes"), ("rolling", "slow"), ("all at once", "never healthy")]
 EVERY = [(how, what) for what in PHASES for how in POLICIES]
-CELLS = EVERY if os.environ.get("EYRIE_EVERY_KILL") else [*((how, "completes") for how in POLICIES), *SOME]
+CELLS = EVERY if os.environ.get("EYRIE_EVERY_KILL") else SOME
 
 
 @dataclass
@@ -187,10 +187,10 @@ def test_killed_in_every_phase(stage: Stage, how: str, what: str) -> None:
     shares = {round(table.share(green), 9) for table in tables.seen.values()} if green > blue else {0.0}
     assert shares <= set(world.SHARES[how])
     assert max(shares) == pytest.approx(expected(how, what))
-    records = world.counted(boto3.client("logs"), ENDPOINT, since_ms, tables)
+    logs = boto3.client("logs")  # where a second is found a little after it is over
+    records = until(lambda: (one := world.counted(logs, ENDPOINT, since_ms, tables)).requests and one, 60.0, "records")
     # what is told while control is away is lost: between two such gaps the count is exact again
     assert world.excesses(records, tables, green if green > blue else 0, slack=1 + deaths) == []
-    assert records.requests
     assert Counter({f: n for f, n in records.errors.items() if n and f != green}) == Counter()
 
 
