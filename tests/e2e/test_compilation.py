@@ -151,14 +151,16 @@ def test_a_compiled_pipeline_is_deployed_and_answers_like_the_original(eyrie: Re
 @pytest.mark.heavy
 def test_jobs_are_listed_deleted_and_their_names_taken_once(bucket: str) -> None:
     sagemaker = boto3.client("sagemaker")
-    listed = sagemaker.list_compilation_jobs(StatusEquals="COMPLETED", NameContains="pipe", SortBy="Name")
+    create("listed")
+    assert ended("listed")["CompilationJobStatus"] == "COMPLETED"
+    listed = sagemaker.list_compilation_jobs(StatusEquals="COMPLETED", NameContains="list", SortBy="Name")
     (summary,) = listed["CompilationJobSummaries"]
-    assert (summary["CompilationJobName"], summary["CompilationTargetDevice"]) == ("pipeline", "ml_c5")
+    assert (summary["CompilationJobName"], summary["CompilationTargetDevice"]) == ("listed", "ml_c5")
     with pytest.raises(ClientError, match="ResourceInUse"):
-        create("pipeline")
-    sagemaker.delete_compilation_job(CompilationJobName="pipeline")
+        create("listed")
+    sagemaker.delete_compilation_job(CompilationJobName="listed")
     with pytest.raises(ClientError, match="ResourceNotFound"):
-        describe("pipeline")
+        describe("listed")
     assert boto3.client("s3").head_object(Bucket=bucket, Key="out/model-ml_c5.tar.gz")["ContentLength"] > 0
 
 
