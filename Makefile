@@ -4,9 +4,10 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
+SIDE_BY_SIDE := tests/unit tests/sim tests/chaos/test_crash_everywhere.py # heavy tests that start no process
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots console demo test test-unit test-process test-all test-heavy check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots console demo test test-unit test-process test-all test-heavy soak check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +30,13 @@ test-process: setup
 
 test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
 	@.ci/engine
-	$(PYTEST) -m heavy -n $(WORKERS) tests/unit tests/sim
-	$(PYTEST) -m heavy tests --ignore tests/unit --ignore tests/sim
+	$(PYTEST) -m "heavy and not soak" -n $(WORKERS) $(SIDE_BY_SIDE)
+	$(PYTEST) -m "heavy and not soak" tests $(SIDE_BY_SIDE:%=--ignore %)
 	.venv-console/bin/python -m pytest $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
+
+soak: test-heavy ## All tests, those too that no change can wait for (control killed in every phase of every rollout ...)
+	$(PYTEST) -m soak tests
+	EYRIE_EVERY_KILL=1 $(PYTEST) -m heavy tests/chaos/test_kill_rollouts.py
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
 

@@ -156,6 +156,7 @@ def hasty() -> Iterator[RealEyrie]:
             remove(eyrie)
 
 
+@pytest.mark.soak
 def test_a_backlog_scales_out_and_idleness_scales_to_zero_and_back(hasty: RealEyrie) -> None:
     deploy_code("elastic", 1, ContainerStartupHealthCheckTimeoutInSeconds=3600)
     scaling, sagemaker = boto3.client("application-autoscaling"), boto3.client("sagemaker")

@@ -76,6 +76,7 @@ def test_an_ordinary_user_deploys_and_is_answered(
 
 
 @pytest.mark.heavy
+@pytest.mark.soak
 def test_an_ordinary_user_assesses_and_is_told_what_is_missing(
     ordinary: RealEyrie, trained: tuple[list[object], list[str], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

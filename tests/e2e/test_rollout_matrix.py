@@ -35,8 +35,18 @@ TROUBLES = {  # what becomes of a deployment: the config that is deployed, and t
 }
 UNSEEN = ("never healthy", "time limit")  # green never gets traffic
 OFTEN = (("canary", "completes"), ("rolling", "500s"))  # the others are heavy
+LONG = (("linear", "time limit"), ("rolling", "time limit"), ("all at once", "time limit"))
+
+
+def marks_of(how: str, what: str) -> list[pytest.MarkDecorator]:
+    """How often a cell is run."""
+    if (how, what) in OFTEN:
+        return []
+    return [pytest.mark.heavy, pytest.mark.soak] if (how, what) in LONG else [pytest.mark.heavy]
+
+
 CELLS = [
-    pytest.param(how, what, marks=[] if (how, what) in OFTEN else [pytest.mark.heavy])
+    pytest.param(how, what, marks=marks_of(how, what))
     for what in TROUBLES
     for how in POLICIES
 ]

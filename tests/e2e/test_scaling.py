@@ -179,7 +179,8 @@ def create_patiently(deployed: Deployed, endpoint: str) -> None:
     deployed.wait_in_service(endpoint)
 
 
-@pytest.mark.heavy  # fifteen minutes of that clock
+@pytest.mark.heavy
+@pytest.mark.soak  # fifteen minutes of that clock
 def test_target_tracking_as_aws_does_it_with_alarms_that_cloudwatch_shows(hurried: Deployed) -> None:
     create_patiently(hurried, "tracked")
     scaling, cloudwatch = boto3.client("application-autoscaling"), boto3.client("cloudwatch")

@@ -85,6 +85,7 @@ def real_ramp(eyrie: RealEyrie, deployed: Deployed, rates: list[float]) -> tuple
 
 
 @pytest.mark.heavy
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_ramp_goes_as_it_was_simulated(
     eyrie: RealEyrie, deployed: Deployed, capsys: pytest.CaptureFixture[str]

@@ -147,6 +147,7 @@ def test_the_cluster_writes_what_instances_write(eyrie: RealEyrie) -> None:
     assert outputs("there-packed") == {"a.csv.gz.out": WANTED}
 
 
+@pytest.mark.soak
 def test_a_record_that_is_refused_or_that_ends_workers_costs_its_object(eyrie: RealEyrie) -> None:
     begin("strict", "bad/", ModelClientConfig={"InvocationsMaxRetries": 0})
     begin("deadly", "deadly/")
@@ -159,6 +160,7 @@ def test_a_record_that_is_refused_or_that_ends_workers_costs_its_object(eyrie: R
     assert outputs("deadly") == {"b.csv.out": b"1\n2\n"}
 
 
+@pytest.mark.soak
 def test_a_run_and_a_worker_are_killed_and_the_output_has_the_same_bytes(eyrie: RealEyrie) -> None:
     begin("mortal", "in/a", Environment={"PAUSE_S": "0.01"}, BatchStrategy="SingleRecord")
     until(lambda: actors(eyrie.data), 120.0)
