@@ -20,10 +20,10 @@ from eyrie.control.compilation_targets import (
     platform_refusal,
     target_name,
 )
-from eyrie.control.context import Context, Operation, Params, seconds, without
-from eyrie.control.family import plain
+from eyrie.control.context import Context, Operation, Params, seconds
+from eyrie.control.job_requests import store_job
 from eyrie.control.listing import Row, page
-from eyrie.control.records import delete_with_tags, new_tags, refuse_beyond_quota
+from eyrie.control.records import delete_with_tags, refuse_beyond_quota
 from eyrie.control.unsupported import unsupported
 from eyrie.domain.jobs import Job, JobKey, JobSpec, JobState
 from eyrie.ports import Commit, Document
@@ -71,19 +71,8 @@ def create_compilation_job(context: Context, params: Params) -> dict[str, Any]:
     arn = context.arn(ARN_TYPE, name)
     if context.get(KIND, name) is not None:
         raise resource_in_use(f"A compilation job with the name {name} already exists: {arn}.")
-    job = Job(
-        key=JobKey(KIND, context.scope.account, context.scope.region, name),
-        run_id=f"j-{context.identity.token(15)}0",
-        spec=_spec(params),
-        state=JobState.QUEUED,
-        reason="it was asked for",
-        created_ms=context.now_ms,
-        modified_ms=context.now_ms,
-        request=plain(without(params, "Tags")),
-    )
-    document = context.new(KIND, name, jobs.encode(job))
-    context.store.commit(Commit(puts=[document, *new_tags(context, ARN_TYPE, name, params)]))
-    context.wake_jobs()
+    key = JobKey(KIND, context.scope.account, context.scope.region, name)
+    store_job(context, params, key, ARN_TYPE, "j", _spec(params))
     return {"CompilationJobArn": arn}
 
 

@@ -12,11 +12,11 @@ import msgspec
 
 from eyrie.control import jobs
 from eyrie.control.api_endpoints import model_of
-from eyrie.control.context import Context, Operation, Params, seconds, without
-from eyrie.control.family import plain
+from eyrie.control.context import Context, Operation, Params, seconds
+from eyrie.control.job_requests import store_job
 from eyrie.control.listing import Row, page
 from eyrie.control.recommendation_orders import order_of
-from eyrie.control.records import new_tags, refuse_beyond_quota
+from eyrie.control.records import refuse_beyond_quota
 from eyrie.decide.recommendation import (
     instances_for,
     latency_whole_ms,
@@ -83,19 +83,8 @@ def create_job(context: Context, params: Params) -> dict[str, Any]:
         memory_mb=512,
         resumable=True,
     )
-    job = Job(
-        key=JobKey(KIND, context.scope.account, context.scope.region, name),
-        run_id=f"r-{context.identity.token(15)}0",
-        spec=spec,
-        state=JobState.QUEUED,
-        reason="it was asked for",
-        created_ms=context.now_ms,
-        modified_ms=context.now_ms,
-        request=plain(without(params, "Tags")),
-    )
-    document = context.new(KIND, name, jobs.encode(job))
-    context.store.commit(Commit(puts=[document, *new_tags(context, ARN_TYPE, name, params)]))
-    context.wake_jobs()
+    key = JobKey(KIND, context.scope.account, context.scope.region, name)
+    store_job(context, params, key, ARN_TYPE, "r", spec)
     return {"JobArn": arn}
 
 

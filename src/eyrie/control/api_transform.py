@@ -13,10 +13,10 @@ import msgspec
 
 from eyrie.control import jobs, quotas
 from eyrie.control.api_endpoints import model_of
-from eyrie.control.context import Context, Operation, Params, seconds, without
-from eyrie.control.family import plain
+from eyrie.control.context import Context, Operation, Params, seconds
+from eyrie.control.job_requests import store_job
 from eyrie.control.listing import Row, page
-from eyrie.control.records import new_tags, refuse_beyond_quota
+from eyrie.control.records import refuse_beyond_quota
 from eyrie.control.unsupported import refuse_unsupported, unsupported
 from eyrie.decide.transform_join import CSV, form_of, media_type, sieve
 from eyrie.decide.transform_path import PathError
@@ -79,19 +79,8 @@ def create_transform_job(context: Context, params: Params) -> dict[str, Any]:
         raise resource_in_use(
             f"Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})"
         )
-    job = Job(
-        key=JobKey(KIND, context.scope.account, context.scope.region, name),
-        run_id=f"t-{context.identity.token(15)}0",
-        spec=made,
-        state=JobState.QUEUED,
-        reason="it was asked for",
-        created_ms=context.now_ms,
-        modified_ms=context.now_ms,
-        request=plain(without(params, "Tags")),
-    )
-    document = context.new(KIND, name, jobs.encode(job))
-    context.store.commit(Commit(puts=[document, *new_tags(context, ARN_TYPE, name, params)]))
-    context.wake_jobs()
+    key = JobKey(KIND, context.scope.account, context.scope.region, name)
+    store_job(context, params, key, ARN_TYPE, "t", made)
     return {"TransformJobArn": arn}
 
 
