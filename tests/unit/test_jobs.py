@@ -212,6 +212,29 @@ def test_the_reconciler_brings_every_job_to_its_end(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_work_done_is_taken_only_once_its_task_is_over(tmp_path: Path) -> None:
+    """Between the two a round may begin: it must not lose what was done, or the work is done again."""
+    store, runs = SqlStore(f"sqlite:///{tmp_path / 'eyrie.db'}"), Runs()
+    put(store, {"one": 1})
+    run_id = "j-0000000000000010"
+
+    async def rounds() -> None:
+        jobs = Jobs(store, runs, Clock(), 1)
+        await jobs._round()
+        fetch = jobs._working[run_id]
+        await fetch
+        jobs._working[run_id] = fetch  # as it stands until the loop has called what waits for the task
+        await jobs._round()
+        assert run_id in jobs._done
+        del jobs._working[run_id]
+        await jobs._round()
+        assert run_id not in jobs._done
+
+    asyncio.run(rounds())
+    store.close()
+    assert runs.did == ["fetch one"]
+
+
 @pytest.mark.parametrize(("kind", "most"), [("CompilationJob", 3), ("InferenceRecommendationsJob", 1)])
 def test_jobs_that_measure_are_under_way_one_at_a_time(tmp_path: Path, kind: str, most: int) -> None:
     store, runs = SqlStore(f"sqlite:///{tmp_path / 'eyrie.db'}"), Runs()

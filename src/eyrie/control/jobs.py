@@ -84,7 +84,9 @@ class Jobs:
 
     async def _round(self) -> bool:
         """Look at all jobs once; True while there is something to wait for."""
-        taken, working = dict(self._done), set(self._working)
+        working = set(self._working)
+        # What a task has done is told before the task itself is over: the next round takes it, with the job.
+        taken = {run_id: done for run_id, done in self._done.items() if run_id not in working}
         try:
             owed, busy = await self._aside(lambda: self._look(taken, working))
         except Exception:  # the boundary of a round: the next one may go better
