@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 WORKERS ?= 2
-PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
+PYTEST := .ci/pytest $(PY) $(PYTEST_ARGS)
 SIDE_BY_SIDE := tests/unit tests/sim tests/chaos/test_crash_everywhere.py # heavy tests that start no process
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
 	@.ci/engine
 	$(PYTEST) -m "heavy and not soak" -n $(WORKERS) $(SIDE_BY_SIDE)
 	$(PYTEST) -m "heavy and not soak" tests $(SIDE_BY_SIDE:%=--ignore %)
-	.venv-console/bin/python -m pytest $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
+	.ci/pytest .venv-console/bin/python $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
 
 soak: test-heavy ## All tests, those too that no change can wait for (control killed in every phase of every rollout ...)
 	$(PYTEST) -m soak tests
