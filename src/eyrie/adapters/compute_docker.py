@@ -5,7 +5,7 @@ On the path of an action: `compute_process` -> `containers` -> here. A container
 its files, spec, grace and log are the slot's, and the slot's lock is held by a process of ours outside of the container
 (`eyrie.modelserver.contained`), which ends with it, whatever becomes of control or of the engine's client. Where Eyrie
 is root that process enters the container's network, which is a loopback and nothing else; elsewhere the engine
-publishes the port on this host's loopback.
+publishes the port on this host's loopback. Of an image that is one of several containers only the files are taken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 from eyrie.adapters import sandbox
 from eyrie.adapters.cgroups import PIDS_MAX
-from eyrie.adapters.image_store import WRITABLE, ImageStore, StoredImage
+from eyrie.adapters.image_layout import lay_out, start_of
+from eyrie.adapters.image_store import WRITABLE, ImageStore, Start, StoredImage
 from eyrie.adapters.launch import PREPARE, LaunchFailed, furnish
 from eyrie.adapters.launch_container import (
     CONTAINED,
@@ -114,6 +115,7 @@ class DockerEngine:
         self._failures = (docker.errors.DockerException, OSError)
         self._connected: Any = None
         self._connecting = threading.Lock()
+        self._copying: frozenset[str] = frozenset()  # names of containers that exist only to be copied from
 
     def close(self) -> None:
         """Close the connections. Containers run on."""
@@ -163,20 +165,42 @@ class DockerEngine:
         limits = ("--status-fd", str(STATUS_FD), "--log-bytes-max", str(self._log_bytes_max))
         launch(slot, record, _FOLLOWING, [*CONTAINED, *given, *limits])
 
+    def lay_out(self, image: StoredImage, folder: Path) -> Start:
+        """Copy the image's files into a folder; how it is started. Raises LaunchFailed, ImageError, OSError."""
+        name = f"eyrie-copied-{data_label(self._data)}-{image.digest[:12]}"
+        self._copying |= {name}
+        try:
+            self._remove(name)  # of a control that died here
+            config = self._client.images.get(image.reference).attrs.get("Config")
+            labels = {LABEL_DATA: data_label(self._data), LABEL_SLOT: name}
+            made = self._client.containers.create(image.reference, ["serve"], name=name, labels=labels)
+            try:
+                lay_out(made.export(), folder)
+            finally:
+                made.remove(force=True, v=True)
+        except self._failures as fault:
+            raise LaunchFailed(f"the files of {image.source} could not be copied: {_plainly(fault)}") from fault
+        finally:
+            self._copying -= {name}
+        return start_of(config or {})
+
     def discard(self, slot: Slot) -> None:
         """Remove a slot's container with all that runs in it."""
+        self._remove(container_name(slot))
+
+    def _remove(self, name: str) -> None:
         try:
-            self._client.containers.get(container_name(slot)).remove(force=True, v=True)
+            self._client.containers.get(name).remove(force=True, v=True)
         except self._sdk.errors.NotFound:
             return
         except self._failures as fault:
-            log.warning("the container of slot %s is left for the next sweep: %s", slot.slot_id, fault)
+            log.warning("container %s is left for the next sweep: %s", name, fault)
 
     def sweep(self) -> None:
         """Remove containers of this data directory whose slots are no more."""
         for container in self._ours():
             slot_id = container.labels.get(LABEL_SLOT, "")
-            if slot_id and not (self._data / "slots" / slot_id).exists():
+            if slot_id and slot_id not in self._copying and not (self._data / "slots" / slot_id).exists():
                 log.info("container %s belongs to no slot: removed", container.name)
                 with contextlib.suppress(*self._failures):
                     container.remove(force=True, v=True)

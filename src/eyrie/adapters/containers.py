@@ -1,19 +1,22 @@
 """Images of the user's own, as compute by process runs them: which one a specification means, and what starts it.
 
 On the path of an action: `compute_process` -> here -> a sandbox on this host (`launch_container`) or the container
-engine (`compute_docker`). Either way a slot's lock is held by a process of ours that ends with the container.
+engine (`compute_docker`). Either way a slot's lock is held by a process of ours that ends with the container. Several
+containers of an instance share one sandbox, so what an engine's image holds is taken out of the engine for that.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from eyrie.adapters import launch_guests
-from eyrie.adapters.image_store import ENGINE, ImageStore, StoredImage
+from eyrie.adapters.image_store import ENGINE, ROOTFS, ImageError, ImageStore, Start, StoredImage
 from eyrie.adapters.launch import LaunchFailed
 from eyrie.adapters.launch_container import ContainerLauncher
 from eyrie.adapters.launch_guests import Guest
@@ -31,6 +34,9 @@ class Engine(Protocol):
     def start(self, slot: Slot, record: SlotRecord, spec: InstanceSpec, image: StoredImage) -> None:
         """Run the image for an instance. Raises LaunchFailed."""
 
+    def lay_out(self, image: StoredImage, folder: Path) -> Start:
+        """Copy the image's files into a folder; how it is started. Raises LaunchFailed, ImageError, OSError."""
+
     def discard(self, slot: Slot) -> None:
         """Remove what is left of a slot's container. Nothing is raised."""
 
@@ -45,6 +51,7 @@ class Containers:
     launcher: ContainerLauncher
     engine: Engine | None
     why_no_engine: str  # for people
+    _laying_out: threading.Lock = field(default_factory=threading.Lock)  # one image at a time, and each once
 
     def image_of(self, spec: InstanceSpec) -> StoredImage | None:
         """The image of a specification that is one container of the user's own; None: our model server runs in it.
@@ -54,7 +61,7 @@ class Containers:
             return None
         image = self._find(spec.containers[0])
         if image.kind == ENGINE and self.engine is None:
-            raise _cannot(spec.containers[0], f"it needs a container engine, and there is none: {self.why_no_engine}")
+            raise _cannot(spec.containers[0], self._no_engine)
         return image
 
     def guests_of(self, spec: InstanceSpec) -> tuple[Guest, ...]:
@@ -62,11 +69,29 @@ class Containers:
         if spec.contained:
             return ()
         given = zip(spec.containers, container_folders(spec), strict=True)
-        guests = tuple(Guest(one, self._find(one), folder) for one, folder in given if one.foreign)
-        for guest in guests:
-            if guest.image.kind == ENGINE:
-                raise _cannot(guest.container, "an image of a container engine runs alone in its instances")
-        return guests
+        return tuple(Guest(one, self._without_engine(one), folder) for one, folder in given if one.foreign)
+
+    def _without_engine(self, container: ContainerSpec) -> StoredImage:
+        """A container's image as it runs in our own sandbox. The first time, an engine's is copied: seconds a gigabyte.
+        Raises StartRefused.
+        """
+        image = self._find(container)
+        if image.kind != ENGINE:
+            return image
+        refused = self.launcher.refusal(msgspec.structs.replace(image, kind=ROOTFS))
+        if refused:
+            raise _cannot(container, f"among several containers {refused}")
+        with self._laying_out:
+            return self.images.root_of(image) or self._laid_out(container, image)
+
+    def _laid_out(self, container: ContainerSpec, image: StoredImage) -> StoredImage:
+        engine = self.engine
+        if engine is None:
+            raise _cannot(container, self._no_engine)
+        try:
+            return self.images.keep_root(image, lambda folder: engine.lay_out(image, folder))
+        except (LaunchFailed, ImageError, OSError) as fault:
+            raise _cannot(container, f"among several containers: {fault}") from fault
 
     def _find(self, container: ContainerSpec) -> StoredImage:
         """A container's image, which can run here unless it is an engine's. Raises StartRefused."""
@@ -79,6 +104,10 @@ class Containers:
         if refused:
             raise _cannot(container, refused)
         return image
+
+    @property
+    def _no_engine(self) -> str:
+        return f"it needs a container engine, and there is none: {self.why_no_engine}"
 
     @property
     def images(self) -> ImageStore:

@@ -3,7 +3,8 @@ by control when no name and no endpoint has it any more.
 
 Three kinds: a root file system (`root/` becomes the root of the sandbox), a folder (a virtual environment, or any
 folder with a `serve` program; it is seen at its own path), and an image that a container engine holds (only what must
-be known of it is here). The digest is of every path, type, right to execute, link and byte, and of how it is started.
+be known of it is here; its files too, once it has run among several containers). The digest is of every path, type,
+right to execute, link and byte, and of how it is started.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOUNT_POINTS = ("proc", "dev", "tmp", "opt/ml")  # of a root file system: it has to have them
 WRITABLE = ("tmp", "run", "var/tmp", "var/log", "var/lib/nginx")  # private and bounded, where they are folders
 _FILES = ("etc/passwd", "etc/group", "etc/hosts")
-_NOT_TAKEN = frozenset({"proc", "sys", "dev"})  # at the top of a root file system: the kernel's, not the image's
+NOT_TAKEN = frozenset({"proc", "sys", "dev"})  # at the top of a root file system: the kernel's, not the image's
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_AS_ROOT = "rootfs.json"  # beside image.json: an engine's image whose files are here
 _CHUNK = 1 << 20
 _HEAD_BYTES = 1024
 _PROGRAM_FOLDERS = ("usr/local/bin", "usr/bin", "bin", "usr/local/sbin", "usr/sbin", "sbin", "opt/program", "opt", "")
@@ -84,11 +86,7 @@ class ImageStore:
         """The image of that digest, if it is here."""
         if not _DIGEST.fullmatch(digest):
             return None
-        text = read_bounded(self._folder / digest / "image.json")
-        try:
-            return msgspec.json.decode(text, type=StoredImage) if text else None
-        except (msgspec.DecodeError, msgspec.ValidationError):
-            return None
+        return _read(self._folder / digest / "image.json")
 
     def touch(self, digest: str) -> None:
         """It is about to be named: no sweep may take it within the next hour."""
@@ -104,7 +102,7 @@ class ImageStore:
         staged = self._stage()
         try:
             (staged / "root").mkdir(mode=0o755)
-            tree, size = _copy(source, staged / "root", skip=_NOT_TAKEN if kind == ROOTFS else frozenset())
+            tree, size = _copy(source, staged / "root", skip=NOT_TAKEN if kind == ROOTFS else frozenset())
             if kind == ROOTFS:
                 _furnish(staged / "root")
             how = _how(staged / "root", kind, start)
@@ -134,6 +132,33 @@ class ImageStore:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         return made
+
+    def root_of(self, image: StoredImage) -> StoredImage | None:
+        """An engine's image as a root file system, where `keep_root` was called for it before."""
+        return _read(self._folder / image.digest / _AS_ROOT)
+
+    def keep_root(self, image: StoredImage, lay_out: Callable[[Path], Start]) -> StoredImage:
+        """Keep the files of an engine's image beside what is known of it: it can run as a root file system from then
+        on, under the same digest. `lay_out` fills a folder and says how it is started. Raises what it does,
+        ImageError, OSError.
+        """
+        staged, place = self._stage(), self._folder / image.digest
+        try:
+            (staged / "root").mkdir(mode=0o755)
+            start = lay_out(staged / "root")
+            _furnish(staged / "root")
+            how = _how(staged / "root", ROOTFS, start)
+            made = msgspec.structs.replace(
+                image, kind=ROOTFS, command=how.entrypoint, environment=dict(how.environment), workdir=how.workdir
+            )
+            (staged / _AS_ROOT).write_bytes(msgspec.json.encode(made))
+            os.sync()
+            shutil.rmtree(place / "root", ignore_errors=True)  # of a control that died here
+            (staged / "root").rename(place / "root")
+            (staged / _AS_ROOT).rename(place / _AS_ROOT)
+            return made
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def sweep(self, named: set[str], now_s: float) -> list[str]:
         """Remove images that nobody names, and what was left half made; the digests that went."""
@@ -166,6 +191,14 @@ class ImageStore:
             if self.find(made.digest) is None:
                 raise
             self.touch(made.digest)  # the same was added before
+
+
+def _read(path: Path) -> StoredImage | None:
+    text = read_bounded(path)
+    try:
+        return msgspec.json.decode(text, type=StoredImage) if text else None
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
 
 
 def kind_of(source: Path) -> str:

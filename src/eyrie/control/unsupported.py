@@ -48,7 +48,6 @@ VALUES = {
     "DataCaptureConfig.DestinationS3Uri https://": "captured data goes to an s3:// URI",
     "RoutingStrategy PREFIX_AWARE, KV_AWARE": "it is not there yet",
     "InstanceType with accelerators": "this host offers none",
-    "Containers, several, with an image of a container engine": "it runs alone in its instances",
 }  # said where these are checked; here for the coverage page
 
 
