@@ -111,15 +111,29 @@ def test_what_a_fault_cost_is_told_by_the_seconds_around_it() -> None:
     assert found.p99_during_ms == pytest.approx(50, rel=0.02)
 
 
-def test_latency_is_restored_when_it_stays_within_the_limit() -> None:
-    spread = [2, 2, 90, 40, 2, 30, 2, 2, 2]
+def test_latency_is_restored_with_three_seconds_together_within_the_limit() -> None:
+    spread = [2, 2, 90, 40, 2, 30, 2, 2, 2, 60, 2]
     seconds = {n: second(10, ms=float(ms)) for n, ms in enumerate(spread)}
     assert decide.restored_s(seconds, 2, 9, 10.0) == 4
+    assert decide.restored_s(seconds, 2, 11, 10.0) == 4  # a hiccup afterwards is not of the step
     assert decide.restored_s(seconds, 2, 8, 10.0) is None  # two calm seconds are none
     assert decide.restored_s(seconds, 2, 9, 1.0) is None
     assert decide.restored_s({n: second(10) for n in range(9)}, 2, 9, 10.0) == 0
+    few = {n: second(1000) for n in range(4)}
+    few[1].response.add(90_000.0, 5.0)  # of 3,000 requests: less than the hundredth
+    assert decide.restored_s(few, 0, 4, 10.0) == 0
+    few[1].response.add(90_000.0, 50.0)
+    assert decide.restored_s(few, 0, 4, 10.0) is None
     assert decide.restored_limit_ms(20.0) == 40
     assert decide.restored_limit_ms(0.5) == decide.RESTORED_FLOOR_MS
+
+
+def test_latency_is_not_restored_while_requests_wait_or_fail() -> None:
+    calm = {n: second(100) for n in range(6)}
+    waiting = calm | {1: replace(second(100), intended=101)}  # one has no answer yet
+    assert decide.restored_s(waiting, 0, 6, 10.0) == 2
+    assert decide.restored_s(calm | {1: second(99, 1)}, 0, 6, 10.0) == 2
+    assert decide.restored_s({0: second(100)}, 0, 6, 10.0) is None  # nothing was told of the others
 
 
 def test_scale_is_judged_by_what_the_cores_allow() -> None:

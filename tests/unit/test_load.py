@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from eyrie.cli.load import Asked, Shape, processes_for, shape_of
-from eyrie.decide.load import Stair, arrivals, corrected, even_gaps, quantile, saturation
+from eyrie.decide.load import Stair, arrivals, corrected, even_gaps, hopeless, quantile, saturation
 from eyrie.domain.load import LoadError, Second, Stage, second_of, stages, stairs
 from eyrie.domain.metrics import Summary
 from eyrie.load import drawing
@@ -133,6 +133,17 @@ def test_an_objective_bounds_p99_and_a_late_load_proves_nothing() -> None:
 
 
 # ---- what a process tells
+
+
+def test_two_stairs_that_were_clearly_missed_end_a_climb() -> None:
+    kept, missed = Stair(100, 99, 0, 1e3, 2e3), Stair(200, 150, 0, 1e3, 2e3)
+    late = Stair(300, 299, 0, 1e3, 2e3, lateness_us=50_000.0)
+    assert not hopeless([])
+    assert not hopeless([missed])
+    assert not hopeless([missed, kept])
+    assert not hopeless([kept, missed])
+    assert hopeless([kept, missed, missed])
+    assert hopeless([kept, missed, late])
 
 
 def test_a_second_survives_the_way_between_processes() -> None:

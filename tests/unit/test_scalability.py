@@ -54,6 +54,13 @@ def test_few_points_tell_few_things() -> None:
     assert (two.rate, two.contention, two.coherence) == pytest.approx((100, 1 / 3, 0))
 
 
+def test_a_host_that_is_full_is_fitted_where_the_bound_of_contention_holds() -> None:
+    found = fit([Point(2, 1192.2), Point(4, 1095.6), Point(8, 1045.4)])  # as measured on two cores
+    assert found.contention == 1
+    assert found.error < 0.02
+    assert found.at(2) == pytest.approx(1192, rel=0.05)
+
+
 def test_no_factor_is_negative_where_more_brings_more_than_its_share() -> None:
     found = fit([Point(1, 100.0), Point(2, 220.0), Point(4, 500.0)])
     assert (found.contention, found.coherence) == (0, 0)

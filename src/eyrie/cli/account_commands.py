@@ -39,12 +39,9 @@ def add_to(app: typer.Typer) -> None:
 
 def _now(settings: Settings) -> datetime:
     """By the clock of decisions as the running Eyrie has it, which EYRIE_TIME_SCALE speeds up."""
-    from eyrie.adapters.clock import SystemClock
-    from eyrie.cli.data import running_env
+    from eyrie.cli.data import clock_of
 
-    here = (settings.data / "env.json").exists()
-    told = running_env(settings.data).get("settings", {}).get("EYRIE_TIME_SCALE", 1.0) if here else 1.0
-    return datetime.fromtimestamp(SystemClock(float(told)).now_ms() / 1000, UTC)
+    return datetime.fromtimestamp(clock_of(settings.data).now_ms() / 1000, UTC)
 
 
 def costs(

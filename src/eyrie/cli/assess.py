@@ -37,7 +37,7 @@ FAULTS = (
     "kill-instance", "hang", "slow", "memory", "crash-loop", "fill-box", "zone",
     "kill-gateway", "kill-control", "stop-control", "lock-store", "full-disk",
 )  # fmt: skip
-USUAL, QUICK = Lengths(6.0, 3.0, 10.0, 10.0), Lengths(2.0, 1.0, 2.0, 3.0)
+USUAL, QUICK = Lengths(6.0, 3.0, 10.0, 3), Lengths(2.0, 1.0, 2.0, 1)
 FAULT_LOAD = 0.3  # of the saturation point
 FAULT_RPS_MAX = 300.0
 FAULT_RPS_USUAL = 50.0  # where there is no saturation point
@@ -182,6 +182,7 @@ def _measured(
 ) -> tuple[Performance, Window | None, Scalability, float]:
     lengths = QUICK if asked.quick else USUAL
     performance = assess_load.performance(sender, subject, data, lengths, asked.p99_ms)
+    stepped = assess_load.step(sender, lengths, performance)  # before anything is broken: what heals takes CPU
     usual = FAULT_LOAD * performance.saturation_rps if performance.saturation_rps else FAULT_RPS_USUAL
     rps = asked.rps or max(1.0, min(FAULT_RPS_MAX, usual))
     window = None
@@ -190,7 +191,7 @@ def _measured(
             asked.faults, asked.seconds, 0.8, asked.runs, rps, round(asked.objective / 100, 9), asked.within_s
         )
         window = broken(sender, place, list(subject.variants), breaking)
-    scale = assess_load.scalability(sender, subject, data, asked.instances, lengths, asked.within_s, performance)
+    scale = assess_load.scalability(sender, subject, data, asked.instances, lengths, asked.within_s, stepped)
     return performance, window, scale, rps
 
 

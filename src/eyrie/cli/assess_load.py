@@ -5,6 +5,7 @@ of performance and scalability.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from eyrie.cli.assess_copy import Subject, scaled
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
 from eyrie.decide import assessment as decide
-from eyrie.decide.load import Saturation, Stair, quantile
+from eyrie.decide.load import Saturation, Stair, hopeless, quantile, saturation
 from eyrie.decide.scalability import Point, fit
 from eyrie.domain.assessment import Performance, Scalability, Scale, Steady
 from eyrie.domain.instance_types import UnknownInstanceType
@@ -23,17 +24,19 @@ from eyrie.domain.load import Second, Stage, stages
 from eyrie.domain.load import stairs as steps_of
 from eyrie.domain.metrics import merged
 from eyrie.load.gathering import Gathering
-from eyrie.load.result import Described, Result, saturated, stairs
+from eyrie.load.result import Described, Result, stairs
 
 USERS = 32
 STAIRS = (0.5, 1.75, 0.125)  # of what the users had: from, to, by
 CLIMBS_MAX = 3
+FURTHER = (0.3, 2.0)  # of the lowest and of the highest stair: how far the next climb goes down, or up
+FURTHER_STAIRS = 7
 STEP = (0.3, 0.8)  # of the saturation point
-CALM_SHARE = 0.25  # of a step: before it
 UTILISATION = 0.8
 TIMEOUT_S = 20.0
 AFTER_S = 0.5
 LOOK_S = 0.25
+TOLD_WITHIN_S = 1.5  # of the end of a second, the processes of a load have told of it
 SETTLE_S = 1  # of a load's first seconds, not counted
 
 
@@ -44,7 +47,7 @@ class Lengths:
     users_s: float
     stair_s: float
     held_s: float
-    step_s: float
+    calm_s: int  # before a step in load
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +88,21 @@ class Sender:
         found = self.seen(load.Shape("", stages([Stage(seconds, rps, rps)]), (), 0, seconds), what)
         return _steady(rps, found, SETTLE_S, int(seconds))
 
-    def climbed(self, begin: float, end: float, by: float, seconds: float, objective_us: float | None) -> Result:
-        """Stairs."""
+    def climbed(self, begin: float, end: float, by: float, seconds: float) -> list[Stair]:
+        """Stairs, until it is plain that the next ones tell nothing more."""
         steps = steps_of(begin, end, by, seconds)
         drawn = stages(Stage(seconds, step.rps, step.rps) for step in steps)
         shape = load.Shape("", drawn, steps, 0, steps[-1].end_s)
-        found = self.seen(shape, f"stairs to {steps[-1].rps:,.0f} requests/s")
         described = Described(self.endpoint, "", "", True, shape.seconds, 1, 0, self.kind, 0, 1, "")
-        return Result(described, found, drawn, steps, {}, objective_us)
+        gathering = self.begin(shape)
+        self.progress.now(f"stairs from {begin:,.0f} to {end:,.0f} requests/s, at most {shape.seconds:.0f} s")
+        stopped = False
+        try:
+            while not stopped and not gathering.until_over(LOOK_S, gathering.begin_s + shape.seconds + AFTER_S):
+                stopped = hopeless(stairs(Result(described, _told(gathering), drawn, steps, {}, None, stopped=True)))
+        finally:
+            gathering.stop()
+        return stairs(Result(described, _whole(gathering, stopped), drawn, steps, {}, None, stopped))
 
 
 def performance(
@@ -101,7 +111,7 @@ def performance(
     """Throughput of users that wait, the saturation point by stairs, and latency at 80 % of it."""
     users = sender.users(USERS, lengths.users_s, f"{USERS} users")
     sender.progress.step(f"{USERS} users: {users.achieved_rps:,.0f} requests/s, p99 {users.p99_ms} ms")
-    result, verdict = _saturated(sender, users.achieved_rps, lengths.stair_s, objective_ms)
+    climbed, verdict = _saturated(sender, users.achieved_rps, lengths.stair_s, objective_ms)
     point = None if verdict is None else verdict.sustained_rps
     steady = None
     if point:
@@ -127,24 +137,33 @@ def performance(
         mb_a_second=None if rate is None else round(rate * size / 1e6, 4),
         usd_an_hour=usd,
         usd_a_million=None if not rate or usd is None else round(usd / 3600 / rate * 1e6, 4),
-        stairs=tuple(_of_stair(stair) for stair in stairs(result)),
+        stairs=tuple(_of_stair(stair) for stair in climbed),
     )
 
 
 def _saturated(
     sender: Sender, users_rps: float, seconds: float, objective_ms: float | None
-) -> tuple[Result, Saturation | None]:
-    """Stairs around what the users had; further up, or further down, where the point does not lie among them."""
+) -> tuple[list[Stair], Saturation | None]:
+    """Stairs around what the users had; more of them above, or below, where the point does not lie among them."""
     objective_us = None if objective_ms is None else objective_ms * 1000
-    around = max(1.0, users_rps)
+    begin, end, by = (share * max(1.0, users_rps) for share in STAIRS)
+    climbed: list[Stair] = []
+    verdict = None
     for _ in range(CLIMBS_MAX):
-        begin, end, by = (share * around for share in STAIRS)
-        result = sender.climbed(begin, end, by, seconds, objective_us)
-        verdict = saturated(result)
-        if verdict is None or (verdict.sustained_rps is not None and verdict.saturated_at_rps is not None):
+        climbed += sender.climbed(begin, end, by, seconds)
+        if not climbed:
+            return [], None
+        climbed.sort(key=lambda stair: stair.offered_rps)
+        verdict = saturation(climbed, objective_us)
+        low, high = climbed[0].offered_rps, climbed[-1].offered_rps
+        if verdict.sustained_rps is None:
+            begin, end = FURTHER[0] * low, 0.99 * low
+        elif verdict.sustained_rps >= high:
+            begin, end = high + by, FURTHER[1] * high
+        else:
             break
-        around *= 2.0 if verdict.sustained_rps is not None else 0.4
-    return result, verdict
+        by = (end - begin) / FURTHER_STAIRS
+    return climbed, verdict
 
 
 def scalability(
@@ -154,11 +173,10 @@ def scalability(
     counts: Sequence[int],
     lengths: Lengths,
     within_s: float,
-    measured: Performance | None,
+    step: Step,
 ) -> Scalability:
-    """Throughput of users against instances a variant, and the time from a step in load to restored latency."""
+    """Throughput of users against instances a variant; beside it what a step in load came to."""
     sizes = len(subject.variants)
-    step = _step(sender, lengths, measured)
     scales: list[Scale] = []
     now = set(subject.variants.values())
     for count in counts:
@@ -182,32 +200,45 @@ def scalability(
         best_instances=None if law is None or law.best is None else round(law.best, 2),
         kept=decide.kept_by_scale(scales, _vcpu(subject, data), cores),
         cores=cores,
-        **step,
+        step_from_rps=step.from_rps,
+        step_to_rps=step.to_rps,
+        restored_s=step.restored_s,
+        restored_limit_ms=step.limit_ms,
     )
 
 
-def _step(sender: Sender, lengths: Lengths, measured: Performance | None) -> dict[str, float | None]:
-    """From 30 to 80 % of the saturation point at once: when was latency back?"""
-    point = None if measured is None else measured.saturation_rps
-    steady = None if measured is None else measured.at_80
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step in load came to; without anything where there is no saturation point."""
+
+    from_rps: float | None = None
+    to_rps: float | None = None
+    limit_ms: float | None = None
+    restored_s: float | None = None
+
+
+def step(sender: Sender, lengths: Lengths, measured: Performance) -> Step:
+    """From 30 to 80 % of the saturation point at once: when was latency back? It is held until that is so, or for as
+    long as the rule has a letter for.
+    """
+    point, steady = measured.saturation_rps, measured.at_80
     limit = decide.restored_limit_ms(None if steady is None else steady.p99_ms)
     if point is None or limit is None:
-        return dict.fromkeys(("step_from_rps", "step_to_rps", "restored_s", "restored_limit_ms"))
+        return Step()
     low, high = (share * point for share in STEP)
-    calm = max(1.0, float(round(CALM_SHARE * lengths.step_s)))
-    drawn = stages([Stage(calm, low, low), Stage(lengths.step_s, high, high)])
-    found = sender.seen(
-        load.Shape("", drawn, (), 0, calm + lengths.step_s), f"a step from {low:,.0f} to {high:,.0f} requests/s"
-    )
-    back = decide.restored_s(found, int(calm), int(calm + lengths.step_s), limit)
-    when = "never" if back is None else f"after {back:g} s"
+    calm, longest = lengths.calm_s, decide.RECOVER_S[-1] + decide.CALM_S
+    drawn = stages([Stage(float(calm), low, low), Stage(longest, high, high)])
+    gathering = sender.begin(load.Shape("", drawn, (), 0, calm + longest))
+    sender.progress.now(f"a step from {low:,.0f} to {high:,.0f} requests/s")
+    back = None
+    try:
+        while back is None and not gathering.until_over(LOOK_S, gathering.begin_s + calm + longest + AFTER_S):
+            back = decide.restored_s(_told(gathering), calm, calm + int(longest), limit)
+    finally:
+        gathering.stop()
+    when = f"not within {longest - decide.CALM_S:g} s" if back is None else f"after {back:g} s"
     sender.progress.step(f"a step from {low:,.0f} to {high:,.0f} requests/s: latency was back {when}")
-    return {
-        "step_from_rps": round(low, 1),
-        "step_to_rps": round(high, 1),
-        "restored_s": back,
-        "restored_limit_ms": round(limit, 3),
-    }
+    return Step(round(low, 1), round(high, 1), round(limit, 3), back)
 
 
 def price(subject: Subject, data: Path) -> float | None:
@@ -236,6 +267,19 @@ def _vcpu(subject: Subject, data: Path) -> int:
     except (UnknownInstanceType, InstanceTypesError):
         return 1
     return max(1, round(sum(found) / len(found)))
+
+
+def _told(gathering: Gathering) -> dict[int, Second]:
+    """The seconds of a running load that every process has told of."""
+    until = time.monotonic() - gathering.begin_s - TOLD_WITHIN_S
+    return {at: second for at, second in gathering.look().items() if at + 1 <= until}
+
+
+def _whole(gathering: Gathering, stopped: bool) -> dict[int, Second]:
+    """The seconds of a load that is over; of one that was stopped without the last, which it did not finish."""
+    found = gathering.look()
+    last = max(found, default=0)
+    return {at: second for at, second in found.items() if at < last} if stopped else found
 
 
 def _steady(offered: float, found: dict[int, Second], first: int, last: int, closed: bool = False) -> Steady:

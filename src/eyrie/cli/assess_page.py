@@ -15,7 +15,12 @@ _MORE = """.grade{display:inline-block;min-width:1.6em;padding:0 .3em;text-align
 border-radius:.3em;color:#fff;background:var(--own)}.A,.B{--own:#1a7f37}.C,.D{--own:#9a6700}.E,.F{--own:#b3261e}.none{--own:#59636e}
 .whole{font-size:2.4em;line-height:1.5}td.left,th.left{text-align:left}.small{font-size:.85em;color:var(--dim)}
 .wide{overflow-x:auto}.stripe{display:block;height:.5em;background:var(--b);min-width:1px}.stripe.a{background:var(--a)}
-h2 .grade{margin-right:.5em}"""
+h2 .grade{margin-right:.5em}h2{border-top:1px solid var(--edge);padding-top:1em}
+figure{margin:1.5em 0}figcaption{font-weight:600;margin-bottom:.3em}.legend{margin:.2em 0}
+ul.marks{list-style:none;padding:0;display:grid;gap:.9em}
+.marks li{display:grid;grid-template-columns:2.2em 1fr;gap:0 .8em;align-items:start}
+.marks .small{margin-top:.1em}.wide td,.wide th{white-space:nowrap}.wide td.left{white-space:normal;min-width:14em}
+.figures{gap:1em 2.2em}"""
 _NAMES = {
     "kill-instance": "an instance is killed",
     "hang": "an instance hangs",
@@ -68,18 +73,30 @@ def badge(letter: str) -> str:
     return f'<span class="grade {"none" if letter == "-" else letter}">{letter}</span>'
 
 
+def _drawn(
+    title: str,
+    across: drawing.Axis,
+    up: drawing.Axis,
+    shown: Sequence[Line],
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """A drawing with its title above it."""
+    made = drawing.lines(title, across, up, shown, marks)
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>{made}</figure>"
+
+
 def _head(found: Assessment, measure: str) -> str:
     letter = next((grade.letter for grade in found.grades if grade.measure == measure), "-")
     return f"<h2>{badge(letter)}{measure.capitalize()}</h2>"
 
 
 def _grades(found: Assessment) -> str:
-    rows = "".join(
-        f'<tr><td>{grade.measure}<td>{badge(grade.letter)}<td class="left">{html.escape(grade.why)}'
-        f'<div class="small">Rule: {html.escape(grade.rule)}</div>'
+    items = "".join(
+        f"<li>{badge(grade.letter)}<div><b>{grade.measure.capitalize()}</b>: {html.escape(grade.why)}"
+        f'<div class="small">Rule: {html.escape(grade.rule)}</div></div>'
         for grade in found.grades
     )
-    return f'<div class="wide"><table><tr><th>measure<th>grade<th class="left">why{rows}</table></div>'
+    return f'<ul class="marks">{items}</ul>'
 
 
 def _performance(found: Assessment) -> str:
@@ -112,13 +129,13 @@ def _stairs(told: Performance) -> str:
     up = drawing.linear(max(max(s.offered_rps, s.achieved_rps) for s in climbed), "requests a second")
     drawn = [
         Line("offered", "d", [(0.0, 0.0), *((s.offered_rps, s.offered_rps) for s in climbed)], dashed=True),
-        Line("good replies", "a", [(0.0, 0.0), *((s.offered_rps, s.achieved_rps) for s in climbed)]),
+        Line("good replies", "a", [(s.offered_rps, s.achieved_rps) for s in climbed], dots=True),
     ]
-    high = Line("p99", "b", [(s.offered_rps, s.p99_ms) for s in climbed])
-    low = Line("p50", "a", [(s.offered_rps, s.p50_ms) for s in climbed])
+    high = Line("p99", "b", [(s.offered_rps, s.p99_ms) for s in climbed], dots=True)
+    low = Line("p50", "a", [(s.offered_rps, s.p50_ms) for s in climbed], dots=True)
     return (
-        drawing.lines("Good replies against offered load", across, up, drawn)
-        + drawing.lines("Latency against offered load", across, _scale([*high.points, *low.points]), [low, high])
+        _drawn("Good replies against offered load", across, up, drawn)
+        + _drawn("Latency against offered load", across, _scale([*high.points, *low.points]), [low, high])
         + _stair_rows(climbed)
     )
 
@@ -149,7 +166,8 @@ def _budget(told: Availability, rps: float) -> str:
     ]
     return (
         f"{_figures(shown)}<p class=note>Over the window in which things were broken, one after the other, at "
-        f"{rps:,.0f} requests a second. A second is good where its requests keep the objective."
+        f"{rps:,.0f} requests a second. A second is good where its requests keep the objective. Numbers: "
+        "the faults, as numbered below."
     )
 
 
@@ -159,22 +177,19 @@ def _window(found: Assessment, runs: Sequence[FaultRun]) -> str:
         return ""
     high = max((row["answered"] or 0.0) + (row["failed"] or 0.0) for row in rows)
     across = drawing.linear(float(len(rows)), "seconds")
-    marks: list[tuple[float, float | None]] = []
-    for run in runs:
-        marks += [(run.at_s, 0.0), (run.at_s, high), (run.at_s, None)]
+    marks = [(run.at_s, str(number)) for number, run in enumerate(runs, 1)]
     drawn = [
         Line("good replies", "a", [((row["second"] or 0) + 0.5, row["answered"]) for row in rows]),
         Line("failed", "b", [((row["second"] or 0) + 0.5, row["failed"]) for row in rows]),
-        Line("a fault", "c", marks, dashed=True),
     ]
     late = [
         Line("p50", "a", [((row["second"] or 0) + 0.5, row["p50_ms"]) for row in rows]),
         Line("p99", "b", [((row["second"] or 0) + 0.5, row["p99_ms"]) for row in rows]),
     ]
-    return drawing.lines(
-        "Requests a second while things were broken", across, drawing.linear(high, "requests a second"), drawn
-    ) + drawing.lines(
-        "Response time while things were broken", across, _scale([*late[0].points, *late[1].points]), late
+    return _drawn(
+        "Requests a second while things were broken", across, drawing.linear(high, "requests a second"), drawn, marks
+    ) + _drawn(
+        "Response time while things were broken", across, _scale([*late[0].points, *late[1].points]), late, marks
     )
 
 
@@ -191,7 +206,10 @@ def _law(told: Scalability) -> str:
         ("-" if told.contention is None else f"{told.contention:.3g}", "contention"),
         ("-" if told.coherence is None else f"{told.coherence:.3g}", "coherence"),
         ("-" if told.kept is None else f"{told.kept:.0%}", f"kept of what {told.cores} cores allow"),
-        ("never" if told.restored_s is None else f"{told.restored_s:g} s", "from a step in load to restored latency"),
+        (
+            "not back" if told.restored_s is None else f"{told.restored_s:g} s",
+            "from a step in load to restored latency",
+        ),
     ]
     if told.step_to_rps is None:
         shown[-1] = ("-", "from a step in load to restored latency")
@@ -210,9 +228,9 @@ def _curve(told: Scalability) -> str:
     points = [(1 + at * (most - 1) / 60, law.at(1 + at * (most - 1) / 60)) for at in range(61)]
     seen = [(float(scale.instances), scale.rps) for scale in told.scales]
     high = max(y for _, y in [*points, *seen])
-    drawn = [Line("the law", "d", points, dashed=True), Line("measured", "a", seen)]
+    drawn = [Line("the law", "d", points, dashed=True), Line("measured", "a", seen, dots=True)]
     across = drawing.linear(most, "instances")
-    return drawing.lines("Throughput against instances", across, drawing.linear(high, "requests a second"), drawn)
+    return _drawn("Throughput against instances", across, drawing.linear(high, "requests a second"), drawn)
 
 
 def _scales(told: Scalability) -> str:
@@ -223,9 +241,10 @@ def _scales(told: Scalability) -> str:
     if told.step_to_rps is not None and told.step_from_rps is not None:
         step = (
             f"<p>From {told.step_from_rps:,.0f} to {told.step_to_rps:,.0f} requests a second at once; restored where "
-            f"p99 stays within {_ms(told.restored_limit_ms)}."
+            f"p99 of three seconds in a row is within {_ms(told.restored_limit_ms)}."
         )
-    return f"<table><tr><th>instances<th>good replies/s<th>p99<th>ready after{body}</table>{step}"
+    head = "<tr><th>instances<th>good replies/s<th>p99<th>ready after"
+    return f'<div class="wide"><table>{head}{body}</table></div>{step}'
 
 
 def _resiliency(found: Assessment, runs: Sequence[FaultRun]) -> str:
@@ -233,13 +252,13 @@ def _resiliency(found: Assessment, runs: Sequence[FaultRun]) -> str:
         return ""
     longest = max((run.whole_s or 0.0 for run in runs), default=1.0) or 1.0
     body = "".join(
-        f"<tr><td>{name_of(run)}<td>{_seconds(run.detect_s)}<td>{_seconds(run.lasted_s or None)}"
+        f"<tr><td>{number}. {name_of(run)}<td>{_seconds(run.detect_s)}<td>{_seconds(run.lasted_s or None)}"
         f"<td>{_seconds(run.whole_s)}"
         f"<td>{'never' if run.recover_s is None else _seconds(run.recover_s)}"
         f'<td class="left" style="width:12em"><span class="stripe" '
         f'style="width:{100 * (run.whole_s or longest) / longest:.0f}%"></span>'
         f'<span class="small">{html.escape(run.what)}</span>'
-        for run in runs
+        for number, run in enumerate(runs, 1)
     )
     skipped = "".join(
         f"<p class=note>Not injected: {html.escape(name_of(run))}: {html.escape(run.skipped)}"
@@ -259,11 +278,11 @@ def _tolerance(found: Assessment, runs: Sequence[FaultRun]) -> str:
     if not runs:
         return ""
     body = "".join(
-        f"<tr><td>{name_of(run)}<td>{run.failed:,} of {run.requests:,}<td>{_share(run.rate_kept)}"
+        f"<tr><td>{number}. {name_of(run)}<td>{run.failed:,} of {run.requests:,}<td>{_share(run.rate_kept)}"
         f"<td>{_ms(run.p99_before_ms)}<td>{_ms(run.p99_during_ms)}"
         f"<td>{f'{run.answers_same} of {run.answers}' if run.answers else '-'}"
         f'<td class="left small">{html.escape(", ".join(f"{kind} ({n})" for kind, n in run.errors.items()))}'
-        for run in runs
+        for number, run in enumerate(runs, 1)
     )
     return (
         f"{_head(found, 'fault tolerance')}<div class=wide><table><tr><th>without<th>requests lost<th>throughput kept"
@@ -280,7 +299,8 @@ def _changes(changes: Sequence[Change]) -> str:
         f"<tr><td>{html.escape(c.name)}<td>{_plain(c.before, c.unit)}<td>{_plain(c.after, c.unit)}<td>{c.verdict}"
         for c in changes
     )
-    return f"<h2>Against the earlier one</h2><table><tr><th>figure<th>before<th>now<th>{body}</table>"
+    table = f"<table><tr><th>figure<th>before<th>now<th>{body}</table>"
+    return f"<h2>Against the earlier one</h2><div class=wide>{table}</div>"
 
 
 def _facts(found: Assessment) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyrie.adapters.clock import SystemClock
 from eyrie.cli.errors import CommandError
 from eyrie.settings import Settings, SettingsError
 
@@ -107,6 +108,18 @@ def running_settings(asked: Settings) -> Settings:
         return Settings.from_env(running_env(asked.data)["settings"])
     except (CommandError, LookupError, TypeError, SettingsError):
         return asked
+
+
+def time_scale(data: Path | None) -> float:
+    """How fast the clock of decisions of the Eyrie of a directory runs; 1 where there is none, or it does not say."""
+    if data is None or not (data / "env.json").exists():
+        return 1.0
+    return float(running_env(data).get("settings", {}).get("EYRIE_TIME_SCALE", 1.0))
+
+
+def clock_of(data: Path | None) -> SystemClock:
+    """The clock of decisions as the Eyrie of a directory has it: metrics, stories and bills go by it."""
+    return SystemClock(time_scale(data))
 
 
 def write_env(data: Path, env: Mapping[str, Any]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from eyrie.adapters.clock import SystemClock
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
@@ -38,7 +37,7 @@ class RecordedEndpoint:
     def __init__(self, data: Path, endpoint: str, variant: str | None) -> None:
         running, key = datadir.running_env(data), datadir.credential(data)
         self._data, self._endpoint, self._region = data, endpoint, str(running["region"])
-        self._clock = SystemClock(float(running.get("settings", {}).get("EYRIE_TIME_SCALE", 1.0)))
+        self._clock = datadir.clock_of(data)
         session = botocore.session.Session()
         self._clients: dict[str, Any] = {
             service: session.create_client(

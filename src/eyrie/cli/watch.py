@@ -2,6 +2,9 @@
 
 DescribeEndpoint tells variants and counts, CloudWatch requests, latencies and errors, Application Auto Scaling the
 bounds; where instances stand, by zone, is control's own to tell, so that column is empty for an Eyrie elsewhere.
+
+Metrics are stamped by Eyrie's clock of decisions, which EYRIE_TIME_SCALE speeds up: they are asked for by that clock,
+over as much of it as passes in the window; rates are of real seconds, as a client sees them.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
@@ -23,6 +27,8 @@ SUMS = {"requests": "Invocations", "errors4": "Invocation4XXErrors", "errors5": 
 LATENCIES = {"p50": "p50", "p99": "p99"}
 QUERIES_MAX = 400  # of one GetMetricData
 US_A_MS = 1000.0
+MINUTE = timedelta(minutes=1)
+BY_SECONDS_MAX_S = 600.0  # a longer window is asked for in minutes
 
 
 @dataclass(slots=True)
@@ -67,6 +73,7 @@ class Watch:
     def __init__(self, public: Public, window_s: int, use: bool = False) -> None:
         self._public, self._window_s, self._use = public, window_s, use
         where = public.where
+        self._clock, self._scale = datadir.clock_of(where.data), datadir.time_scale(where.data)
         self._control = ControlClient(where.data, where.region, timeout_s=3.0) if where.data is not None else None
 
     def rows(self, only: str | None = None) -> list[Row]:
@@ -86,21 +93,23 @@ class Watch:
 
     def _measure(self, rows: Sequence[Row]) -> None:
         """Requests and errors of the window's whole seconds; latencies of the last minute that has any."""
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = datetime.fromtimestamp(self._clock.now_ms() // 1000, UTC)
+        window = timedelta(seconds=self._window_s * self._scale)
+        start, end, period = _counted(now, window)
         by_name = {row.name: row for row in rows}
-        sums = [(row.name, key, metric, "Sum", 1) for row in rows for key, metric in SUMS.items()]
-        for (name, key), values in self._values(sums, now - timedelta(seconds=self._window_s), now).items():
+        sums = [(row.name, key, metric, "Sum", period) for row in rows for key, metric in SUMS.items()]
+        for (name, key), values in self._values(sums, start, end).items():
             rate = sum(values) / self._window_s
             field_name = {"requests": "rps", "errors4": "errors4_a_second", "errors5": "errors5_a_second"}[key]
             setattr(by_name[name], field_name, rate)
         latencies = [(row.name, key, "ModelLatency", stat, 60) for row in rows for key, stat in LATENCIES.items()]
-        since = now.replace(second=0) - timedelta(minutes=1)
+        since = now.replace(second=0) - max(window, MINUTE)
         for (name, key), values in self._values(latencies, since, now + timedelta(seconds=1)).items():
             setattr(by_name[name], f"{key}_ms", values[-1] / US_A_MS if values else None)
         if self._use:
-            self._usage(rows, now)
+            self._usage(rows, now, window)
 
-    def _usage(self, rows: Sequence[Row], now: datetime) -> None:
+    def _usage(self, rows: Sequence[Row], now: datetime, window: timedelta) -> None:
         """CPU and memory of each variant, of the last minute that has any."""
         metrics = {"cpu_percent": "CPUUtilization", "memory_percent": "MemoryUtilization"}
         known: dict[str, list[Variant]] = {}  # both fleets of a variant have its name, and its metrics together
@@ -108,7 +117,7 @@ class Watch:
             for variant in row.variants:
                 known.setdefault(f"{row.name}/{variant.name}", []).append(variant)
         asked = [(name, key, metric, "Average", 60) for name in known for key, metric in metrics.items()]
-        since = now.replace(second=0) - timedelta(minutes=1)
+        since = now.replace(second=0) - max(window, MINUTE)
         for (name, key), values in self._values(asked, since, now + timedelta(seconds=1), USE).items():
             for variant in known[name]:
                 setattr(variant, key, values[-1] if values else None)
@@ -170,6 +179,15 @@ class Watch:
                     zones[str(endpoint["name"])][str(instance["zone"])] += instance["state"] == "READY"
         for row in rows:
             row.zones = dict(sorted(zones[row.name].items()))
+
+
+def _counted(now: datetime, window: timedelta) -> tuple[datetime, datetime, int]:
+    """From when to when, and by how many seconds, requests are counted: as long as the window, and before now."""
+    if window.total_seconds() <= BY_SECONDS_MAX_S:
+        return now - window, now, 1
+    end = now.replace(second=0)
+    minutes = round(window / MINUTE)
+    return end - minutes * MINUTE, end, 60
 
 
 def _row(name: str, found: Mapping[str, Any]) -> Row:

@@ -23,7 +23,7 @@ from eyrie.domain.assessment import (
 from eyrie.domain.load import Second
 from eyrie.domain.metrics import Summary, merged
 
-CALM_S = 3  # seconds within the limit that latency must stay, to be back
+CALM_S = 3  # seconds together within the limit, for latency to be back
 RESTORED_TIMES = 2.0  # of the steady p99, within which latency is back
 RESTORED_FLOOR_MS = 5.0
 TOLERANCE = 0.2  # of a figure, within which two assessments are the same
@@ -79,16 +79,17 @@ def cost_of(run: FaultRun, seconds: Mapping[int, Second], calm_from: int, fault_
 
 
 def restored_s(seconds: Mapping[int, Second], step_at: int, end: int, limit_ms: float) -> float | None:
-    """Seconds from a step in load until p99 was within the limit and nothing failed, and stayed so to the end; None
-    where it was not so for the last `CALM_S` seconds.
+    """Seconds from a step in load until the first `CALM_S` seconds in a row of which every request was answered, and
+    p99 of them together was within the limit; None where there were none before `end`. What disturbs the endpoint
+    later is not of the step.
     """
-    back = step_at
-    for at in range(step_at, end):
-        second = seconds.get(at, Second())
-        p99 = milliseconds(quantile(second.response, 0.99))
-        if p99 is None or p99 > limit_ms or second.errors:
-            back = at + 1
-    return None if end - back < CALM_S else float(back - step_at)
+    for at in range(step_at, end - CALM_S + 1):
+        some = [seconds.get(n, Second()) for n in range(at, at + CALM_S)]
+        p99 = milliseconds(quantile(_response(some), 0.99))
+        answered = all(one.intended and one.response.count >= one.intended and not one.errors for one in some)
+        if answered and p99 is not None and p99 <= limit_ms:
+            return float(at - step_at)
+    return None
 
 
 def restored_limit_ms(steady_p99_ms: float | None) -> float | None:
@@ -192,7 +193,7 @@ def _scalability(found: Scalability | None) -> Grade:
     rule = (
         "throughput with the most instances, of what this host's cores allow: "
         f"{_limits(SCALE_KEPT, '', percent=True, least=True)}; latency restored after a step in load: "
-        f"{_limits(RECOVER_S, ' s')}, never: F; the worse of the two"
+        f"{_limits(RECOVER_S, ' s', otherwise='F')}; the worse of the two"
     )
     if found is None or (found.kept is None and found.step_to_rps is None):
         return Grade("scalability", "-", "it was not measured", rule)
@@ -202,7 +203,9 @@ def _scalability(found: Scalability | None) -> Grade:
         parts.append(f"{most} instances keep {found.kept:.0%} of what {found.cores} cores allow")
         letters.append(letter(found.kept, SCALE_KEPT, least=True))
     if found.step_to_rps is not None:
-        back = "never back" if found.restored_s is None else f"back after {found.restored_s:g} s"
+        back = (
+            f"not back within {RECOVER_S[-1]:g} s" if found.restored_s is None else f"back after {found.restored_s:g} s"
+        )
         parts.append(f"after a step in load latency was {back}")
         letters.append("F" if found.restored_s is None else letter(found.restored_s, RECOVER_S))
     return Grade("scalability", worst(letters), "; ".join(parts), rule)
@@ -233,11 +236,13 @@ def _fault_tolerance(runs: Sequence[FaultRun]) -> Grade:
     return Grade("fault tolerance", letter(share, LOST), why, rule)
 
 
-def _limits(limits: Sequence[float], unit: str, percent: bool = False, least: bool = False) -> str:
+def _limits(
+    limits: Sequence[float], unit: str, percent: bool = False, least: bool = False, otherwise: str = "E"
+) -> str:
     """The rule in words: "A at most 3 times, B 5 ..., else E"."""
     shown = [f"{limit * 100:g} %" if percent else f"{limit:g}{unit}" for limit in limits]
     head = "at least" if least else "at most"
-    return ", ".join(f"{name} {head} {one}" for name, one in zip(LETTERS, shown, strict=False)) + ", else E"
+    return ", ".join(f"{name} {head} {one}" for name, one in zip(LETTERS, shown, strict=False)) + f", else {otherwise}"
 
 
 def _missed(found: Assessment, p99_objective_ms: float | None, runs: Sequence[FaultRun]) -> Iterator[str]:

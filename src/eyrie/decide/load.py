@@ -19,6 +19,8 @@ LATENCY_TIMES_MAX = 5.0  # p99 of a stair over the p99 of the quietest ones
 LATENCY_FLOOR_US = 5_000.0  # below it a p99 is noise, whatever its ratio
 QUIET_STAIRS = 3
 OWN_LATENESS_MAX_US = 20_000.0
+HOPELESS_STAIRS = 2  # in a row, after which climbing on tells nothing more
+HOPELESS_GOODPUT = 0.9
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
@@ -137,6 +139,18 @@ def saturation(stairs: Sequence[Stair], objective_us: float | None = None) -> Sa
         return Saturation(sustained, None, best, late)
     once = next((f"; once it did not: {why}" for why in found if why), "")
     return Saturation(sustained, None, best, f"it kept up with all of it, up to {stairs[-1].offered_rps:g}/s{once}")
+
+
+def hopeless(stairs: Sequence[Stair]) -> bool:
+    """Whether the last stairs were clearly not kept up with, or the load itself was late for them: the next ones would
+    only add to what waits.
+    """
+    last = stairs[-HOPELESS_STAIRS:]
+    return len(last) == HOPELESS_STAIRS and all(
+        stair.achieved_rps < HOPELESS_GOODPUT * stair.offered_rps
+        or (stair.lateness_us is not None and stair.lateness_us > OWN_LATENESS_MAX_US)
+        for stair in last
+    )
 
 
 def _behind(stair: Stair, limit_us: float, asked: bool) -> str:

@@ -63,6 +63,9 @@ def fit(points: Sequence[Point]) -> Law:
         raise ValueError("there are no points")
     allowed = [(), (1,), (2,), (1, 2)] if different > 2 else [(), (1,)] if different == 2 else [()]
     found = [_refined(points, free, _first(points, free)) for free in allowed]
+    found += [  # what more instances bring nothing to lies on the bound: all of the work waits in line
+        _refined(points, tuple(k for k in free if k != 1), _rated(points, 1.0, 0.0)) for free in allowed if 1 in free
+    ]
     best = min(_loss(points, one) for one in found)
     law = next(one for one in found if _loss(points, one) <= best * (1 + 1e-9) + 1e-18)  # the one with fewest factors
     return Law(*law, error=sqrt(_loss(points, law) / len(points)), points=len(points))
@@ -84,6 +87,12 @@ def _loss(points: Sequence[Point], law: Parameters) -> float:
     rate, contention, coherence = law
     told = (rate * p.instances / _slowed(p.instances, contention, coherence) / p.rate - 1 for p in points)
     return sum(one * one for one in told)
+
+
+def _rated(points: Sequence[Point], contention: float, coherence: float) -> Parameters:
+    """The law of these factors with the rate that fits best: residuals are linear in it."""
+    told = [p.instances / _slowed(p.instances, contention, coherence) / p.rate for p in points]
+    return sum(told) / sum(one * one for one in told), contention, coherence
 
 
 def _terms(instances: int) -> tuple[float, float, float]:
@@ -123,9 +132,9 @@ def _stepped(points: Sequence[Point], law: Parameters, step: dict[int, float]) -
     """The law after a step, its factors within their bounds; and how far it went, relatively. It never gets worse."""
     before, share = _loss(points, law), 1.0
     for _ in range(30):
-        rate, contention, coherence = (law[k] + share * step.get(k, 0.0) for k in range(3))
-        tried = (rate, _share(contention), max(0.0, coherence))
-        if rate > 0 and _loss(points, tried) <= before:
+        contention, coherence = (law[k] + share * step.get(k, 0.0) for k in (1, 2))
+        tried = _rated(points, _share(contention), max(0.0, coherence))
+        if _loss(points, tried) <= before:
             return tried, max(abs(new - old) / max(abs(old), 1e-9) for new, old in zip(tried, law, strict=True))
         share /= 2
     return law, 0.0

@@ -99,7 +99,7 @@ class Scalability:
     cores: int
     step_from_rps: float | None
     step_to_rps: float | None
-    restored_s: float | None  # from the step until latency was back for good
+    restored_s: float | None  # from the step until latency was back; None: not while it was watched
     restored_limit_ms: float | None
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 260, 70, 20, 14, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 290, 82, 24, 20, 54
 INNER_W, INNER_H = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 POINTS_MAX = 900
 
@@ -26,6 +26,7 @@ class Line:
     colour: str  # a class of the style sheet: "a", "b", "c", "d"
     points: Sequence[Point]
     dashed: bool = False
+    dots: bool = False  # a point where each value was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,20 @@ def percentile_axis(nines: int) -> Axis:
     return Axis(lambda share: min(1.0, math.log10(max(1 - share, end)) / -nines), ticks, "percentile")
 
 
-def lines(title: str, across: Axis, up: Axis, drawn: Sequence[Line]) -> str:
-    """Lines over an axis, with a legend."""
-    body = [_frame(across, up)]
+def lines(title: str, across: Axis, up: Axis, drawn: Sequence[Line], marks: Sequence[tuple[float, str]] = ()) -> str:
+    """Lines over an axis, with a legend; marks are moments, each with a short name above it."""
+    body = [_frame(across, up), *(_mark(across, at, name) for at, name in marks)]
     for line in drawn:
         for piece in _pieces(thinned(line.points)):
             path = " ".join(f"{_x(across, x):.1f},{_y(up, y):.1f}" for x, y in piece)
             dash = ' stroke-dasharray="5 4"' if line.dashed else ""
             body.append(f'<polyline class="line {line.colour}" points="{path}"{dash}/>')
-    return _svg(title, "".join(body)) + _legend(drawn)
+            if line.dots:
+                body += [
+                    f'<circle class="bar {line.colour}" cx="{_x(across, x):.1f}" cy="{_y(up, y):.1f}" r="4"/>'
+                    for x, y in piece
+                ]
+    return _svg(title, "".join(body)) + _legend(drawn, up.name)
 
 
 def bars(title: str, across: Axis, up: Axis, drawn: Sequence[tuple[float, float, float]], colour: str = "a") -> str:
@@ -139,14 +145,23 @@ def _frame(across: Axis, up: Axis) -> str:
     for value, text in across.ticks:
         x = _x(across, value)
         parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + INNER_H}" y2="{TOP + INNER_H + 5}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{TOP + INNER_H + 18}" text-anchor="middle">{html.escape(text)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{TOP + INNER_H + 22}" text-anchor="middle">{html.escape(text)}</text>')
     parts.append(
-        f'<text x="{LEFT + INNER_W / 2}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(across.name)}</text>'
+        f'<text x="{LEFT + INNER_W / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(across.name)}</text>'
     )
     middle = TOP + INNER_H / 2
-    turned = f'transform="rotate(-90 14 {middle})"'
-    parts.append(f'<text x="14" y="{middle}" text-anchor="middle" {turned}>{html.escape(up.name)}</text>')
+    turned = f'transform="rotate(-90 18 {middle})"'
+    parts.append(f'<text x="18" y="{middle}" class="name" text-anchor="middle" {turned}>{html.escape(up.name)}</text>')
     return "".join(parts)
+
+
+def _mark(across: Axis, at: float, name: str) -> str:
+    """A moment."""
+    x = _x(across, at)
+    return (
+        f'<line class="line mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + INNER_H}" stroke-dasharray="3 4"/>'
+        f'<text x="{x:.1f}" y="{TOP - 5}" text-anchor="middle">{html.escape(name)}</text>'
+    )
 
 
 def _svg(title: str, body: str) -> str:
@@ -154,6 +169,7 @@ def _svg(title: str, body: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{named}"><title>{named}</title>{body}</svg>'
 
 
-def _legend(drawn: Sequence[Line]) -> str:
+def _legend(drawn: Sequence[Line], up: str) -> str:
+    """What each line is; where a narrow screen hides the turned name of the axis, that too."""
     words = "".join(f'<span class="key {line.colour}">{html.escape(line.name)}</span>' for line in drawn)
-    return f'<p class="legend">{words}</p>'
+    return f'<p class="legend">{words}<span class="narrow">({html.escape(up)})</span></p>'

@@ -23,7 +23,9 @@ td:first-child,th:first-child{text-align:left}
 .figures{display:flex;flex-wrap:wrap;gap:1em 2.5em;margin:1em 0}.figures div{display:flex;flex-direction:column}
 .figures b{font-size:1.5em}.figures span,.note{color:var(--dim)}svg{width:100%;height:auto}
 text{font:12px system-ui;fill:var(--dim)}.grid{stroke:var(--edge)}.tick{stroke:var(--dim)}
-.line{fill:none;stroke-width:1.8}
+.line{fill:none;stroke-width:1.8}.line,.grid,.tick{vector-effect:non-scaling-stroke}.narrow{display:none}.line.mark{stroke:var(--c);stroke-width:1}
+@media(max-width:40em){text{font-size:21px}.name{display:none}.legend .narrow{display:inline}
+body{margin:1em auto}td,th{padding:.25em .4em}}
 .a{--own:var(--a)}.b{--own:var(--b)}.c{--own:var(--c)}.d{--own:var(--d)}.line{stroke:var(--own)}.bar{fill:var(--own)}
 .key{margin-right:1.5em}.key::before{content:"";display:inline-block;width:1.4em;height:.25em;
 margin-right:.5em;vertical-align:middle;background:var(--own)}
