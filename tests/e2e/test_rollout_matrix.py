@@ -34,15 +34,17 @@ TROUBLES = {  # what becomes of a deployment: the config that is deployed, and t
     "time limit": ("late", "longer than its MaximumExecutionTimeoutInSeconds of 600"),
 }
 UNSEEN = ("never healthy", "time limit")  # green never gets traffic
-OFTEN = (("canary", "completes"), ("rolling", "500s"))  # the others are heavy
-LONG = (("linear", "time limit"), ("rolling", "time limit"), ("all at once", "time limit"))
+OFTEN = (("canary", "completes"), ("rolling", "500s"))
+BEFORE_A_CHANGE = ("completes", "500s")  # of every policy, and all of a canary's; the other cells are long: `make soak`
 
 
 def marks_of(how: str, what: str) -> list[pytest.MarkDecorator]:
     """How often a cell is run."""
     if (how, what) in OFTEN:
         return []
-    return [pytest.mark.heavy, pytest.mark.soak] if (how, what) in LONG else [pytest.mark.heavy]
+    if how == "canary" or what in BEFORE_A_CHANGE:
+        return [pytest.mark.heavy]
+    return [pytest.mark.heavy, pytest.mark.soak]
 
 
 CELLS = [
