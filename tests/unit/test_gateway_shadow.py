@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gateway_world import Call, World, answering, hanging, until, world
+from test_gateway_bundles import alone_only, batching
 
 from eyrie.gateway import shadow
 
@@ -93,6 +94,118 @@ def test_copies_that_follow_each_other_are_sent_together(monkeypatch: pytest.Mon
         assert (await w.invoke(b"x" * shadow.GATHERED_BYTES_MAX)).status == 200
         await until(lambda: len(two.calls) == 2 + shadow.GATHERED_MAX)  # much waits for nobody either
         await until(lambda: w.gateway.mirror.idle)
+
+    run(test)
+
+
+async def following(w: World, bodies: list[bytes]) -> None:
+    """Requests whose copies wait until they are many; until all are answered."""
+    assert len(bodies) % shadow.GATHERED_MAX == 0
+    for body in bodies:
+        await w.invoke(body)
+    await until(lambda: w.gateway.mirror.idle)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only their number sends copies."""
+    monkeypatch.setattr(shadow, "GATHERED_S", 3_600)
+    monkeypatch.setattr(shadow, "GATHERED_MAX", 8)
+
+
+async def shadowed(w: World, behave: Callable[[Call], Awaitable[None]], timeout_ms: int = 60_000) -> Any:
+    """The instance of a shadow that has said that it takes messages; production answers as it would."""
+    one, two = await w.instance("i-1", saying(b"of 1")), await w.instance("i-2", batching)
+    w.publish({"A": (1.0, [one])}, shadows={"S": ("A", 1.0, [two])}, timeout_ms=timeout_ms)
+    await w.invoke(b"1")
+    await until(lambda: w.gateway.mirror.idle and bool(two.calls))
+    two.behave = behave
+    two.calls.clear()
+    pairs(w)
+    w.gateway.meter.take(1)
+    return two
+
+
+@pytest.mark.usefixtures("patient")
+def test_small_copies_are_one_message_and_each_has_its_own_answer() -> None:
+    async def test(w: World) -> None:
+        two = await shadowed(w, batching)
+        await following(w, [b"1", b"2", b"bad", b"1", b"2", b"2", b"2", b"2"])
+        assert [call.path for call in two.calls] == ["/eyrie/batch"]
+        told = pairs(w)
+        assert told["outcomes"] == [7, 0, 1, 0]  # "bad" is the shadow's own error
+        assert told["agreement"][0] >= 1
+        rollup = w.gateway.meter.take(2)["endpoints"][SLUG]["S"]["i-2"]  # type: ignore[index]
+        assert (rollup["n"], rollup["e4"], rollup["em"], rollup["peak"]) == (8, 1, 1, 8)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        assert endpoint.shadows["A", 0].instances[0].outstanding == 0
+        assert w.gateway.mirror.bytes == 0
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_message_that_is_not_understood_goes_as_single_copies() -> None:
+    async def test(w: World) -> None:
+        two = await shadowed(w, alone_only)
+        await following(w, [b"1"] * 8)
+        assert [call.path for call in two.calls] == ["/eyrie/batch"] + ["/invocations"] * 8
+        await following(w, [b"1"] * 8)
+        assert [call.path for call in two.calls[9:]] == ["/invocations"] * 8  # it is not asked again
+        assert pairs(w)["outcomes"] == [16, 0, 0, 0]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_answers_that_are_not_as_many_are_none() -> None:
+    async def too_few(call: Call) -> None:
+        await call.answer(b"\xc8\x00\x01\x00\x00\x001", 200, "content-type: application/x-eyrie-batch\r\n")
+
+    async def test(w: World) -> None:
+        two = await shadowed(w, too_few)
+        await following(w, [b"1"] * 8)
+        assert pairs(w)["outcomes"] == [0, 0, 8, 0]
+        two.behave = batching
+        await following(w, [b"1"] * 8)
+        assert [call.path for call in two.calls] == ["/eyrie/batch"] + ["/invocations"] * 8
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_copies_in_messages_are_bounded_and_given_up_as_single_ones() -> None:
+    async def test(w: World) -> None:
+        two = await shadowed(w, hanging, timeout_ms=2_000)
+        for _ in range(16):
+            assert (await w.invoke(b"1")).status == 200
+        await until(lambda: w.counter("shadow_dropped_requests") == 4)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        assert endpoint.shadows["A", 0].instances[0].outstanding == 12
+        await until(lambda: [call.path for call in two.calls] == ["/eyrie/batch"] * 2)
+        await until(lambda: w.gateway.mirror.idle)  # their time is up
+        assert w.counter("shadow_timeouts") == 12
+        told = pairs(w)
+        assert (told["outcomes"], told["dropped"]) == ([0, 0, 12, 0], {"requests": 4})
+        assert endpoint.shadows["A", 0].instances[0].outstanding == 0
+        assert w.gateway.mirror.bytes == 0
+
+    run(test, shadow_requests_max=12)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_message_that_is_lost_is_an_error_of_each() -> None:
+    async def dying(call: Call) -> None:
+        await call.instance.kill()
+
+    async def test(w: World) -> None:
+        await shadowed(w, dying)
+        await following(w, [b"1"] * 8)
+        assert pairs(w)["outcomes"] == [0, 0, 8, 0]
+        assert w.counter("retries") == 0
+        assert w.gateway.invoker.poison.empty
+        await following(w, [b"1"] * 8)
+        assert w.counter("shadow_dropped_no_instance") == 8
 
     run(test)
 

@@ -224,7 +224,7 @@ class Gateway:
                 busy: dict[str, int] = {}
                 for instance in variant.instances:
                     if instance.invocations:  # of each of its workers
-                        busy[instance.instance_id] = busy.get(instance.instance_id, 0) + len(instance.invocations)
+                        busy[instance.instance_id] = busy.get(instance.instance_id, 0) + instance.outstanding
                 for instance_id, count in busy.items():
                     shadow = variant.key not in endpoint.variants
                     self.meter.rollup(endpoint.slug, variant.name, instance_id, shadow).at_once(count)
@@ -257,7 +257,7 @@ class Gateway:
 def _stats(instance: Instance) -> dict[str, Any]:
     """One target, in `stats`."""
     variant = instance.variant
-    found = {"variant": variant.name, "outstanding": len(instance.invocations), "ejected": instance.ejected}
+    found = {"variant": variant.name, "outstanding": instance.outstanding, "ejected": instance.ejected}
     return {**found, "models": len(instance.holding)} if variant.multi_model else found
 
 

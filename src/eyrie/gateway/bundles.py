@@ -33,7 +33,7 @@ BODY_BYTES_MAX = 4_096  # of a request that is gathered: the wake-ups are nothin
 MESSAGE_BYTES_MAX = 65_536
 TOGETHER_MAX = 128
 REPLY_BYTES_MAX = 8_388_608  # of a message's reply: answers so long are better streamed, each alone
-_KIND = b"x-eyrie-content-type"
+KIND = b"x-eyrie-content-type"  # of a message's answers
 _HEADS_MAX = 64  # of messages, and of answers
 _ANSWER = struct.Struct("<HI")
 
@@ -180,11 +180,10 @@ class Bundle:
                 member.go_alone()
             return
         gathering = self._gathering
-        parts = [part for body in self._bodies for part in (len(body).to_bytes(4, "little"), body)]
-        head = b"%bcontent-length: %d\r\n\r\n" % (gathering.head(self._kinds), self._bytes)
+        message = message_of(gathering.head(self._kinds), self._bodies)
         self._bodies = []
         try:
-            gathering.instance.pool.send(self, b"".join((head, *parts)))
+            gathering.instance.pool.send(self, message)
         except ConnectFailed:
             self._scatter()
         else:
@@ -227,7 +226,7 @@ class Bundle:
             if len(answers) != len(members):
                 self._fail(members, Failure.GARBAGE, True)
                 return
-            kind = next((value for name, value in head.headers if name == _KIND), b"")
+            kind = next((value for name, value in head.headers if name == KIND), b"")
             for member, (status, said) in zip(members, answers, strict=True):
                 if member.bundle is self:
                     member.bundle = None
@@ -290,6 +289,13 @@ class Bundle:
             member.part()
         for member in members:
             member.dispatch()
+
+
+def message_of(head: bytes, bodies: list[bytes]) -> bytes:
+    """A message of these requests; `head` is all of its head but the length."""
+    parts = [part for body in bodies for part in (len(body).to_bytes(4, "little"), body)]
+    length = sum(map(len, parts))
+    return b"".join((b"%bcontent-length: %d\r\n\r\n" % (head, length), *parts))
 
 
 def answers_of(message: bytes) -> list[tuple[int, bytes]]:

@@ -246,9 +246,9 @@ class Meter:
         self._rollups: dict[tuple[str, str, str], Rollup] = {}
         self._captured: dict[tuple[str, str], dict[str, int]] = {}  # by slug and variant
 
-    def count(self, name: str) -> None:
+    def count(self, name: str, by: int = 1) -> None:
         """Raise a counter of the worker: a retry, an ejection, a limit that was hit."""
-        self.counters[name] = self.counters.get(name, 0) + 1
+        self.counters[name] = self.counters.get(name, 0) + by
 
     def rollup(self, slug: str, variant: str, instance_id: str, shadow: bool = False) -> Rollup:
         """The current second of an instance; "" as instance for requests that reached none. Copies that a shadow

@@ -71,6 +71,7 @@ class Instance:
     """One target as a gateway worker sees it: an instance, or one worker of an instance that has several."""
 
     __slots__ = (
+        "accompanied",
         "answers_s",
         "apart",
         "asked_at_s",
@@ -103,6 +104,7 @@ class Instance:
         self.endpoint = variant.endpoint
         self.pool = pool
         self.invocations: set[Outstanding] = set()  # sent and not wholly answered
+        self.accompanied = 0  # requests that are in the same message of copies as another, beyond one a message
         self.heard_at_s = 0.0  # when it last answered anything, by the loop's clock
         self.asked_at_s = 0.0  # when it was last asked for a pong
         self.ejected = ""  # why it is out of the route, by this worker's own judgement
@@ -115,6 +117,11 @@ class Instance:
         self.gathering: Gathering | None = None  # it takes many small requests as one message
         self.apart = False  # it does not, although it said so
         self.heads: dict[Kinds, bytes] = {}  # request heads that were sent before, up to what differs every time
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that it has not wholly answered."""
+        return len(self.invocations) + self.accompanied
 
     def learn(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """What the head of a reply tells of the target itself."""

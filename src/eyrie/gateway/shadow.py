@@ -2,10 +2,10 @@
 
 On the path: a tap of the production variant hears each exchange once its reply is handed to the client's connection; a
 sampled one is sent to the shadow at the end of that turn of the loop, when the replies of the turn have gone out. Those
-that follow within a moment are gathered and sent together: the first wakes the instance, the others find it awake, and
-their answers come together too, which costs a busy gateway (and the shadow) less than each by itself. What
-the shadow answers is measured under its own name, compared (`shadow_pairs`), told to its own tap (data capture), and
-forgotten.
+that follow within a moment are gathered and sent together: as one message where they are small and the shadow takes
+such (`bundles` says what they are), else one after the other, so that the first wakes the instance and the others find
+it awake. Either costs a busy gateway, and the shadow, less than each by itself. What the shadow answers is measured
+under its own name, compared (`shadow_pairs`), told to its own tap (data capture), and forgotten.
 
 Nothing of it can cost production more than the sending: a copy has its own bounds (requests of a shadow, bytes of the
 worker), beyond which it is dropped and counted; it is never tried again; it takes nothing from the retry budget and is
@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Sequence
 from time import perf_counter
 
 from eyrie.domain.routing import EndpointRoute, VariantRoute
+from eyrie.gateway.bundles import BODY_BYTES_MAX, KIND, TOGETHER_MAX, answers_of, message_of
 from eyrie.gateway.health import Health
-from eyrie.gateway.invoke import FORWARDED, JOINED_BYTES_MAX
+from eyrie.gateway.invoke import FORWARDED, JOINED_BYTES_MAX, returned
 from eyrie.gateway.meter import Meter
-from eyrie.gateway.routes import Instance, Variant
+from eyrie.gateway.routes import Instance, Kinds, Variant
 from eyrie.gateway.shadow_pairs import Pairs
 from eyrie.gateway.taps import Exchange, Headers, Tap
 from eyrie.http1.sweep import Sweep
@@ -30,12 +32,16 @@ from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
 
 _SESSION = b"x-amzn-sagemaker-session-id"
+_OWN_HEADERS = frozenset((*FORWARDED, _SESSION))  # with one of these a copy goes alone
 _MODEL_ERROR = 424
-GATHERED_S = 0.002  # how long copies are gathered that follow another
+_NOT_UNDERSTOOD = (404, 405)  # of a message: there are no such, each request goes alone
+GATHERED_S = 0.004  # how long copies are gathered that follow another
 GATHERED_MAX = 32  # so many are sent at the end of the turn, likewise so many
 GATHERED_BYTES_MAX = 1_048_576  # of requests and replies
 LEAVING_S = 1.0  # a copy holds an instance that has left the tables for so long at most
 REPLY_BYTES_MAX = 6_291_456  # of a shadow's reply that comes in pieces: a longer one is not kept
+
+Answer = tuple[int, Headers, bytes | None]  # of one copy: status, 0 for none; headers; body, None if it is not kept
 
 
 class ShadowTap:
@@ -118,33 +124,65 @@ class Mirror:
 
     def _send_all(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        small: dict[tuple[Variant, Kinds], list[Exchange]] = {}
         for exchange in waiting:
             source = exchange.instance.variant
             shadow = source.endpoint.shadows.get(source.key)
-            if shadow is not None:
-                why = self._send(exchange, shadow)
-                if why:
-                    self.meter.count(f"shadow_dropped_{why}")
-                    self.pairs.dropped(shadow, why)
+            if shadow is None:
+                continue
+            plain = exchange.fields is None or _OWN_HEADERS.isdisjoint(exchange.fields)
+            if plain and 0 < len(exchange.body) <= BODY_BYTES_MAX:
+                small.setdefault((shadow, exchange.kinds), []).append(exchange)
+            else:
+                self._send(shadow, [exchange])
+        for (shadow, _), exchanges in small.items():
+            for start in range(0, len(exchanges), TOGETHER_MAX):
+                self._send_small(shadow, exchanges[start : start + TOGETHER_MAX])
 
-    def _send(self, exchange: Exchange, shadow: Variant) -> str:
-        """Send one copy; why it was not, or ""."""
-        instances = shadow.instances
-        outstanding = (
-            len(instances[0].invocations) if len(instances) == 1 else sum(len(i.invocations) for i in instances)
-        )
-        if outstanding >= self._requests_max:
+    def _send_small(self, shadow: Variant, exchanges: list[Exchange]) -> None:
+        """Send copies of small requests of one kind: as one message where an instance takes it."""
+        room = max(0, self._requests_max - _outstanding(shadow))
+        if len(exchanges) > room:
+            self._drop(shadow, "requests", len(exchanges) - room)
+            exchanges = exchanges[:room]
+        if len(exchanges) > 1 and any(instance.gathering is not None for instance in shadow.routed):
+            self._send(shadow, exchanges)
+        else:
+            self.send_each(shadow, exchanges)
+
+    def send_each(self, shadow: Variant, exchanges: Sequence[Exchange]) -> None:
+        """Send copies one by one."""
+        for exchange in exchanges:
+            self._send(shadow, [exchange])
+
+    def _send(self, shadow: Variant, exchanges: list[Exchange]) -> None:
+        """Send copies, a single one or some that may go together; or drop them."""
+        why = self._try(shadow, exchanges)
+        if why:
+            self._drop(shadow, why, len(exchanges))
+
+    def _drop(self, shadow: Variant, why: str, copies: int) -> None:
+        self.meter.count(f"shadow_dropped_{why}", copies)
+        self.pairs.dropped(shadow, why, copies)
+
+    def _try(self, shadow: Variant, exchanges: list[Exchange]) -> str:
+        """Why they were not sent, or ""."""
+        first = exchanges[0]
+        if len(exchanges) == 1 and _outstanding(shadow) >= self._requests_max:
             return "requests"
-        held = len(exchange.body) + len(exchange.reply_body or b"")
+        held = sum([len(exchange.body) + len(exchange.reply_body or b"") for exchange in exchanges])
         if self.bytes + held > self._bytes_max:
             return "bytes"
-        if exchange.fields is not None and _SESSION in exchange.fields:
+        if first.fields is not None and _SESSION in first.fields:
             return "session"  # no instance of the shadow knows it
-        instance = shadow.choose(None)
+        instance = shadow.choose(None, gathers=len(exchanges) > 1)
         if instance is None:
             return "no_instance"
+        if len(exchanges) > 1 and instance.gathering is None:
+            self.send_each(shadow, exchanges)
+            return ""
         try:
-            Copy(self, exchange, instance, held).send()
+            Copy(self, exchanges, instance, held).send()
         except ConnectFailed as error:
             if error.failure is Failure.REFUSED:
                 self.health.dead(instance, "nobody listens on its socket")
@@ -155,13 +193,21 @@ class Mirror:
         return ""
 
 
+def _outstanding(shadow: Variant) -> int:
+    """How many copies a shadow has that it has not answered."""
+    instances = shadow.instances
+    return instances[0].outstanding if len(instances) == 1 else sum([i.outstanding for i in instances])
+
+
 class Copy:
-    """One request's copy on its way. It is outstanding on its instance as any request is, and never moves."""
+    """One request's copy on its way, or those of several in one message. It is outstanding on its instance as any
+    request is, and never moves.
+    """
 
     __slots__ = (
         "_body",
         "_body_bytes",
-        "_exchange",
+        "_exchanges",
         "_headers",
         "_held",
         "_mirror",
@@ -170,17 +216,19 @@ class Copy:
         "channel",
         "deadline_s",
         "instance",
+        "requests",
         "sent_at_s",
     )
 
     movable = False
     moved = True
 
-    def __init__(self, mirror: Mirror, exchange: Exchange, instance: Instance, held: int) -> None:
+    def __init__(self, mirror: Mirror, exchanges: Sequence[Exchange], instance: Instance, held: int) -> None:
         self.channel: Channel | None = None
         self.instance: Instance | None = instance
+        self.requests = len(exchanges)
         self._mirror = mirror
-        self._exchange = exchange
+        self._exchanges = exchanges
         self._held = held
         self._status = 0
         self._headers: Headers = ()
@@ -188,12 +236,25 @@ class Copy:
         self._body_bytes = 0
         self._sent_at = 0.0
         self.sent_at_s = mirror.sweep.now
-        self.deadline_s = self.sent_at_s + exchange.variant.endpoint.timeout_s
+        self.deadline_s = self.sent_at_s + exchanges[0].variant.endpoint.timeout_s
 
     def send(self) -> None:
         """Send it. Raises ConnectFailed."""
-        exchange, instance = self._exchange, self.instance
+        instance = self.instance
         assert instance is not None
+        if self.requests > 1:
+            gathering = instance.gathering
+            assert gathering is not None
+            bodies = [exchange.body for exchange in self._exchanges]
+            instance.pool.send(self, message_of(gathering.head(self._exchanges[0].kinds), bodies))
+        else:
+            self._send_alone(instance, self._exchanges[0])
+        instance.invocations.add(self)
+        instance.accompanied += self.requests - 1
+        self._mirror.active.add(self)
+        self._sent_at = perf_counter()
+
+    def _send_alone(self, instance: Instance, exchange: Exchange) -> None:
         head = instance.heads.get(exchange.kinds) or instance.head(exchange.kinds)
         fields, body = exchange.fields, exchange.body
         if fields is not None:
@@ -202,9 +263,6 @@ class Copy:
             instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:
             instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
-        instance.invocations.add(self)
-        self._mirror.active.add(self)
-        self._sent_at = perf_counter()
 
     @property
     def leaving(self) -> bool:
@@ -218,6 +276,9 @@ class Copy:
 
     def reply_whole(self, head: ReplyHead, body: bytes) -> None:
         """The reply, in one piece."""
+        if head.derived is None and self.requests == 1 and self.instance is not None:
+            head.derived = returned(head.headers)
+            self.instance.learn(head.headers)
         self._answered(head.status, head.headers, body)
 
     def reply_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -251,7 +312,7 @@ class Copy:
 
     def give_up(self) -> None:
         """Its time is up."""
-        self._mirror.meter.count("shadow_timeouts")
+        self._mirror.meter.count("shadow_timeouts", self.requests)
         self._cut()
         self._answered(0, (), None)
 
@@ -270,39 +331,67 @@ class Copy:
         mirror.active.discard(self)
         mirror.bytes -= self._held
         self._held = 0
-        if instance is not None:
+        if instance is not None and self in instance.invocations:
             instance.invocations.discard(self)
+            instance.accompanied -= self.requests - 1
 
     def _answered(self, origin: int, headers: Headers, body: bytes | None) -> None:
         """The shadow's answer, or that there is none (`origin` 0)."""
         done_at = perf_counter()
         took = done_at - self._sent_at
-        mirror, exchange, instance = self._mirror, self._exchange, self.instance
+        mirror, instance = self._mirror, self.instance
         assert instance is not None
-        outstanding = len(instance.invocations)
+        outstanding = instance.outstanding
         self._leave()
         shadow = instance.variant
-        status = origin if 0 < origin < 300 else _MODEL_ERROR
         if origin:
             instance.heard_at_s = mirror.sweep.now
             if took > shadow.slowest_s:
                 shadow.slowest_s = took
-            shadow.answered += 1
-        model_us = int(took * 1e6)
+            shadow.answered += self.requests
+        if self.requests == 1:
+            answers: list[Answer] = [(origin, headers, body)]
+        elif origin in _NOT_UNDERSTOOD and instance.gathering is not None:
+            instance.gathering.give_up()
+            mirror.send_each(shadow, self._exchanges)
+            return
+        else:
+            answers = self._answers(instance, origin, headers, body)
+        self._account(instance, answers, int(took * 1e6), outstanding, done_at)
+
+    def _answers(self, instance: Instance, origin: int, headers: Headers, body: bytes | None) -> list[Answer]:
+        """The answers in that to a message; one that cannot be read is none to any of them."""
+        gathering = instance.gathering
+        if origin != 200 or gathering is None:
+            return [(origin, headers, body)] * self.requests
+        found = answers_of(body) if body is not None else []
+        if len(found) != self.requests:
+            gathering.give_up()  # they are too long, or no answers to what was asked: each alone from now on
+            return [(0, (), None)] * self.requests
+        kind = next((value for name, value in headers if name == KIND), b"")
+        return [(status, gathering.answer_head(status, kind).headers, said) for status, said in found]
+
+    def _account(
+        self, instance: Instance, answers: list[Answer], model_us: int, outstanding: int, done_at: float
+    ) -> None:
+        """Count every answer, and tell it to whoever wants to see it."""
+        mirror, shadow = self._mirror, instance.variant
         rollup = instance.rollup
         if rollup.taken:
             slug = instance.endpoint.slug
             rollup = instance.rollup = mirror.meter.rollup(slug, shadow.name, instance.instance_id, shadow=True)
-        rollup.add(status, model_us, 0, outstanding, origin)
-        compared = mirror.pairs.add(shadow, exchange.status >= 400, status >= 400, done_at)
         tap = shadow.tap
-        if compared is None and tap is None:
-            return
-        answer = Exchange(
-            instance, exchange.kinds, exchange.fields, exchange.body, status, origin, headers, body, model_us,
-            exchange.at_ms, exchange.request_id,
-        )  # fmt: skip
-        if compared is not None:
-            mirror.pairs.compare(compared, exchange, answer)
-        if tap is not None:
-            tap.answered(answer)
+        for exchange, (origin, headers, body) in zip(self._exchanges, answers, strict=True):
+            status = origin if 0 < origin < 300 else _MODEL_ERROR
+            rollup.add(status, model_us, 0, outstanding, origin)
+            compared = mirror.pairs.add(shadow, exchange.status >= 400, status >= 400, done_at)
+            if compared is None and tap is None:
+                continue
+            answer = Exchange(
+                instance, exchange.kinds, exchange.fields, exchange.body, status, origin, headers, body, model_us,
+                exchange.at_ms, exchange.request_id,
+            )  # fmt: skip
+            if compared is not None:
+                mirror.pairs.compare(compared, exchange, answer)
+            if tap is not None:
+                tap.answered(answer)

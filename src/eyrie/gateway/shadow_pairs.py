@@ -120,10 +120,10 @@ class Pairs:
         now = perf_counter()
         self._not_before = now + PART * (now - began)
 
-    def dropped(self, shadow: Variant, why: str) -> None:
-        """A copy that was due was not sent."""
+    def dropped(self, shadow: Variant, why: str, copies: int = 1) -> None:
+        """Copies that were due were not sent."""
         counts = self._of(shadow).dropped
-        counts[why] = counts.get(why, 0) + 1
+        counts[why] = counts.get(why, 0) + copies
 
     def take(self) -> dict[str, dict[str, Any]]:
         """The second that ends, by slug and shadow; a new one begins."""
