@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from eyrie.domain.transform import Split
@@ -86,11 +86,16 @@ class LineBlocks:
     limit: int
     offset: int = 0
     line: int = 0
-    _rest: bytes = b""
+    _held: list[bytes] = field(default_factory=list)  # joined once they are more than a payload holds
+    _size: int = 0
 
     def feed(self, piece: bytes) -> Iterator[Payload]:
         """More of the stream. Raises SplitError."""
-        data, at = (self._rest + piece if self._rest else piece), 0
+        self._held.append(piece)
+        self._size += len(piece)
+        if self._size <= self.limit:
+            return
+        data, at = b"".join(self._held), 0
         while len(data) - at > self.limit:
             end = data.rfind(b"\n", at, at + self.limit) + 1
             if not end:
@@ -99,13 +104,14 @@ class LineBlocks:
                 end = at + self.limit + 1
             yield from self._payload(data[at:end])
             at = end
-        self._rest = data[at:]
+        self._held, self._size = [data[at:]], len(data) - at
 
     def finish(self) -> Iterator[Payload]:
         """The rest."""
-        if self._rest:
-            yield from self._payload(self._rest)
-            self._rest = b""
+        if self._size:
+            rest = b"".join(self._held)
+            self._held, self._size = [], 0
+            yield from self._payload(rest)
 
     def _payload(self, body: bytes) -> Iterator[Payload]:
         first, lines = self.line + 1, body.count(b"\n") + (not body.endswith(b"\n"))

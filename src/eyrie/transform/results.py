@@ -50,7 +50,9 @@ def written(spec: TransformSpec, sieve: Sieve | None, payload: Payload, reply: R
         raise ObjectFailed(f"{span([payload])}: {error}") from None
     several = len(results) > 1 and spec.processing.shapes_output
     data = assembled(results, several or spec.assemble is Assemble.LINE)
-    return Written(data, payload.end, payload.first_line + payload.lines - 1, payload.count, tuple(bad))
+    answered = reply.body.count(b"\n") == payload.lines  # each line has its own: none was blank, none need be looked at
+    records = payload.lines if answered else payload.count
+    return Written(data, payload.end, payload.first_line + payload.lines - 1, records, tuple(bad))
 
 
 def _results(

@@ -25,6 +25,7 @@ from eyrie.transform.wire import Reply
 
 BUNDLE_BYTES, BUNDLE_PAYLOADS = 1 << 20, 2_048  # that go out in one message
 BUNDLE_FIRST, BUNDLE_SHORT_S, BUNDLE_LONG_S = 16, 0.2, 1.0  # a bundle grows and shrinks by how long one takes
+AHEAD = 4  # requests that are made, for each that is asked at once: workers do not wait while an output is being written
 STREAM_PIECE = 1 << 18
 
 
@@ -74,7 +75,7 @@ class Share:
         ahead: deque[_Sent] = deque()
         for sent in self._sending(threads):
             ahead.append(sent)
-            while len(ahead) > 2 * self._work.concurrent or (ahead and _here(ahead[0])):
+            while len(ahead) > AHEAD * self._work.concurrent or (ahead and _here(ahead[0])):
                 self._take(ahead.popleft())
         while ahead:
             self._take(ahead.popleft())
