@@ -103,6 +103,14 @@ def test_answers_must_be_one_a_record() -> None:
     assert assembled([b"a", b"b\n"], lines=False) == b"ab\n"
 
 
+@pytest.mark.parametrize(
+    ("member", "given"), [("InputFilter", {"input_filter": "$["}), ("OutputFilter", {"output_filter": "$["})]
+)
+def test_a_path_that_is_none_is_told_with_its_member(member: str, given: dict[str, str]) -> None:
+    with pytest.raises(PathError, match=rf"DataProcessing\.{member}: '\$\[' .* it breaks off"):
+        sieve(Processing(**given), "text/csv", "")
+
+
 def test_processing_needs_a_type_that_can_be_taken_apart() -> None:
     assert sieve(Processing(), "image/png", "") is None
     for kind, accept in (("image/png", ""), (CSV, JSON)):
@@ -178,4 +186,5 @@ def test_progress_and_the_verdict() -> None:
     assert (told.percent, told.objects, told.objects_done, told.resumed) == (37.5, 3, 1, 2)
     assert verdict(marks) == ""
     failed = [Mark(failed=("s3://b/x, record 3: no",), failed_count=1), Mark(failed=("y",), failed_count=2)]
-    assert "s3://b/x, record 3: no (and 2 more" in verdict(failed)
+    assert verdict(failed).startswith("ClientError: s3://b/x, record 3: no (and 2 more")
+    assert verdict([Mark(failed=("ClientError: s3://b/x: no",), failed_count=1)]).count("ClientError") == 1

@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 
 from eyrie.adapters.s3_client import S3Refused
 from eyrie.decide import transform_plan
-from eyrie.domain.transform import InputObject, Mark
+from eyrie.decide.transform_split import splitter
+from eyrie.domain.transform import Assemble, InputObject, Mark, Split, TransformSpec
 from eyrie.modelserver import bulk
 from eyrie.transform import sink as sinks
 from eyrie.transform import source
 from eyrie.transform.bucket import BucketError
+from eyrie.transform.results import written
 from eyrie.transform.sink import Restart, Sink
+from eyrie.transform.wire import Reply
 
 
 # ----------------------------------------------------------------------------------------------------------- in a batch
@@ -86,6 +89,18 @@ def test_many_requests_in_one_message_are_answered_in_order() -> None:
         at += 6 + size
     assert found == [(201, b"<%d>" % n) if n % 2 else (200, b"(%d)" % n) for n in range(2_000)]
     assert echo.most <= bulk.WINDOW
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "records"),
+    [(b"1\n2\n", b"a\nb\n", 2), (b"1\n2\n", b"a\nb", 2), (b"1\n\n2\n", b"a\nb\n", 2), (b"1\n\r\n2", b"a,b", 2)],
+)
+def test_records_are_counted_without_the_blank_ones(text: bytes, answer: bytes, records: int) -> None:
+    spec = TransformSpec("s3://b/in", "s3://b/out", split=Split.LINE, assemble=Assemble.LINE)
+    cut = splitter(Split.LINE, 100, single=False)
+    (payload,) = [*cut.feed(text), *cut.finish()]
+    found = written(spec, None, payload, Reply(200, answer), 0, lambda bodies: [])
+    assert (found.records, found.line, found.end) == (records, payload.lines, len(text))
 
 
 # ------------------------------------------------------------------------------------------------------------ an output

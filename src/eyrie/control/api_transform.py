@@ -164,7 +164,7 @@ def _spec(params: Params) -> TransformSpec:
         instances=params["TransformResources"]["InstanceCount"],
         startup_s=STARTUP_S,
         bad_records_max=_bad_records(environment.get(BAD_RECORDS, "0")),
-        in_process=environment.get(IN_PROCESS, "on") != "off",
+        in_process=_in_process(environment.get(IN_PROCESS, "on")),
         capture_url=_s3("DataCaptureConfig.DestinationS3Uri", capture["DestinationS3Uri"]) if capture else "",
     )
     _check_payload(spec)
@@ -194,6 +194,12 @@ def _bad_records(text: str) -> int:
     return int(text)
 
 
+def _in_process(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise validation(f"Environment {IN_PROCESS} must be on or off: {text[:40]!r} is neither.")
+    return text == "on"
+
+
 def _check_payload(spec: TransformSpec) -> None:
     size, concurrent = spec.max_payload_mb, spec.max_concurrent or 1
     if size is not None and size * concurrent > PAYLOAD_MB_TOTAL:
@@ -204,7 +210,7 @@ def _check_payload(spec: TransformSpec) -> None:
     if size == 0 and (spec.processing != Processing() or spec.split is not Split.NONE):
         raise unsupported("MaxPayloadInMB 0 with a SplitType or DataProcessing", "an object is sent whole, in chunks")
     if spec.strategy is Strategy.SINGLE_RECORD and spec.split is Split.NONE:
-        raise validation("BatchStrategy SingleRecord needs a SplitType: without one there are no records.")
+        raise validation("BatchStrategy SingleRecord needs a SplitType: with None there are no records.")
 
 
 def _check_processing(spec: TransformSpec) -> None:
@@ -218,7 +224,9 @@ def _check_processing(spec: TransformSpec) -> None:
     if spec.split not in (Split.NONE, Split.LINE):
         raise validation(f"DataProcessing is for text: SplitType {spec.split} has records of another kind.")
     if media_type(spec.content_type) == CSV and spec.split is not Split.LINE:
-        raise validation("DataProcessing of text/csv needs SplitType Line: each row is a record of its own.")
+        raise validation(
+            f"DataProcessing of text/csv needs SplitType Line, not {spec.split}: each row is a record of its own."
+        )
     if spec.processing.join and (spec.split is Split.LINE) is not (spec.assemble is Assemble.LINE):
         raise validation(
             f"JoinSource Input needs the same SplitType and AssembleWith: {spec.split} and {spec.assemble} differ."

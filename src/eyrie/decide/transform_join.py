@@ -149,8 +149,15 @@ def sieve(processing: Processing, content_type: str, accept: str) -> Sieve | Non
         )
     if accept and processing.shapes_output and type(form_of(accept)) is not type(form):
         raise PathError(f"DataProcessing: records of {content_type} cannot be joined with answers of {accept}")
-    paths = parsed(processing.input_filter), parsed(processing.output_filter)
-    return Sieve(form, paths[0], paths[1], processing.join)
+    sent = _parsed("InputFilter", processing.input_filter)
+    return Sieve(form, sent, _parsed("OutputFilter", processing.output_filter), processing.join)
+
+
+def _parsed(member: str, text: str) -> Path:
+    try:
+        return parsed(text)
+    except PathError as error:
+        raise PathError(f"DataProcessing.{member}: {error}") from None
 
 
 def answers(reply: bytes, count: int) -> list[bytes]:

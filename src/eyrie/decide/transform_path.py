@@ -70,7 +70,7 @@ def parsed(text: str) -> Path:
             step, at = _bracket(text, at + 1)
             steps.append(step)
         else:
-            raise PathError(f"{text!r} is no JSONPath that is understood here, from {text[at:]!r} on")
+            raise _strange(text, at)
     return Path(text, tuple(steps))
 
 
@@ -83,7 +83,7 @@ def _bracket(text: str, at: int) -> tuple[Step, int]:
             many = len(picks) > 1 or picks[0] is None or isinstance(picks[0], slice)
             return Step(tuple(picks), many), at + 1
         if text[at : at + 1] != ",":
-            raise PathError(f"{text!r} is no JSONPath that is understood here, from {text[at:]!r} on")
+            raise _strange(text, at)
         at += 1
 
 
@@ -103,7 +103,13 @@ def _pick(text: str, at: int) -> tuple[str | int | slice | None, int]:
     index = _INDEX.match(text, at)
     if index is not None:
         return _number(index[1], text), index.end()
-    raise PathError(f"{text!r} is no JSONPath that is understood here, from {text[at:]!r} on")
+    raise _strange(text, at)
+
+
+def _strange(text: str, at: int) -> PathError:
+    """What is said of a path that is not understood from a place on."""
+    rest = f"from {text[at:]!r} on" if at < len(text) else "it breaks off"
+    return PathError(f"{text!r} is no JSONPath that is understood here: {rest}")
 
 
 def _number(digits: str, text: str) -> int:

@@ -152,4 +152,5 @@ def verdict(share_marks: Sequence[Mark]) -> str:
     if not count:
         return ""
     more = f" (and {count - 1} more input objects without an output)" if count > 1 else ""
-    return f"ClientError: {reasons[0]}{more}. See the job's log for more information."
+    first = reasons[0] if reasons[0].startswith(("ClientError: ", "InternalError: ")) else f"ClientError: {reasons[0]}"
+    return f"{first}{more}. See the job's log for more information."

@@ -246,7 +246,11 @@ class Run:
             text = self._door.call(lambda s3: s3.get_range(bucket, key, 0, max(size, 1), etag))
         except S3Refused as error:
             raise refused(error, url) from None
-        return [self._named(object_url, name) for object_url, name in manifest_urls(text)]
+        try:
+            named = manifest_urls(text)
+        except PlanError as error:
+            raise PlanError(f"{url}: {error}") from None
+        return [self._named(object_url, name) for object_url, name in named]
 
     def _named(self, url: str, name: str) -> InputObject:
         bucket, key = bucket_and_key(url)
