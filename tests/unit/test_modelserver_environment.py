@@ -153,6 +153,17 @@ def test_the_limit_of_a_body(env: dict[str, str], limit: int) -> None:
     assert environment.body_bytes_max(env) == limit
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"), [("", 256), (" 16 ", 16), ("1", 1), ("0", 256), ("many", 256), ("9" * 30, 256)]
+)
+def test_rows_of_a_batch(text: str, rows: int, tmp_path: Path) -> None:
+    container = Container(environment={"EYRIE_BATCH_ROWS": text})
+    env = environment.variables(Claim("i-1", WHOLE["endpoint"], containers=(container,)), container, tmp_path)
+    assert env["EYRIE_BATCH_ROWS"] == text  # of Eyrie's own, but a container's
+    assert environment.batch_rows(env) == rows
+    assert environment.batch_rows({}) == 256
+
+
 def test_the_log_level_by_number_or_name() -> None:
     root = logging.getLogger()
     before = root.level

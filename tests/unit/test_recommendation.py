@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyrie.decide.recommendation import (
+    BATCH,
     COMPILE,
     LOAD_MIN_S,
     WORKERS,
@@ -145,6 +146,11 @@ def test_a_search_changes_one_setting_of_the_best_at_a_time() -> None:
     tried = [*slower, *(trial(n, replace(LARGE, environment={WORKERS: c}), 900) for n, c in ((4, "1"), (5, "4")))]
     assert next_candidate(order, tried) is None
     assert next_candidate(order, [replace(t, state=TrialState.FAILED, measured=None) for t in done]) is None
+    batching = replace(order, batching=True)
+    alone, few = (replace(LARGE, environment={BATCH: rows}) for rows in ("1", "16"))
+    assert next_candidate(batching, tried) == alone
+    assert next_candidate(batching, [*tried, trial(6, alone, 500)]) == few
+    assert next_candidate(batching, [*tried, trial(6, alone, 500), trial(7, few, 900)]) is None
 
 
 def test_time_is_dealt_out_and_comes_to_an_end() -> None:

@@ -31,6 +31,7 @@ DEFAULT, ADVANCED = "Default", "Advanced"
 BUDGET_S = {DEFAULT: 600, ADVANCED: 7_200}  # where JobDurationInSeconds does not say
 CONTENT_TYPE = "text/csv"  # where SupportedContentTypes does not say
 COMPILABLE = frozenset({"xgboost", "sklearn", "lightgbm"})
+BATCHING = COMPILABLE  # a script of the user's own (inference.py) is handed each request alone
 PERCENTILES = {"P50": 50.0, "P90": 90.0, "P95": 95.0, "P99": 99.0}
 LEVELS_MAX = 10_000
 UNSUPPORTED = {
@@ -73,7 +74,8 @@ def order_of(context: Context, params: Params, model_of: ModelOf) -> Order:
         tests_max=min(limit, TESTS_MAX),
         types={name: _facts(context, name) for name in {one.instance_type for one in candidates} - {""}},
         host_cpus=context.instance_types.host_cpus,
-        compilable=_compilable(model),
+        compilable=_served_by(model, COMPILABLE),
+        batching=_served_by(model, BATCHING),
     )
 
 
@@ -95,12 +97,12 @@ def _budget_s(given: Mapping[str, Any], kind: str) -> int:
     return asked
 
 
-def _compilable(model: ModelSpec) -> bool:
-    """Whether compiling at load could change anything."""
+def _served_by(model: ModelSpec, frameworks: frozenset[str]) -> bool:
+    """Whether the model is one container of these frameworks, in Eyrie's own model server."""
     if len(model.containers) != 1 or model.containers[0].foreign:
         return False
     image = images.resolve(model.containers[0].image)
-    return image is not None and image.framework in COMPILABLE
+    return image is not None and image.framework in frameworks
 
 
 # ---------------------------------------------------------------------------------------------------------- candidates

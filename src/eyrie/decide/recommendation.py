@@ -39,6 +39,7 @@ SETTLE_FROM_S = 3.0  # a stretch as long as this loses its first second
 LOAD_MIN_S, LOAD_MAX_S = 6.0, 140.0
 WORKERS, COMPILE = "MODEL_SERVER_WORKERS", "EYRIE_COMPILE"
 WORKERS_TIMES = (0.5, 2.0)
+BATCH, BATCH_ROWS = "EYRIE_BATCH_ROWS", ("1", "16")  # each request alone, and a few together; usual: up to 256
 USUAL = ("ml.c5.", "ml.m5.")
 USD_A_GB_SECOND = 0.000_02  # of serverless; approximate
 COOLDOWN_IN_S, COOLDOWN_OUT_MIN_S = 300, 60
@@ -185,7 +186,7 @@ def expected_left(order: Order, tests: Sequence[Trial]) -> int:
     given = sum(candidate not in tried for candidate in order.candidates)
     more = 0
     if order.search:
-        settings = len(WORKERS_TIMES) + order.compilable
+        settings = len(WORKERS_TIMES) + order.compilable + len(BATCH_ROWS) * order.batching
         more = max(0, settings - max(0, len(tests) - len(order.candidates)))
     return max(1, min(given + more, order.tests_max - len(tests)))
 
@@ -217,6 +218,8 @@ def _beside(candidate: Candidate, order: Order) -> Iterator[Candidate]:
             count = max(1, round(usual * times))
             if count != usual:
                 yield _with(candidate, WORKERS, str(count))
+    if order.batching and BATCH not in candidate.environment:
+        yield from (_with(candidate, BATCH, rows) for rows in BATCH_ROWS)
 
 
 def _with(candidate: Candidate, name: str, value: str) -> Candidate:

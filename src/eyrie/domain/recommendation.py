@@ -115,6 +115,7 @@ class Order:
     types: Mapping[str, TypeFacts]
     host_cpus: int
     compilable: bool = False  # EYRIE_COMPILE may make a difference
+    batching: bool = False  # EYRIE_BATCH_ROWS may: Eyrie's own model server predicts rows of several requests together
 
 
 @dataclass(frozen=True, slots=True)

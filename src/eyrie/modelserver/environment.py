@@ -28,7 +28,10 @@ VARIABLES_MAX = 100  # SageMaker's limit is on entries
 VARIABLE_BYTES_MAX = 10_240
 RESERVED = ("SM_MODEL_DIR", "SAGEMAKER_BASE_DIR", "OMP_WAIT_POLICY")  # must tell the truth about this sandbox
 RESERVED_PREFIX = "EYRIE_"
-COMPILE = "EYRIE_COMPILE"  # the one of them that is a container's: see `compile/at_load`
+COMPILE = "EYRIE_COMPILE"  # see `compile/at_load`
+BATCH_ROWS = "EYRIE_BATCH_ROWS"  # see `batcher`
+OWN = (COMPILE, BATCH_ROWS)  # those of Eyrie's own that are a container's
+BATCH_ROWS_DEFAULT, BATCH_ROWS_MAX = 256, 65_536
 
 
 class ClaimError(ValueError):
@@ -160,7 +163,7 @@ def variables(claim: Claim, container: Container, ml: Path) -> dict[str, str]:
     if container.multi_model:
         found["SAGEMAKER_MULTI_MODEL"] = "true"
     for name, value in container.environment.items():
-        if name != COMPILE and (name in RESERVED or name.startswith(RESERVED_PREFIX)):
+        if name not in OWN and (name in RESERVED or name.startswith(RESERVED_PREFIX)):
             log.warning("the model's environment variable %s is reserved and was not set", name)
         else:
             found[name] = value
@@ -200,6 +203,17 @@ def body_bytes_max(env: Mapping[str, str]) -> int:
                 return BODY_BYTES_DEFAULT
             return min(int(text) * unit or BODY_BYTES_MAX, BODY_BYTES_MAX)
     return BODY_BYTES_DEFAULT
+
+
+def batch_rows(env: Mapping[str, str]) -> int:
+    """How many rows of several requests go into one call: EYRIE_BATCH_ROWS, else 256; 1: each request alone."""
+    text = env.get(BATCH_ROWS, "").strip()
+    if not text:
+        return BATCH_ROWS_DEFAULT
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= BATCH_ROWS_MAX):
+        log.warning("%s is %r, not a number from 1 to %d; it stays at 256", BATCH_ROWS, text[:64], BATCH_ROWS_MAX)
+        return BATCH_ROWS_DEFAULT
+    return int(text)
 
 
 def payload_mb_told(bytes_max: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyrie.modelserver import environment, loader, requirements
-from eyrie.modelserver.batcher import SLOW_S
+from eyrie.modelserver.batcher import SLOW_S, Bounds
 from eyrie.modelserver.environment import Claim, Container
 from eyrie.modelserver.frameworks.interface import CallModel, RowModel, Source
 from eyrie.modelserver.measure import Pace, pace
@@ -34,6 +34,7 @@ class Loaded:
 
     model: RowModel | CallModel
     pace: Pace | None = None  # of a row model
+    batch_rows: int = environment.BATCH_ROWS_DEFAULT  # of a row model
     scope: Scope | None = None  # where its user code lives, when it is not alone in the process
 
     @property
@@ -81,10 +82,7 @@ def load(claim: Claim, ml: Path, pools: Pools, guests: frozenset[str] = frozense
         environment.extend_path(loader.code_paths(sources[0], loader.script_path(sources[0])))
         return Hosted(claim, ((claim.containers[0], load_model(sources[0])),), tuple(sources))
     requirements.check(
-        [
-            (container.hostname, source.ml / loader.DEPS)
-            for container, source in zip(containers, sources, strict=True)
-        ]
+        [(container.hostname, source.ml / loader.DEPS) for container, source in zip(containers, sources, strict=True)]
     )
     loaded = [
         _load_one_of_several(number, container.hostname, source, own)
@@ -141,7 +139,8 @@ def load_model(source: Source) -> Loaded:
     if not isinstance(model, RowModel):
         log.info("%s; %d worker thread(s)", model.title, model.workers)
         return Loaded(model)
-    loaded = Loaded(model, pace(model.predict, model.shape, time.perf_counter))
+    rows = environment.batch_rows(source.env)
+    loaded = Loaded(model, pace(model.predict, model.shape, time.perf_counter), rows)
     where = "on the event loop" if loaded.on_loop else "in worker threads"
     log.info("%s; %s; predicts %s", model.title, loaded.pace, where)
     return loaded
@@ -150,5 +149,6 @@ def load_model(source: Source) -> Loaded:
 def open_model(loaded: Loaded, ground: Ground, threads: int, label: str = "", said: bytes = b"") -> Servable:
     """One model's servable; `label` marks its lines in the log, `said` is in every answer of rows."""
     if isinstance(loaded.model, RowModel):
-        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label, said)
+        bounds = Bounds(batch_rows_max=loaded.batch_rows)
+        return RowServable(loaded.model, ground, 0 if loaded.on_loop else threads, label, said, bounds)
     return CallServable(loaded.model, ground, loaded.scope, label)

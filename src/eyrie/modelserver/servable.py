@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eyrie.http1.replies import header_block
-from eyrie.modelserver.batcher import Batcher, Outcome, Part, predict_each
+from eyrie.modelserver.batcher import Batcher, Bounds, Outcome, Part, predict_each
 from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate, one_line
 from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
 from eyrie.modelserver.replier import TEXT_LINES, ClientLeft, Fields, Replier, refuse, turn_away
@@ -65,10 +65,19 @@ class RowServable:
 
     parallel = 1
 
-    def __init__(self, model: RowModel, ground: Ground, threads: int, label: str = "", said: bytes = b"") -> None:
+    def __init__(
+        self,
+        model: RowModel,
+        ground: Ground,
+        threads: int,
+        label: str = "",
+        said: bytes = b"",
+        bounds: Bounds | None = None,
+    ) -> None:
         """`threads`: how many batches run in worker threads at once; 0: on the event loop. `label`: its mark in the
         log, where it is one of several; `said`: header lines of every answer, after its type's.
         """
+        self._bounds = bounds
         self._model = model
         self._label = label
         self._said = said
@@ -115,6 +124,7 @@ class RowServable:
             clock=time.perf_counter,
             threads=threads,
             wanted=_alive,
+            bounds=self._bounds,
         )
 
     def _negotiate(self, asked: tuple[bytes | None, bytes | None]) -> tuple[str, str]:

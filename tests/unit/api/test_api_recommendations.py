@@ -79,6 +79,7 @@ def test_a_job_is_an_order_and_is_shown(door: Any, client: Any) -> None:
     stopping = made.stopping
     assert (stopping.max_invocations, stopping.percentile, stopping.latency_ms, stopping.flat) == (500, 99, 80, False)
     assert made.compilable
+    assert made.batching
     told = client.describe_inference_recommendations_job(JobName="one")
     assert (told["Status"], told["JobType"], told["JobArn"], told["JobDescription"]) == (
         "PENDING",
@@ -98,6 +99,7 @@ def test_a_job_is_an_order_and_is_shown(door: Any, client: Any) -> None:
     )
     create(client, "three", ModelName="other")
     assert not order(door, "three").compilable
+    assert not order(door, "three").batching
     listed = client.list_inference_recommendations_jobs(ModelNameEquals="m", SortBy="Name", SortOrder="Ascending")
     assert [one["JobName"] for one in listed["InferenceRecommendationsJobs"]] == ["one", "two"]
     assert listed["InferenceRecommendationsJobs"][0]["SamplePayloadUrl"] == "s3://b/p.tar.gz"
