@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from nicegui import ui
@@ -23,50 +24,32 @@ from eyrie.console.markup import Html, chip, join, note, tag
 from eyrie.console.pages import place
 
 Section = Callable[[Frame, str], Any]
+SECTIONS: Mapping[str, Section] = {
+    "": endpoint_live.LiveSection,
+    "deployment": endpoint_sections.Deployment,
+    "scaling": endpoint_sections.Scaling,
+    "availability": endpoint_availability.Availability,
+    "logs": endpoint_sections.Logs,
+    "invoke": endpoint_sections.Invoke,
+    "story": endpoint_sections.Story,
+    "queue": endpoint_kinds.Queue,
+    "serverless": endpoint_kinds.Serverless,
+}
 
 
 def register(desk: Desk) -> None:
-    """The pages below /console/endpoints/NAME."""
+    """The pages below /console/endpoints/NAME, one a section."""
+    for here, section in SECTIONS.items():
+        place("/endpoints/{name}" + (f"/{here}" if here else ""), page_of(desk, here, section))
 
-    async def live(request: Any, name: str) -> None:
-        await show(desk, request, name, "", endpoint_live.LiveSection)
 
-    async def deployment(request: Any, name: str) -> None:
-        await show(desk, request, name, "deployment", endpoint_sections.Deployment)
+def page_of(desk: Desk, here: str, section: Section) -> Callable[..., Awaitable[None]]:
+    """What builds the page of a section."""
 
-    async def scaling(request: Any, name: str) -> None:
-        await show(desk, request, name, "scaling", endpoint_sections.Scaling)
+    async def page(request: Any, name: str) -> None:
+        await show(desk, request, name, here, section)
 
-    async def logs(request: Any, name: str) -> None:
-        await show(desk, request, name, "logs", endpoint_sections.Logs)
-
-    async def invoke(request: Any, name: str) -> None:
-        await show(desk, request, name, "invoke", endpoint_sections.Invoke)
-
-    async def story(request: Any, name: str) -> None:
-        await show(desk, request, name, "story", endpoint_sections.Story)
-
-    async def availability(request: Any, name: str) -> None:
-        await show(desk, request, name, "availability", endpoint_availability.Availability)
-
-    async def queue(request: Any, name: str) -> None:
-        await show(desk, request, name, "queue", endpoint_kinds.Queue)
-
-    async def serverless(request: Any, name: str) -> None:
-        await show(desk, request, name, "serverless", endpoint_kinds.Serverless)
-
-    place("/endpoints/{name}", live)
-    for section, build in (
-        ("deployment", deployment),
-        ("scaling", scaling),
-        ("logs", logs),
-        ("invoke", invoke),
-        ("story", story),
-        ("availability", availability),
-        ("queue", queue),
-        ("serverless", serverless),
-    ):
-        place(f"/endpoints/{{name}}/{section}", build)
+    return page
 
 
 async def show(desk: Desk, request: Any, name: str, here: str, section: Section) -> None:
@@ -76,8 +59,7 @@ async def show(desk: Desk, request: Any, name: str, here: str, section: Section)
         part = section(frame, name)
 
         async def refresh() -> None:
-            await head.refresh()
-            await part.refresh()
+            await asyncio.gather(head.refresh(), part.refresh())
 
         await frame.live(refresh, part.every_s)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
@@ -85,31 +86,32 @@ class Scaling:
         now_ms = time.time() * 1000
         described = await self._frame.ask(lambda: client.endpoint(name))
         variants = endpoint_live.names_of(described)
-        policies, activities = await self._frame.ask(lambda: scaling_of(client, name, variants))
-        self._policies.show(endpoint_views.policies(policies))
-        self._activities.show(endpoint_views.activities(activities, now_ms))
         span = measures.span_of(self._minutes, now_ms)
         counted = [ready_of(name, variant, span) for variant in variants]
-        points = await self._frame.ask(lambda: [client.measured([one], span)[0] for one in counted])
+        (policies, activities), alarms, points = await asyncio.gather(
+            self._frame.ask(lambda: scaling_of(client, name, variants)),
+            self._frame.ask(client.alarms),
+            self._frame.ask(lambda: client.measured(counted, span)),
+        )
+        self._policies.show(endpoint_views.policies(policies))
+        self._activities.show(endpoint_views.activities(activities, now_ms))
         self._counts.show(
             [Series(v, present(found), kind="step") for v, found in zip(variants, points, strict=True)], span
         )
-        await self._draw(client, policies, span)
+        await self._draw(followed(policies, alarms), span)
 
-    async def _draw(self, client: Client, policies: Sequence[Mapping[str, Any]], span: charts.Span) -> None:
-        alarms = await self._frame.ask(client.alarms)
-        for policy in policies:
-            measure, target = measure_of(policy, alarms)
-            if measure is None:
-                continue
-            name = str(policy["PolicyName"])
+    async def _draw(self, found: Sequence[Followed], span: charts.Span) -> None:
+        """Each policy's metric with its target."""
+        client = self._frame.client
+        points = await self._frame.ask(lambda: client.measured([one.measure for one in found], span))
+        for one, seen in zip(found, points, strict=True):
+            name = str(one.policy["PolicyName"])
             if name not in self._drawn:
                 with self._place:
-                    self._drawn[name] = Chart(self._frame, name, endpoint_views.policy_in_words(policy))
-            points = await self._frame.ask(partial(client.measured, [measure], span))
-            series = [Series(measure.name, points[0])]
-            if target is not None:
-                series.append(charts.level("target", target, span))
+                    self._drawn[name] = Chart(self._frame, name, endpoint_views.policy_in_words(one.policy))
+            series = [Series(one.measure.name, seen)]
+            if one.target is not None:
+                series.append(charts.level("target", one.target, span))
             self._drawn[name].show(series, span, "Its metric has no values in this time.")
 
 
@@ -141,21 +143,29 @@ def scaling_of(client: Client, name: str, variants: Sequence[str]) -> tuple[list
     return policies, sorted(activities, key=lambda one: one["StartTime"], reverse=True)
 
 
-def measure_of(
-    policy: Mapping[str, Any], alarms: Sequence[Mapping[str, Any]]
-) -> tuple[measures.Measure | None, float | None]:
-    """The metric that a policy follows, in the words of the alarm that it keeps, and its target."""
-    ours = {alarm["AlarmName"] for alarm in policy.get("Alarms", ())}
-    alarm = next((a for a in alarms if a["AlarmName"] in ours and "MetricName" in a), None)
-    tracking = policy.get("TargetTrackingScalingPolicyConfiguration", {})
-    target = tracking.get("TargetValue")
-    if alarm is not None:
-        dimensions = tuple((d["Name"], d["Value"]) for d in alarm.get("Dimensions", ()))
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A policy with the metric that it follows, and where it wants it."""
+
+    policy: Mapping[str, Any]
+    measure: measures.Measure
+    target: float | None
+
+
+def followed(policies: Sequence[Mapping[str, Any]], alarms: Sequence[Mapping[str, Any]]) -> list[Followed]:
+    """The policies whose metric is known, in the words of the alarm that each keeps."""
+    by_name = {alarm["AlarmName"]: alarm for alarm in alarms if "MetricName" in alarm}
+    found = []
+    for policy in policies:
+        alarm = next((by_name[a["AlarmName"]] for a in policy.get("Alarms", ()) if a["AlarmName"] in by_name), None)
+        if alarm is None:
+            continue
+        target = policy.get("TargetTrackingScalingPolicyConfiguration", {}).get("TargetValue")
         stat = str(alarm.get("Statistic") or alarm.get("ExtendedStatistic") or "Average")
-        return measures.Measure(
-            alarm["Namespace"], alarm["MetricName"], stat, dimensions
-        ), target if target is not None else alarm.get("Threshold")
-    return None, None
+        dimensions = tuple((d["Name"], d["Value"]) for d in alarm.get("Dimensions", ()))
+        measure = measures.Measure(alarm["Namespace"], alarm["MetricName"], stat, dimensions)
+        found.append(Followed(policy, measure, target if target is not None else alarm.get("Threshold")))
+    return found
 
 
 class Logs:

@@ -72,19 +72,32 @@ class Frame:
         return await self.desk.ask(question)
 
     async def live(self, refresh: Callable[[], Awaitable[None]], every_s: float = 2.0) -> None:
-        """Ask now, and again every so often while somebody looks. What goes wrong is told on top of the page."""
+        """Ask now, and again every so often while somebody looks. What goes wrong is told on top of the page.
+
+        The browser says when it is time: a page that was left, or that nobody sees, asks for nothing.
+        """
+        asking = asyncio.Lock()
+        place = ui.context.slot
 
         async def turn() -> None:
-            try:
-                await refresh()
-            except (Trouble, Busy) as trouble:
-                self.tell(str(trouble))
-            else:
-                self.tell("")
+            if asking.locked():
+                return  # the answer is on its way still
+            async with asking:
+                with place:
+                    await self._turn(refresh)
 
         first = asyncio.create_task(turn())
         await asyncio.wait({first}, timeout=_FIRST_WAIT_S)
-        ui.timer(every_s, turn, immediate=False)
+        ui.on("look", turn, args=[])
+        ui.add_head_html(f"<script>window.eyrieEvery={int(every_s * 1000)}</script>")
+
+    async def _turn(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await refresh()
+        except (Trouble, Busy) as trouble:
+            self.tell(str(trouble))
+        else:
+            self.tell("")
 
     def tell(self, trouble: str) -> None:
         """Show what goes wrong, or that nothing does."""

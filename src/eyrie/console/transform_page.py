@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -83,8 +84,10 @@ class TransformJob:
     async def refresh(self) -> None:
         """Ask again and show it. Raises Trouble."""
         client, name = self._frame.client, self._name
-        job = await self._frame.ask(lambda: client.call("sagemaker", "describe_transform_job", TransformJobName=name))
-        lines = await self._frame.ask(lambda: log_of(client, name))
+        job, lines = await asyncio.gather(
+            self._frame.ask(lambda: client.call("sagemaker", "describe_transform_job", TransformJobName=name)),
+            self._frame.ask(lambda: log_of(client, name)),
+        )
         told, status = transform_views.progress_of(job), str(job["TransformJobStatus"])
         self._state.show(chip(status))
         self._stop.set_visibility(status == "InProgress")

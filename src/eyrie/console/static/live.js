@@ -41,6 +41,12 @@
       if (time.textContent !== said) time.textContent = said;
     }
   }, 1000);
+  // A page asks again only while somebody looks at it: not in a hidden tab, not without its channel, never after it was left.
+  const look = () => { if (!document.hidden && window.socket?.connected && window.did_handshake) window.emitEvent("look"); };
+  if (window.eyrieEvery) {
+    setInterval(look, window.eyrieEvery);
+    document.addEventListener("visibilitychange", look);
+  }
   // A plain file input, labelled and reached by keyboard, that sends its file where the page listens for one.
   document.addEventListener("change", async (event) => {
     const input = event.target.closest("input[data-sends-to]");
