@@ -15,7 +15,7 @@ from typing import Any
 
 from eyrie.adapters import own_processes, prometheus_text
 from eyrie.adapters.artifacts import S3Artifacts
-from eyrie.adapters.availability_file import AvailabilityFile, AvailabilityUnusable
+from eyrie.adapters.availability_file import AvailabilityFile
 from eyrie.adapters.capture_buckets import CaptureBuckets
 from eyrie.adapters.capture_keys import CaptureKeys
 from eyrie.adapters.capture_spool import Spool
@@ -28,13 +28,14 @@ from eyrie.adapters.host_usage import HostReader
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.adapters.job_runs import ProcessJobRuns
-from eyrie.adapters.log_file import LogFile, LogsUnusable
-from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
+from eyrie.adapters.log_file import LogFile
+from eyrie.adapters.metric_file import MetricFile
 from eyrie.adapters.model_rooms import SlotRooms
 from eyrie.adapters.otlp import OtlpExport, ReceiverUnusable, receiver
 from eyrie.adapters.queue_client import QueueClient
 from eyrie.adapters.recommendation_runs import RecommendationRuns
 from eyrie.adapters.shared_archives import SharedArchives
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.adapters.store_sql import SqlStore, StoreVersionError
 from eyrie.adapters.target_models import TargetCache
 from eyrie.adapters.transform_runs import AllRuns, EndpointInstances, TransformRuns
@@ -84,10 +85,7 @@ from eyrie.wire.api_keys import KeyRing
 from eyrie.wire.credentials import Credentials
 
 UNCAPPED = "CPU caps of instance types are not enforced on this host: types differ by their price and memory only"
-_UNUSABLE = (
-    *(StoreVersionError, EngineUnavailable, MetricsUnusable, LogsUnusable, ReceiverUnusable),
-    AvailabilityUnusable,
-)
+_UNUSABLE = (StoreVersionError, EngineUnavailable, FileUnusable, ReceiverUnusable)
 
 
 async def control(settings: Settings) -> None:

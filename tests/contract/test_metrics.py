@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from eyrie.adapters import metric_file
-from eyrie.adapters.metric_file import MetricFile, MetricsUnusable
+from eyrie.adapters.metric_file import MetricFile
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
 from eyrie.ports import MetricsFull
@@ -200,7 +201,7 @@ def test_a_file_of_a_newer_version_is_told_from_a_broken_one(path: Path, clock: 
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(MetricsUnusable, match="newer"):
+    with pytest.raises(FileUnusable, match="newer"):
         MetricFile(path, clock)
 
 

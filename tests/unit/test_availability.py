@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eyrie.adapters.availability_file import KEPT_MS, AvailabilityFile, AvailabilityUnusable
+from eyrie.adapters.availability_file import KEPT_MS, AvailabilityFile
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.decide import availability as decide
 from eyrie.decide.availability import Severity, minute_of
 from eyrie.decide.availability_tags import wanted, window
@@ -207,5 +208,5 @@ def test_what_is_older_than_it_may_be_goes(file: AvailabilityFile) -> None:
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path, file: AvailabilityFile) -> None:
     file._db.execute("PRAGMA user_version = 9")
     file.close()
-    with pytest.raises(AvailabilityUnusable, match="newer"):
+    with pytest.raises(FileUnusable, match="newer"):
         AvailabilityFile(tmp_path / "availability.db")

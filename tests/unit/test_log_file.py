@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from eyrie.adapters.instance_logs import InstanceLogs
-from eyrie.adapters.log_file import LogFile, LogsUnusable, Missing
+from eyrie.adapters.log_file import LogFile, Missing
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.control.access_log import events
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_follower import LogFollower
@@ -144,7 +145,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "logs.db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(LogsUnusable, match="newer Eyrie"):
+    with pytest.raises(FileUnusable, match="newer Eyrie"):
         LogFile(tmp_path / "logs.db", Clock(), 1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eyrie.adapters.group_commit import FileUnusable
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.objects import catalogue
 from eyrie.objects.index import SCHEMA, Change, Index
 from eyrie.objects.listing import Question, list_objects, list_uploads

@@ -6,13 +6,13 @@ beside it, so that a month is summed up without reading its minutes.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from eyrie.adapters.sqlite_file import open_file
 from eyrie.domain.availability import MINUTE_MS, Minute
 
 HOUR_MS = 60 * MINUTE_MS
@@ -28,16 +28,12 @@ _Row = tuple[int, int, float, float, bool]
 _rows = msgspec.msgpack.Decoder(dict[int, _Row])
 
 
-class AvailabilityUnusable(Exception):
-    """The file cannot be used; the message says why, for people."""
-
-
 class AvailabilityFile:
     """Minutes by endpoint (its uid: one that was made anew under an old name begins anew). From any thread."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises AvailabilityUnusable for one of a newer version."""
-        self._db = _open(path)
+        """Open or make the file. Raises FileUnusable for one of a newer version."""
+        self._db = open_file(path, _SCHEMA, _SCHEMA_VERSION, autocommit=False)
         self._lock = threading.Lock()
         self._expired_ms = 0
 
@@ -95,16 +91,3 @@ def _place(minute: Minute) -> int:
 def _row(minute: Minute) -> _Row:
     observed, bad = round(minute.observed_s, 3), round(minute.bad_s, 3)
     return minute.requests, minute.failed, observed, bad, minute.planned
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a crash of the host may lose the last minutes, never the file
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > _SCHEMA_VERSION:
-        db.close()
-        raise AvailabilityUnusable(f"{path} was written by a newer Eyrie (format {version}; this: {_SCHEMA_VERSION})")
-    if version == 0:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-    return db

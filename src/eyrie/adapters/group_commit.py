@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eyrie.adapters.sqlite_file import open_file, open_reader
+
 T = TypeVar("T")
 
 BATCH_MAX = 512
-
-
-class FileUnusable(Exception):
-    """The file cannot be used; the message says why, for people."""
+WAIT_S = 30.0  # for a lock that another connection holds
+_CACHE = "PRAGMA cache_size = -16384"
 
 
 @dataclass(slots=True)
@@ -37,13 +37,11 @@ class GroupCommit:
 
     def __init__(self, path: Path, schema: str, version: int) -> None:
         """`schema` makes a new file; `version` is its format, and a newer one is refused."""
-        self._path = path
         self._loop = asyncio.get_running_loop()
-        db = _open(path)
-        _make(db, path, schema, version)
-        db.close()
-        self.db = _open(path)
-        self.db.execute("PRAGMA query_only = ON")
+        self._writer = open_file(path, schema, version, durable=True, wait_s=WAIT_S)
+        self._writer.execute(_CACHE)
+        self.db = open_reader(path, WAIT_S)
+        self.db.execute(_CACHE)
         self.commits = 0  # transactions so far
         self.waiting = 0  # writes that were asked for and are not durable yet
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -66,7 +64,7 @@ class GroupCommit:
         self.db.close()
 
     def _work(self) -> None:
-        db = _open(self._path)
+        db = self._writer
         try:
             while (job := self._jobs.get()) is not None:
                 jobs, last = self._gather(job)
@@ -100,23 +98,6 @@ class GroupCommit:
                 job.done.exception()  # taken, also where nobody waits for it any more
             else:
                 job.done.set_result(job.result)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, timeout=30)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA cache_size = -16384")
-    return db
-
-
-def _make(db: sqlite3.Connection, path: Path, schema: str, version: int) -> None:
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    if found > version:
-        db.close()
-        raise FileUnusable(f"{path} has format {found}; this Eyrie knows {version} at most")
-    if found == 0:
-        db.executescript(f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT;")
 
 
 def _run(db: sqlite3.Connection, jobs: Sequence[_Job]) -> None:

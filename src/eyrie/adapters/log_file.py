@@ -16,12 +16,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from eyrie.adapters import log_rows as rows
-from eyrie.adapters.log_rows import LogsUnusable
+from eyrie.adapters.sqlite_file import open_file, open_reader
 from eyrie.domain.logs import Entry, LogGroup, LogStream, MetricFilter, Place
 from eyrie.domain.names import Scope
 from eyrie.ports import Clock
 
-__all__ = ["LogFile", "LogsUnusable", "Missing"]
 log = logging.getLogger(__name__)
 
 PAGE = 2_000  # events read at a time
@@ -39,11 +38,11 @@ class LogFile:
     """Groups, streams, events and metric filters of all accounts. Every method may be called from any thread."""
 
     def __init__(self, path: Path, clock: Clock, bytes_max: int) -> None:
-        """Open or make the file. `bytes_max`: of all events. Raises LogsUnusable for one of a newer version."""
+        """Open or make the file. `bytes_max`: of all events. Raises FileUnusable for one of a newer version."""
         self._path = path
         self._clock = clock
         self._bytes_max = bytes_max
-        self._db = rows.open_file(path)
+        self._db = open_file(path, rows.SCHEMA, rows.VERSION, made_with=["auto_vacuum = INCREMENTAL"])
         self._lock = threading.Lock()  # the writing connection
         self._filters: dict[tuple[Scope, str], list[MetricFilter]] | None = None
         self._ending = threading.Event()
@@ -233,7 +232,7 @@ class LogFile:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(rows.open_reader(self._path)) as db:
+        with closing(open_reader(self._path)) as db:
             yield db
 
     @contextmanager

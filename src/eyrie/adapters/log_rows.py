@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from eyrie.domain.logs import EVENT_OVERHEAD_BYTES, Entry, LogGroup, LogStream, MetricFilter, Place
 from eyrie.domain.names import Scope
@@ -32,32 +31,6 @@ CREATE TABLE filters (
     created_ms INTEGER NOT NULL, PRIMARY KEY (group_id, name)) WITHOUT ROWID;
 """
 _GROUP = "id, account, region, name, created_ms, retention_days, hidden_before_ms, tags, settings"
-
-
-class LogsUnusable(Exception):
-    """The file cannot be used; the message says why, for people."""
-
-
-def open_file(path: Path) -> sqlite3.Connection:
-    """The writing connection; the file is made where there is none. Raises LogsUnusable."""
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        db.close()
-        raise LogsUnusable(f"{path} was written by a newer Eyrie (format {version}; this one: {VERSION})")
-    if version == 0:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what expired leaves the disk too
-        db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a crash of the host may lose the last moments, never the file
-    return db
-
-
-def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, beside the writer."""
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    db.execute("PRAGMA query_only = ON")
-    return db
 
 
 def find_group(db: sqlite3.Connection, scope: Scope, name: str) -> tuple[int, LogGroup] | None:

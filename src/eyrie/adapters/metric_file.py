@@ -37,6 +37,7 @@ from eyrie.adapters.metric_rows import (
     seconds_of,
     summary_of,
 )
+from eyrie.adapters.sqlite_file import open_file
 from eyrie.domain.exposition import Family, Sample, gauge
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
@@ -53,10 +54,6 @@ _WRITE_EVERY_S = 5.0
 _AMENDED_MS = SECONDS.kept_ms - 300_000  # older measurements change the minute itself: its seconds are about to go
 _TOLD_EVERY_MS = 600_000  # how precisely the file knows when a series was last written
 _EXPIRE_EVERY_MS = 3_600_000
-
-
-class MetricsUnusable(Exception):
-    """The file cannot be used; the message says why, for people."""
 
 
 @dataclass(slots=True)
@@ -82,9 +79,9 @@ class MetricFile:
     """Measurements of all accounts. `record` may be called from anywhere and never waits; the rest from threads."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Open or make the file. Raises MetricsUnusable for one of a newer version."""
+        """Open or make the file. Raises FileUnusable for one of a newer version."""
         self._clock = clock
-        self._db = _open(path)
+        self._db = open_file(path, SCHEMA, _SCHEMA_VERSION, autocommit=False)
         self._lock = threading.Lock()  # the connection, and all that follows
         self._inbox: deque[Measured] = deque()
         self._series = {known.metric: known for known in map(_known, self._db.execute("SELECT * FROM series"))}
@@ -346,19 +343,6 @@ class MetricFile:
         for place, chunk in in_memory.items():
             if first <= place < last:
                 yield place, chunk
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a crash of the host may lose the last seconds, never the file
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > _SCHEMA_VERSION:
-        db.close()
-        raise MetricsUnusable(f"{path} was written by a newer Eyrie (format {version}; this one: {_SCHEMA_VERSION})")
-    if version == 0:
-        db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-    return db
 
 
 _SeriesRow = tuple[int, str, str, str, str, str, str, int]

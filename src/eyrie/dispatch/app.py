@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from eyrie.adapters.clock import RandomIdentity, SystemClock
-from eyrie.adapters.group_commit import FileUnusable, GroupCommit
+from eyrie.adapters.group_commit import GroupCommit
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.dispatch import queue_table, requests
 from eyrie.dispatch.accept import Acceptor
 from eyrie.dispatch.feed import Feed

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 
 from eyrie.adapters.blobs import BlobsUnusable, open_blobs
-from eyrie.adapters.group_commit import FileUnusable
+from eyrie.adapters.sqlite_file import FileUnusable
 from eyrie.http1.handlers import serve as serve_http
 from eyrie.http1.limits import Limits
 from eyrie.http1.unix import listen_unix
