@@ -29,7 +29,7 @@ from eyrie.domain.scaling import (
     Suspended,
     TargetKey,
 )
-from eyrie.ports import Commit, Document, Series
+from eyrie.ports import Commit, Document, Series, Statistic
 
 KEY = TargetKey(ENDPOINT.account, ENDPOINT.region, ENDPOINT.name, "A")
 MINUTE = 60_000
@@ -65,6 +65,10 @@ class MemoryMetrics:
                 start = start_ms + (second * 1000 - start_ms) // period_ms * period_ms
                 found.setdefault(start, Summary()).merge(summary)
         return found
+
+    def statistics(self, metric: Metric, start_ms: int, end_ms: int, period_ms: int, of: Statistic) -> dict[int, float]:
+        found = {at: of(summary) for at, summary in self.summaries(metric, start_ms, end_ms, period_ms).items()}
+        return {at: value for at, value in found.items() if value is not None}
 
 
 class Stage:
