@@ -67,6 +67,7 @@ from eyrie.control.metering import Metering
 from eyrie.control.model_door import ModelDoor
 from eyrie.control.model_loads import ModelLoads
 from eyrie.control.outgoing import Outgoing
+from eyrie.control.replays import Replays
 from eyrie.control.sampling import Sampling
 from eyrie.control.scaler import Scaler
 from eyrie.control.serverless_meter import ServerlessMeter
@@ -140,6 +141,7 @@ class Control:
         self._jobs = Jobs(store, runs, clock, settings.jobs_max)
         buckets = CaptureBuckets(objects, keys, CaptureKeys(settings.data))
         self._captures = Captures(Spool(settings.data), buckets, store, self._metrics, clock)
+        self._replays = Replays(store, self._metrics, clock)
         self._backlogs = Backlogs(self._metrics, clock)
         self._metering = Metering(self._metrics, clock, self._feed.size, config_of=self._feed.config_of)
         self._serverless = ServerlessMeter(
@@ -216,6 +218,7 @@ class Control:
         self._shadows.take(told)
         self._access.take(told)
         self._captures.take(told)
+        self._replays.take(told)
 
     def _look_around(self, spec: InstanceSpec) -> None:
         """Compute saw that something of this instance changed."""
@@ -241,6 +244,7 @@ class Control:
             self._serverless.run(),
             self._access.run(),
             self._captures.run(),
+            self._replays.run(),
             self._follower.run(),
             self._sampling.run(),
             self._costs.run(),

@@ -245,6 +245,12 @@ def test_a_connection_that_ends_just_as_it_is_used_again_is_stale_and_no_failure
             assert (await w.invoke()).status == 200
             kept += [call.writer for call in w.instances["i-1"].calls]  # so that no id comes twice
         assert w.counter("retries") == w.counter("ejections") == 0
+        assert w.counter("replays") == 9  # all but the first: each is told of, as control hears it
+        told = w.gateway.meter.take(1)
+        assert told is not None
+        (slug,) = (endpoint.slug for endpoint in w.gateway.book.endpoints.values())
+        assert told["replays"] == {slug: {"v": {"i-1": 9}}}
+        assert w.gateway.meter.sources["replays"]() == {}
 
     run(test)
 

@@ -54,4 +54,6 @@ def open_reader(path: Path, wait_s: float = 5.0) -> sqlite3.Connection:
 
 def connect(path: Path, *, autocommit: bool, wait_s: float) -> sqlite3.Connection:
     """A connection for any thread, one at a time."""
-    return sqlite3.connect(path, check_same_thread=False, isolation_level=None if autocommit else "DEFERRED", timeout=wait_s)
+    return sqlite3.connect(
+        path, check_same_thread=False, isolation_level=None if autocommit else "DEFERRED", timeout=wait_s
+    )

@@ -20,6 +20,7 @@ from typing import Any
 from eyrie.adapters.capture_buckets import CaptureBuckets, NotDelivered
 from eyrie.adapters.capture_spool import Spool
 from eyrie.control.metering import NAMESPACE
+from eyrie.control.recurring import Recurring
 from eyrie.decide.capture import retry_in_ms
 from eyrie.domain.capture import CaptureFile
 from eyrie.domain.metrics import Measured, Metric, Summary
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 FINISH_S = 5.0  # at the end of control, for what the gateways wrote last
-TELL_EVERY_S = 60.0  # of drops that go on
 RECORDS = "DataCaptureRecords"
 DROPPED = "DataCaptureDropped"
 DELIVERED = "DataCaptureFilesDelivered"
@@ -54,15 +54,6 @@ class _Trouble:
 
 
 @dataclass(slots=True)
-class _Drops:
-    """Records of a variant that were dropped for one reason."""
-
-    count: int = 0
-    told: int = 0  # of them in the story
-    told_s: float = float("-inf")
-
-
-@dataclass(slots=True)
 class Captures:
     """The loop that uploads. `take` is called on the event loop, all else in threads."""
 
@@ -73,8 +64,7 @@ class Captures:
     clock: Clock
     monotonic: Callable[[], float] = time.monotonic
     _troubles: dict[tuple[str, str], _Trouble] = field(default_factory=dict)  # by slug and destination
-    _drops: dict[Place, _Drops] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the drops
+    _drops: Recurring[Place] = field(default_factory=Recurring)
     _ending: bool = False
     _looking: threading.Lock = field(default_factory=threading.Lock)  # one look at a time
 
@@ -117,9 +107,8 @@ class Captures:
                 dropped = {why: int(count) for why, count in counts.items() if why != "records"}
                 measured += _measured(key, variant, at_ms, RECORDS, int(counts.get("records", 0)))
                 measured += _measured(key, variant, at_ms, DROPPED, sum(dropped.values()))
-                with self._lock:
-                    for why, count in dropped.items():
-                        self._drops.setdefault((slug, variant, why), _Drops()).count += count
+                for why, count in dropped.items():
+                    self._drops.add((slug, variant, why), count)
         self._record(measured)
 
     # --- uploading --------------------------------------------------------------------------------------------------
@@ -164,16 +153,7 @@ class Captures:
 
     def _tell_drops(self) -> None:
         """What was dropped: at once, then once a minute while it goes on."""
-        now_s = self.monotonic()
-        with self._lock:
-            due = [(p, d) for p, d in self._drops.items() if d.count > d.told and now_s - d.told_s >= TELL_EVERY_S]
-            told = [(place, drops.count - drops.told) for place, drops in due]
-            for _, drops in due:
-                drops.told, drops.told_s = drops.count, now_s
-            over = [place for place, drops in self._drops.items() if now_s - drops.told_s > TELL_EVERY_S]
-            for place in over:
-                del self._drops[place]
-        for (slug, variant, why), count in told:
+        for (slug, variant, why), count in self._drops.due(self.monotonic()):
             self._tell(slug, f"{count} captured records of {variant} dropped", WHY.get(why, why))
 
     def _tell(self, slug: str, what: str, why: str) -> None:

@@ -36,6 +36,7 @@ from eyrie.gateway.model_invocation import ModelInvocation
 from eyrie.gateway.models import Models
 from eyrie.gateway.openinference import OpenInference
 from eyrie.gateway.predictions import Predictions
+from eyrie.gateway.replays import Replays
 from eyrie.gateway.routes import Instance, RouteBook
 from eyrie.gateway.serverless import Gates
 from eyrie.gateway.sessions import Sessions, signing_key
@@ -100,6 +101,9 @@ class Gateway:
         )
         self.mirror = Mirror(*(settings, loop, self.meter, self.sweep, self.health), Pairs(settings.shadow_tolerance))
         self.meter.sources["shadows"] = self.mirror.pairs.take
+        replays = Replays(self.meter)
+        self.book.on_replay = replays.again
+        self.meter.sources["replays"] = replays.take
         self.book.tap_makers += (self.mirror.tap_for,)
         self.forwarder = Forwarder(run, loop, self.meter, self.sweep, settings.forward_wait_ms)
         self._names: dict[bytes, str] = {}

@@ -268,6 +268,11 @@ class Bundle:
     def writable(self, writable: bool) -> None:
         """A message is small."""
 
+    @property
+    def size(self) -> int:
+        """How many requests are in it."""
+        return len(self._members)
+
     # --- endings ----------------------------------------------------------------------------------------------------
 
     def _over(self) -> list[Invocation]:

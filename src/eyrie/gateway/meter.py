@@ -8,7 +8,8 @@ where others went by another table also `"generations": {GENERATION: N}` of thos
 `"models": {"hits", "misses", "loaded", "wait", "download", "load", "unload"}`, the last four {BUCKET: N} too; of
 streams `"streams": {"streams", "broken", "model", "overhead", "whole"}`, likewise the last three; `"predictions"` while
 a canary is analysed (`predictions.PredictionCounts`). A rollup of a shadow has `"shadow": true`: it answered copies.
-Beside the rollups is what others tell each second, by name (`sources`).
+Beside the rollups is what others tell each second, by name (`sources`): `shadows`, and `replays`, `{SLUG: {VARIANT:
+{INSTANCE: requests that were sent to it a second time}}}`.
 Buckets are those of `domain.metrics`.
 """
 

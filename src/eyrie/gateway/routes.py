@@ -27,7 +27,7 @@ from eyrie.gateway.bundles import OFFERED, Gathering
 from eyrie.gateway.meter import Rollup
 from eyrie.gateway.serverless import Gate, Gates
 from eyrie.gateway.taps import Tap, TapMaker, tap_of
-from eyrie.http1.upstream import Pool
+from eyrie.http1.upstream import Pool, Sink
 
 if TYPE_CHECKING:
     from eyrie.gateway.invoke import Invocation
@@ -347,6 +347,7 @@ class RouteBook:
         self.retired: dict[str, Instance] = {}  # targets by name: left the tables, still answering
         self.idle: deque[str] = deque(maxlen=4_096)  # left the tables and answered all; told at each new connection
         self.on_change = changed
+        self.on_replay: Callable[[Instance, Sink], None] = lambda instance, sink: None
         self.tap_makers: tuple[TapMaker, ...] = ()  # asked for every variant of every table
         self.gates: Gates | None = None  # of serverless endpoints, once the worker has them
         self._loop = loop
@@ -465,7 +466,9 @@ class RouteBook:
             back.variant, back.endpoint = variant, variant.endpoint
             return back
         pool = Pool(self._loop, socket_of(target, worker), channels_max=CONNECTIONS_MAX)
-        return Instance(target, variant, pool, worker)
+        instance = Instance(target, variant, pool, worker)
+        pool.on_replay = lambda sink: self.on_replay(instance, sink)
+        return instance
 
     def _withdraw(self, key: EndpointKey) -> None:
         endpoint = self.endpoints.pop(key, None)

@@ -16,6 +16,7 @@ the reply as it is on the wire: head, framing and interim replies included.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -384,6 +385,7 @@ class Pool:
         "heads",
         "idle",
         "idle_max",
+        "on_replay",
         "outbox",
         "path",
     )
@@ -405,6 +407,7 @@ class Pool:
         self.idle: list[Channel] = []
         self.heads: dict[bytes, ReplyHead] = {}
         self.outbox = Outbox(loop)
+        self.on_replay: Callable[[Sink], None] = lambda sink: None  # hears whose request goes a second time
         self._connecting: set[asyncio.Task[Any]] = set()
 
     def send(
@@ -452,7 +455,8 @@ class Pool:
         return channel
 
     def replay(self, sink: Sink, request: tuple[bytes, bytes], raw: bool, bodiless: bool) -> None:
-        """A stale connection's request goes to a fresh one."""
+        """A stale connection's request goes to a fresh one, once."""
+        self.on_replay(sink)
         try:
             channel = self._connect()
         except ConnectFailed as error:
