@@ -153,6 +153,20 @@ def test_videos_scale_on_their_backlog_from_zero() -> None:
     assert option.scaling.startswith("ApproximateBacklogSizePerInstance at 3,")
 
 
+@pytest.mark.parametrize(
+    ("work", "hours"),
+    [
+        (replace(VIDEOS, requests_per_day=1_000_000, processing_ms=1), 24.0),  # it never comes to rest
+        (replace(VIDEOS, requests_per_day=3), 3 * 8 / 60),  # each is worked on for 3 minutes, and 5 pass idle
+        (replace(TWICE_A_DAY, waits=False), 15 / 60),
+        (traced(VIDEOS, (0.001,) * 1_440), 24.0),
+        (traced(VIDEOS, (0.001,) + (0.0,) * 1_439), 6 / 60),
+    ],
+)
+def test_an_asynchronous_instance_costs_until_it_has_been_idle_for_a_while(work: Workload, hours: float) -> None:
+    assert cost(advise(work, PRICE), Way.ASYNCHRONOUS) == pytest.approx(0.115 * hours * 730 / 24)
+
+
 def test_traffic_without_a_request_is_refused() -> None:
     for none in ((), (0.0, 0.0)):
         with pytest.raises(ValueError, match="no request"):

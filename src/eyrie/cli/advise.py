@@ -77,6 +77,12 @@ def run(asked: Asked) -> None:
     chosen = next(option for option in found.options if option.way is found.way)
     if chosen.scaling:
         show(Text(f"scaling: {chosen.scaling}"))
+    if work.minutes:
+        show(
+            Text(
+                f"traffic: {sum(work.minutes) * 60:.0f} requests in {len(work.minutes)} minutes, taken for every day's"
+            )
+        )
     if measured is not None or asked.throughput:
         show(Text(f"reckoned with {price.bears(work):.4g} requests/s an instance, as measured"))
     show(Text("USD a month: rough, at the prices of the table of instance types; here nothing is paid for."))
@@ -87,7 +93,7 @@ def _minutes(given: str, recorded: RecordedEndpoint | None) -> tuple[float, ...]
     if given.startswith("recorded"):
         if recorded is None:
             raise CommandError("--traffic recorded is an endpoint's: name it by --endpoint", 2)
-        made = recorded.recorded(duration_ms("--traffic", given.partition(":")[2] or "24h") / 3_600_000)
+        made = recorded.recorded(duration_ms("--traffic recorded:", given.partition(":")[2] or "24h") / 3_600_000)
     else:
         made = from_csv(given, Path(given).read_text().splitlines())
     rates = made.rates

@@ -232,16 +232,27 @@ def _asynchronous(work: Workload, price: Price) -> Option:
     against = _over(work, ASYNC_BYTES, ASYNC_MS)
     if work.waits and work.latency_ms is not None and work.latency_ms < MINUTE_MS:
         against.append(f"an answer within {time_told(work.latency_ms)} is not for a queue")
-    lag_hours = 0.0 if work.idle_share <= 0 else IDLE_LAG_S / 3600
     bears = price.bears(work)
     most = _count(work.requests_per_day / (work.active_hours * 3600), AIM * bears)
     work_hours = work.requests_per_day / bears / 3600
-    hours = min(24.0 * most, max(work_hours, min(work.active_hours, work.busy_hours)) + lag_hours)
+    hours = min(24.0 * most, max(work_hours, _standing_hours(work)))
     setup = f"0 to {most} x {price.instance_type}, from 0 instances on the backlog"
     target = max(1, round(bears * BACKLOG_S))
     scaling = f"ApproximateBacklogSizePerInstance at {target}, HasBacklogWithoutCapacity from zero, 0 to {most}"
     usd, good = _hours(price, hours * DAYS_A_MONTH), "queues what comes, and scales to zero"
     return _option(Way.ASYNCHRONOUS, against, setup, usd, good, price.instance_type, (0, most), scaling)
+
+
+def _standing_hours(work: Workload) -> float:
+    """Hours a day in which an instance that goes when it has been idle for a while is there at all."""
+    if work.minutes:
+        lag, last, standing = round(IDLE_LAG_S / 60), -MINUTE_MS, 0  # long before the first
+        for minute, rate in enumerate(work.minutes):
+            last = minute if rate > 0 else last
+            standing += minute - last <= lag
+        return 24.0 * standing / len(work.minutes)
+    each_s = work.processing_ms / SECOND_MS + IDLE_LAG_S  # of a request that comes when none is there
+    return min(work.active_hours + IDLE_LAG_S / 3600, work.requests_per_day * each_s / 3600, 24.0)
 
 
 def _batch(work: Workload, price: Price) -> Option:
