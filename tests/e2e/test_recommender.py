@@ -70,6 +70,8 @@ def sleepy(eyrie: RealEyrie) -> str:
 def begin(name: str, model: str, configurations: list[dict[str, Any]], **more: Any) -> None:
     stairs = {"DurationInSeconds": 2, "NumberOfSteps": more.pop("steps", 1), "UsersPerStep": 3}
     payload = {"SamplePayloadUrl": "s3://tried/payload.tar.gz", "SupportedContentTypes": ["text/csv"]}
+    there = [{"EndpointName": one} for one in more.pop("endpoints", [])]
+    tried = {"Endpoints": there} if there else {"EndpointConfigurations": configurations}
     boto3.client("sagemaker").create_inference_recommendations_job(
         JobName=name,
         JobType="Advanced",
@@ -78,7 +80,7 @@ def begin(name: str, model: str, configurations: list[dict[str, Any]], **more: A
             "ModelName": model,
             "JobDurationInSeconds": 900,
             "ContainerConfig": {"PayloadConfig": {**payload, **more.pop("payload", {})}},
-            "EndpointConfigurations": configurations,
+            **tried,
             "TrafficPattern": {"TrafficType": "STAIRS", "Stairs": stairs},
         },
         **more,
@@ -211,3 +213,30 @@ def test_a_killed_run_goes_on_and_a_stopped_one_removes_what_it_made(
     assert [step["Status"] for step in steps("stopped")] == ["STOPPED"]
     with pytest.raises(ClientError, match="only one that is COMPLETED"):
         boto3.client("sagemaker").get_scaling_configuration_recommendation(InferenceRecommendationsJobName="stopped")
+
+
+@pytest.mark.heavy
+@pytest.mark.soak
+def test_an_endpoint_that_there_is_and_a_latency_that_nothing_keeps(eyrie: RealEyrie, sleepy: str) -> None:
+    sagemaker = boto3.client("sagemaker")
+    variant = {"VariantName": "own", "ModelName": sleepy, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName="own", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="own", EndpointConfigName="own")
+    until(lambda: sagemaker.describe_endpoint(EndpointName="own")["EndpointStatus"] == "InService", 90.0)
+    begin("there", sleepy, [], endpoints=["own"])
+    bound = {"Percentile": "P50", "ValueInMilliseconds": 10}  # it sleeps for 40
+    begin("never", sleepy, [{"InstanceType": "ml.m5.large"}], StoppingConditions={"ModelLatencyThresholds": [bound]})
+    there, never = over("there"), over("never")
+    assert there["Status"] == "COMPLETED", there
+    assert [one["EndpointInfo"] for one in there["EndpointPerformances"]] == [{"EndpointName": "own"}]
+    assert there["EndpointPerformances"][0]["Metrics"]["ModelLatency"] >= 40
+    assert "InferenceRecommendations" not in there
+    assert sagemaker.describe_endpoint(EndpointName="own")["EndpointStatus"] == "InService"  # it is not removed
+    assert never["Status"] == "FAILED"
+    assert "P50 was" in never["FailureReason"]
+    assert "above 10" in never["FailureReason"]
+    (step,) = steps("never")
+    assert (step["Status"], left()) == ("FAILED", [])
+    found = sagemaker.list_inference_recommendations_job_steps(JobName="never", Status="COMPLETED")
+    assert found["Steps"] == []
+    sagemaker.delete_endpoint(EndpointName="own")

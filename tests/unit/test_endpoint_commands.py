@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
+from eyrie.adapters.clock import SystemClock
 from eyrie.cli import calls, deploy, endpoints, payload, tail, watch
 from eyrie.cli.errors import CommandError
 from eyrie.cli.invoke import _told
@@ -98,6 +103,44 @@ def test_a_row_a_variant_and_what_is_unknown_is_not_zero() -> None:
     assert "no such model" in far
     assert "no endpoints" in text(endpoints.live_view([], None))
     assert "nothing answers" in text(endpoints.live_view([], "nothing answers"))
+
+
+class Asked:
+    """The public API, which remembers when metrics were asked for, and tells one value for each."""
+
+    def __init__(self, data: Path) -> None:
+        self.where = replace(WHERE, data=data)
+        self.spans: dict[str, tuple[datetime, datetime, int]] = {}
+
+    def pages(self, service: str, operation: str, member: str, **params: Any) -> list[dict[str, Any]]:
+        if operation != "get_metric_data":
+            return []
+        queries = params["MetricDataQueries"]
+        for query in queries:
+            told = query["MetricStat"]
+            self.spans[told["Metric"]["MetricName"]] = (params["StartTime"], params["EndTime"], told["Period"])
+        return [{"Id": query["Id"], "Values": [120.0]} for query in queries]
+
+    def endpoint(self, name: str) -> dict[str, Any]:
+        return {"EndpointStatus": "InService", "ProductionVariants": []}
+
+
+@pytest.mark.parametrize(("scale", "seconds", "period"), [(1.0, 60, 1), (10.0, 600, 1), (60.0, 3_600, 60)])
+def test_metrics_are_asked_for_by_the_clock_of_decisions(
+    scale: float, seconds: int, period: int, tmp_path: Path
+) -> None:
+    (tmp_path / "env.json").write_text(json.dumps({"settings": {"EYRIE_TIME_SCALE": str(scale)}}))
+    (tmp_path / "credentials.json").write_text('[{"access_key_id": "A", "secret_access_key": "s", "account": "1"}]')
+    asked = Asked(tmp_path)
+    row = watch.Watch(asked, 60).rows("e")[0]  # type: ignore[arg-type]
+    assert (row.rps, row.p50_ms) == (2.0, 0.12)  # of real seconds
+    now_s = SystemClock(scale).now_ms() / 1000
+    start, end, by = asked.spans["Invocations"]
+    assert ((end - start).total_seconds(), by) == (seconds, period)
+    assert now_s - 60 - 600 * scale <= end.timestamp() <= now_s
+    start, end, by = asked.spans["ModelLatency"]
+    assert (start.second, by) == (0, 60)
+    assert end - start >= timedelta(seconds=seconds)
 
 
 def test_while_a_deployment_shifts_traffic_both_fleets_are_rows_that_sum_to_100() -> None:
