@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Connection, Server
-from eyrie.http1.shapes import LENGTH_ONLY, Shapes, Varying
+from eyrie.http1.shapes import LENGTH_ONLY, PATH, Shapes, Varying
 from eyrie.http1.sweep import Sweep
 
 VARYING = {b"x-date": Varying(rb"[0-9T]{4}"), b"authorization": Varying(rb"[0-9a-f]{4}", after=b"Signature=")}
@@ -98,11 +99,11 @@ class Recorder:
     paused = resumed = gone
 
 
-def exchange(recorder: Recorder, *reads: bytes) -> bytes:
+def exchange(recorder: Recorder, *reads: bytes, varying: Mapping[bytes, Varying] = VARYING) -> bytes:
     """One connection that gets these reads; what it answered."""
 
     async def main() -> bytes:
-        server = Server(recorder, Limits(), Sweep(asyncio.get_running_loop()), VARYING)
+        server = Server(recorder, Limits(), Sweep(asyncio.get_running_loop()), varying)
         server.date = b""
         connection, wire = Connection(server), Wire()
         connection.connection_made(wire)
@@ -192,6 +193,42 @@ def test_a_spoilt_request_is_read_the_same_with_and_without_a_known_head(spoilt:
     reads = [request(), request(), *spoilt]
     assert exchange(with_shapes, *reads) == exchange(without, *reads)
     assert with_shapes.seen == without.seen
+
+
+def _one_of(path: bytes, body: bytes = b"1,2") -> bytes:
+    return request(body).replace(b"POST /in ", b"POST %b " % path)
+
+
+def test_heads_that_differ_in_their_target_are_of_one_shape_where_the_server_says_so() -> None:
+    varying = {**VARYING, PATH: Varying(rb"/m/[0-9a-f]{4}/do")}
+    paths = [b"/m/%04x/do" % n for n in range(40)]
+    reads = [_one_of(path, path[:n]) for n, path in enumerate(paths)]
+    with_shapes, without = Recorder(), Recorder(False)
+    assert exchange(with_shapes, *reads, varying=varying) == exchange(without, *reads, varying=varying)
+    assert with_shapes.seen == without.seen
+    assert [seen[1] for seen in with_shapes.seen] == paths
+    assert with_shapes.known == [False, False] + [True] * 38
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/m/00G0/do",
+        b"/m/000/do",
+        b"/m/0000/do/",
+        b"/m/0000/do?a",
+        b"/m/0000/dont",
+        b"/m/00 0/do",
+        b"/m/0000/do HTTP/1.0",
+    ],
+)
+def test_a_target_of_another_form_takes_the_ordinary_way(path: bytes) -> None:
+    varying = {**VARYING, PATH: Varying(rb"/m/[0-9a-f]{4}/do")}
+    reads = [_one_of(b"/m/0001/do"), _one_of(b"/m/0002/do"), _one_of(path)]
+    with_shapes, without = Recorder(), Recorder(False)
+    assert exchange(with_shapes, *reads, varying=varying) == exchange(without, *reads, varying=varying)
+    assert with_shapes.seen == without.seen
+    assert not any(with_shapes.known)
 
 
 def test_a_client_whose_heads_always_differ_is_asked_ever_more_rarely() -> None:

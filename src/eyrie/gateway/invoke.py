@@ -89,7 +89,7 @@ class Known(NamedTuple):
     name: str  # of the endpoint
     form: Form | None  # None: every signature is checked from the beginning
     kinds: Kinds
-    model: bool  # it names one, which has to be looked at each time
+    model: int  # the group of the varying values that is its TargetModel, to be looked at each time; 0: it names none
 
 
 class StreamEnd(Enum):
@@ -189,7 +189,7 @@ class Invoker:
             fields = connection.fields
             form = self.verifier.form(claim, shape.method, shape.target, fields, shape.groups)
             kinds = fields.get(b"content-type"), fields.get(b"accept")
-            shape.derived = Known(name, form, kinds, TARGET_MODEL in fields)
+            shape.derived = Known(name, form, kinds, shape.groups.get(TARGET_MODEL, 0))
 
     def answer(self, connection: Connection, reply: Reply) -> None:
         """Answer a request that never became an invocation."""
@@ -288,12 +288,10 @@ class Invocation:
         taken = self
         known = self._known
         if known is None or known.model or endpoint.picky:
-            reply = self._look(endpoint)
-            if reply is not None:
-                self._refuse(reply)
+            looked_at = self._looked_at(endpoint, known)
+            if looked_at is None:
                 return
-            if self._special and TARGET_MODEL in connection.fields:
-                taken = connection.listener = invoker.models.take(self)
+            taken = looked_at
         taken._body = data
         invoker.budget.request()
         now = invoker.sweep.now
@@ -304,6 +302,24 @@ class Invocation:
         invoker.active.add(taken)
         if endpoint.gate is None or endpoint.gate.enter(taken):
             taken.dispatch()
+
+    def _looked_at(self, endpoint: Endpoint, known: Known | None) -> Invocation | None:
+        """The request, or what takes its place where it names a model; None for one that was refused."""
+        connection, models = self._connection, self._invoker.models
+        if known is not None and known.model and endpoint.of_models:
+            self._special = True
+            known_model = models.take_known(self, connection.values[known.model])
+            if known_model is not None:
+                connection.listener = known_model
+                return known_model
+        reply = self._look(endpoint)
+        if reply is not None:
+            self._refuse(reply)
+            return None
+        if not self._special or TARGET_MODEL not in connection.fields:
+            return self
+        taken = connection.listener = models.take(self)
+        return taken
 
     def _look(self, endpoint: Endpoint) -> Reply | None:
         """A head that is looked at, for the first time or since it names a model; a refusal, or None."""

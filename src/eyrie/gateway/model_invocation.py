@@ -13,12 +13,13 @@ from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.invoke import JOINED_BYTES_MAX, Invocation
 from eyrie.gateway.models import Load, Models, TargetModel
-from eyrie.gateway.routes import Instance, Variant
+from eyrie.gateway.routes import INVOCATIONS, Instance, Variant
 from eyrie.http1.upstream import ConnectFailed, Failure, ReplyHead
 
 if TYPE_CHECKING:
     from eyrie.gateway.routes import Endpoint
 
+_FIRST_BYTES = len(INVOCATIONS)
 LOADS_MAX = 2  # that one request waits for: a model that is evicted again before it answers says 404 to the client
 
 
@@ -77,18 +78,14 @@ class ModelInvocation(Invocation):
         if not instance.variant.multi_model:
             return super()._send(instance)
         body = self._body
-        kinds = zip((b"content-type", b"accept"), self._kinds(), strict=True)
-        lines = [b"%b: %b\r\n" % (name, value) for name, value in kinds if value is not None]
-        container = instance.variant.container.encode()
-        head = b"POST /models/%b/invoke HTTP/1.1\r\nhost: %b\r\n%bx-amzn-sagemaker-target-model: %b\r\n" % (
-            self.model.key.encode(), container, b"".join(lines) + self._extra, self.model.name.encode()
-        )  # fmt: skip
-        head += b"content-length: %d\r\n\r\n" % len(body)
+        kinds = self._kinds_known()
+        head = instance.heads.get(kinds) or instance.head(kinds)
+        head = self.model.first + head[_FIRST_BYTES:] + self._extra
         try:
             if len(body) <= JOINED_BYTES_MAX:
-                instance.pool.send(self, head + body)
+                instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
             else:
-                instance.pool.send(self, head, body)
+                instance.pool.send(self, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
         except ConnectFailed as error:
             return error.failure
         self._sent_to(instance)
@@ -175,7 +172,8 @@ class ModelInvocation(Invocation):
     def _account(self, status: int, instance: Instance | None) -> None:
         super()._account(status, instance)
         if instance is not None and instance.variant.multi_model:
-            self._models.counts(instance).add_request(self._loads == 0, self._waited_us)
+            rollup = instance.rollup  # this second's, since just now
+            (rollup.models or rollup.of_models()).add_request(self._loads == 0, self._waited_us)
             if status < 300 or self._status not in (0, 404):
                 self._models.present(instance, self.model)
 

@@ -44,6 +44,7 @@ class TargetModel(NamedTuple):
 
     name: str
     key: str
+    first: bytes  # lines of a request for it to an instance
 
 
 class Load:
@@ -146,8 +147,15 @@ class Models:
             if len(self._names) >= NAMES_MAX:
                 self._names.clear()
             name = value.decode()
-            model = self._names[value] = TargetModel(name, target_models.key_of(name))
+            model = self._names[value] = _model(name)
         return self._kinds[type(plain)](plain, self, model)
+
+    def take_known(self, plain: Invocation, value: bytes) -> ModelInvocation | None:
+        """The same for the TargetModel of a head that is known to be in order otherwise; None for one that has to be
+        looked at first.
+        """
+        model = self._names.get(value)
+        return self._kinds[type(plain)](plain, self, model) if model is not None else None
 
     def choose(self, variant: Variant, model: TargetModel, avoid: Instance | None) -> Instance | None:
         """The target for a request: the first in the model's order, the least busy of the first few for a hot model;
@@ -348,6 +356,12 @@ class Models:
     def close(self) -> None:
         """Cut the idle connections to control."""
         self._pool.close()
+
+
+def _model(name: str) -> TargetModel:
+    key = target_models.key_of(name)
+    first = f"POST /models/{key}/invoke HTTP/1.1\r\nx-amzn-sagemaker-target-model: {name}\r\n"
+    return TargetModel(name, key, first.encode())
 
 
 def _hash(instance: Instance, model: TargetModel) -> int:

@@ -38,6 +38,7 @@ _TABLE_BYTES_MAX = 4_194_304
 _LEAST = RoutingStrategy.LEAST_OUTSTANDING_REQUESTS
 CONNECTIONS_MAX = 1_024  # to one instance, a worker
 _HEADS_MAX = 64  # remembered request heads an instance
+INVOCATIONS = b"POST /invocations HTTP/1.1\r\n"
 _HEAD_BYTES_MAX = 1_024
 
 VariantKey = tuple[str, int]  # its name and its fleet
@@ -130,7 +131,7 @@ class Instance:
 
     def head(self, kinds: Kinds) -> bytes:
         """The head of a request with these Content-Type and Accept, but for its last lines."""
-        head = b"POST /invocations HTTP/1.1\r\nhost: %b\r\n" % self.variant.container.encode()
+        head = INVOCATIONS + b"host: %b\r\n" % self.variant.container.encode()
         for name, value in zip((b"content-type", b"accept"), kinds, strict=True):
             if value is not None:
                 head += b"%b: %b\r\n" % (name, value)
@@ -232,6 +233,7 @@ class Endpoint:
         "generation",
         "held",
         "key",
+        "of_models",
         "picky",
         "shadows",
         "slug",
@@ -249,6 +251,7 @@ class Endpoint:
         self.body_bytes_max = 0
         self.asynchronous = False  # it takes InvokeEndpointAsync only
         self.picky = False  # a request must say which model or container it is for, or is refused
+        self.of_models = False  # it is all that a request has to say: its TargetModel
         self.tapped = False  # a variant has a tap
         self.sticky = ""  # where the key is found that ties a client to a variant
         self.variants: dict[VariantKey, Variant] = {}
@@ -433,6 +436,7 @@ class RouteBook:
         endpoint.asynchronous = route.asynchronous is not None
         endpoint.picky = endpoint.asynchronous or bool(endpoint.sticky)
         endpoint.picky = endpoint.picky or any(v.multi_model or v.direct for v in endpoint.variants.values())
+        endpoint.of_models = _only_models(endpoint)
         endpoint.tapped = any(v.tap is not None for v in endpoint.variants.values())
         endpoint.gate = self.gates.of(endpoint, route.variants) if self.gates is not None else None
         for instance in known.values():  # what is left of them is in no variant any more
@@ -513,3 +517,10 @@ class RouteBook:
             for variant in endpoint.everyone:
                 for instance in variant.instances:
                     instance.pool.close()
+
+
+def _only_models(endpoint: Endpoint) -> bool:
+    """Whether every plain request to an endpoint is in order that names a valid TargetModel."""
+    if endpoint.asynchronous or endpoint.sticky or not endpoint.variants:
+        return False
+    return all(variant.multi_model and not variant.direct for variant in endpoint.variants.values())

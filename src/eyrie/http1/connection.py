@@ -672,7 +672,7 @@ class Connection(asyncio.Protocol):
         self.shape = shape
         self.values = values
         self.method = shape.method
-        self.target = shape.target
+        self.target = values[shape.target_group] if shape.target_group else shape.target
         self.http_1_0 = False
         self._fields = None
         self._head = data

@@ -5,6 +5,8 @@ Of a head that the parser accepted, a shape is a pattern in which everything is 
 narrow form of its own: what matches would have been accepted by the parser, with the same fields. Anything else takes
 the ordinary way.
 
+The target is such a value too where the server says so (`PATH`): then the heads for many models are of one shape.
+
 On the path: `server` asks a connection's shape before the parser. The application decides which heads are worth it
 (`Connection.remember`), and finds what it derived from one in `Shape.derived`.
 """
@@ -15,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+PATH = b":path"  # in the place of a header's name, which has no colon: the request's target as a whole
 _LENGTH = b"content-length"
 _UNFIT = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"te", b"trailer"))
 _HEAD_BYTES_MAX = 2_048
@@ -35,7 +38,7 @@ LENGTH_ONLY: Mapping[bytes, Varying] = {_LENGTH: Varying(rb"[0-9]{1,9}")}
 class Shape:
     """A head but for its varying values; the connection stays open after its reply."""
 
-    __slots__ = ("_fields", "_literals", "derived", "length_group", "match", "method", "target")
+    __slots__ = ("_fields", "_literals", "derived", "length_group", "match", "method", "target", "target_group")
 
     def __init__(
         self, pattern: bytes, fields: dict[bytes, bytes], literals: dict[bytes, bytes], method: bytes, target: bytes
@@ -47,6 +50,7 @@ class Shape:
         self._fields = fields
         self._literals = literals  # of each header that varies, in the order of the pattern's groups: what stands first
         self.length_group = self.groups[_LENGTH]
+        self.target_group = self.groups.get(PATH, 0)  # 0: it does not vary
 
     @property
     def groups(self) -> dict[bytes, int]:
@@ -57,7 +61,8 @@ class Shape:
         """The headers of a head that matched, names in lower case."""
         fields = self._fields.copy()
         for (name, literal), value in zip(self._literals.items(), values.groups(), strict=True):
-            fields[name] = literal + value
+            if name is not PATH:
+                fields[name] = literal + value
         return fields
 
 
@@ -72,9 +77,7 @@ class Shapes:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(
-        self, head: bytes, fields: dict[bytes, bytes], method: bytes, target: bytes, now_s: float
-    ) -> Shape | None:
+    def of(self, head: bytes, fields: dict[bytes, bytes], method: bytes, target: bytes, now_s: float) -> Shape | None:
         """The shape of a head (its empty line included) that was accepted, with no header repeated; None where it has
         none, or where another was made just now.
         """
@@ -83,6 +86,10 @@ class Shapes:
         first, *lines = head[:-4].split(b"\r\n")
         pattern = [re.escape(first)]
         literals: dict[bytes, bytes] = {}
+        path = self._varying.get(PATH)
+        if path is not None and first == b"%b %b HTTP/1.1" % (method, target) and re.fullmatch(path.form, target):
+            pattern = [rb"%b\ (%b)\ HTTP/1\.1" % (re.escape(method), path.form)]
+            literals[PATH] = b""
         for line in lines:
             name = line.partition(b":")[0].lower()
             varying = self._varying.get(name)

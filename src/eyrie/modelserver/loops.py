@@ -26,6 +26,7 @@ from eyrie.modelserver.crew import News, Wait
 from eyrie.modelserver.environment import Claim
 from eyrie.modelserver.hosting import Hosted
 from eyrie.modelserver.log import LogFile
+from eyrie.modelserver.shelf import VARYING
 from eyrie.modelserver.threads import Pools
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
     _on_signals(lambda: end(0))
     guests = _guests(ground, end)
     application = ModelServer(ground.ml, loop, ground.pools, end, several=end, guests=guests)
-    server = await listen(application, listener.dup(), Limits(idle_ms=600_000))
+    server = await listen(application, listener.dup(), Limits(idle_ms=600_000), varying=VARYING)
     log.info("waiting for a model")
     async with _watching(ground.file):
         outcome = await ended
@@ -120,7 +121,7 @@ async def hold_off(ground: Ground, claim: Claim, board: Board, listener: socket.
     _on_signals(lambda: tell(News.STOP))
     application = ModelServer(ground.ml, loop, ground.pools, lambda code: None, board=board)
     application.await_workers(claim)
-    server = await listen(application, listener, Limits(idle_ms=600_000))
+    server = await listen(application, listener, Limits(idle_ms=600_000), varying=VARYING)
     with contextlib.ExitStack() as watched:
         _watch(loop, watched, wait.pipe, read)
         for pid in wait.pids:
@@ -143,7 +144,7 @@ async def work(
     _on_signals(ended.set)
     application = ModelServer(ground.ml, loop, ground.pools, lambda code: None, board=board, number=number)
     application.serve(hosted, board.loaded_ms or 0)
-    server = await listen(application, listener, Limits(idle_ms=600_000))
+    server = await listen(application, listener, Limits(idle_ms=600_000), varying=VARYING)
     listening()
     async with _watching(ground.file):
         await ended.wait()

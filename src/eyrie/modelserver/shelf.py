@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from eyrie.http1.server import Connection
+from eyrie.http1.shapes import PATH, Varying
 from eyrie.modelserver import memory
 from eyrie.modelserver.frameworks.interface import LoadError, Source
 from eyrie.modelserver.hosting import Loaded, load_beside, open_model
@@ -31,7 +32,7 @@ from eyrie.modelserver.loader import CONTAINER_ML
 from eyrie.modelserver.memory import Heap
 from eyrie.modelserver.metadata import describe
 from eyrie.modelserver.replier import JSON_LINES, TEXT_LINES, Fields, Replier
-from eyrie.modelserver.servable import Ground, Servable
+from eyrie.modelserver.servable import Ground, RowServable, Servable
 from eyrie.modelserver.threads import Workers
 
 log = logging.getLogger("eyrie.modelserver")
@@ -42,6 +43,10 @@ TOLD_BYTES_MAX = 65_536
 MESSAGE_CHARS_MAX = 2_000
 FILE_FACTOR = 2  # memory of a model for each byte of its files, where it cannot be measured
 INVOKE, METADATA = b"/invoke", b"/metadata"
+VARYING = {  # of the gateway's invocations
+    PATH: Varying(rb"/models/[0-9a-f]{32}/invoke"),
+    b"x-amzn-sagemaker-target-model": Varying(rb"[!-~]{1,512}"),
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=~-]{0,254}")
 
 
@@ -114,6 +119,9 @@ class Shelf:
     # ----------------------------------------------------------------------------------------------------- requests
     def head(self, connection: Connection) -> None:
         """A request below /models."""
+        if connection.shape is not None:  # an invocation, like one before
+            connection.collect(self._limits.body_bytes_max)
+            return
         path, _, query = connection.target.partition(b"?")
         method = connection.method
         name = path[len(b"/models/") :]
@@ -154,7 +162,7 @@ class Shelf:
             return
         self.counts.hits += 1
         self._models.move_to_end(name)
-        model.servable.invoke(connection, data, connection.fields)
+        model.servable.invoke(connection, data, _fields(connection, model.servable))
 
     def invoke(self, replier: Replier, body: bytes, fields: Fields) -> None:
         """POST /invocations, which names no model."""
@@ -351,6 +359,20 @@ def _failure(name: bytes, error: BaseException) -> tuple[int, bytes]:
     trace = "".join(traceback.format_exception(error)).rstrip()
     log.error("model %s could not be loaded\n%s", name.decode(), trace)
     return 500, f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace")
+
+
+def _fields(connection: Connection, servable: Servable) -> Fields:
+    """The headers of an invocation. The gateway's differ in path, TargetModel and length, which rows have no use for: a
+    head of theirs is recognised by its shape, and its fields are made once.
+    """
+    shape = connection.shape
+    if shape is None:
+        shape = connection.remember()
+        if shape is not None and shape.derived is None:
+            shape.derived = {name: value for name, value in connection.fields.items() if name not in shape.groups}
+        return connection.fields
+    known: Fields = shape.derived
+    return known if isinstance(servable, RowServable) else connection.fields
 
 
 def _tell_all(waiting: list[Connection], status: int, message: bytes) -> None:
