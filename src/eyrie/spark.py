@@ -181,6 +181,13 @@ def _client(service: str, environment: tuple[tuple[str, str], ...]) -> Any:
     )
 
 
+def _of_the_executor() -> str | None:
+    """A folder that Spark removes when the executor ends: its Python processes end without a word, and a model may
+    read its files until then.
+    """
+    return os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0] or None
+
+
 @lru_cache(maxsize=4)
 def _loaded(
     url: str, image: str, model_environment: tuple[tuple[str, str], ...], environment: tuple[tuple[str, str], ...]
@@ -188,7 +195,7 @@ def _loaded(
     """The model of this process."""
     from eyrie.modelserver.inside import InsideModel, unpacked
 
-    folder = Path(tempfile.mkdtemp(prefix="eyrie-package-"))
+    folder = Path(tempfile.mkdtemp(prefix="eyrie-package-", dir=_of_the_executor()))
     archive = Path(url)
     if url.startswith("s3://"):
         bucket, _, key = url.removeprefix("s3://").partition("/")
