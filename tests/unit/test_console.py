@@ -434,3 +434,10 @@ def test_a_dashboards_widgets() -> None:
         == '<div class="markdown"><h2>Hello</h2><p><b>bold</b> <code>x</code></p></div>'
     )
     assert dashboard_bodies.widgets("no json") == []
+
+
+def test_no_part_of_an_instance_stands_on_an_axis() -> None:
+    counts = charts.chart("Instances", "", (charts.Series("a", ((1.0, 2.0), (2.0, 1.0))),), charts.Span(0, 2, 1))
+    shares = charts.chart("CPU", "", (charts.Series("a", ((1.0, 0.4), (2.0, 1.0))),), charts.Span(0, 2, 1))
+    assert counts["yAxis"]["minInterval"] == 1
+    assert "minInterval" not in shares["yAxis"]

@@ -102,11 +102,17 @@ def chart(
             "min": 0 if lowest >= 0 else None,
             **({"max": top, "interval": top / 4} if top is not None and highest <= top else {}),
             "splitNumber": 3,
+            **({"minInterval": 1} if whole(series) else {}),
             "axisLabel": {"color": scheme.muted, "fontSize": 11},
             "splitLine": {"lineStyle": {"color": scheme.line}},
         },
         "series": [_series(one, at, span, marks if at == 0 else (), scheme) for at, one in enumerate(series)],
     }  # fmt: skip
+
+
+def whole(series: Sequence[Series]) -> bool:
+    """Whether all values are whole numbers: then no part of one stands on the axis."""
+    return all(float(value).is_integer() for one in series for _, value in one.points)
 
 
 def _legend(series: Sequence[Series], scheme: Scheme) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def alarms_of(client: Client) -> Html:
     return join(
         [
             yours,
-            tag("h2", "Of scaling policies", style="margin-top: 22px"),
+            tag("h2", "Of scaling policies"),
             tag(
                 "p",
                 "One rings whenever there are too few or too many instances; that is how a policy works.",

@@ -54,7 +54,7 @@ def tests_of(client: Client) -> Html:
     for endpoint in client.status()[:ENDPOINTS_MAX]:
         variants = client.endpoint(str(endpoint["name"])).get("ShadowProductionVariants", ())
         own += [(str(endpoint["name"]), "", str(v["VariantName"])) for v in variants]
-    heading = tag("h2", "Endpoints with a shadow variant", style="margin-top: 22px")
+    heading = tag("h2", "Endpoints with a shadow variant")
     return join([shadow_views.experiments(told, now_ms), heading, shadow_views.shadowed(own)])
 
 
