@@ -159,16 +159,17 @@ def killed_in_each(stage: Stage, how: str, what: str, config: str) -> int:
     pid = stage.arm(phases[0])
     begin(how, what, config)
     for number, phase in enumerate(phases):
-        until(lambda: stage.died(pid), 90.0, f"control dies in {phase}")  # noqa: B023 - called before the next round
+        until(lambda: stage.died(pid), 180.0, f"control dies in {phase}")  # noqa: B023 - called before the next round
         if number + 1 < len(phases):
             (stage.data / "die-at").write_text(f"after commit deployment {phases[number + 1]}")
-        pid = until(lambda: (now := stage.control) != pid and now, 60.0, "control is back")  # noqa: B023 - likewise
+        pid = until(lambda: (now := stage.control) != pid and now, 120.0, "control is back")  # noqa: B023 - likewise
         if what == "an alarm" and phase == "BAKING":
             ring(how)
     return len(phases)
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("how", "what"), CELLS)
 def test_killed_in_every_phase(stage: Stage, how: str, what: str) -> None:
     before = until(settled)
@@ -177,7 +178,7 @@ def test_killed_in_every_phase(stage: Stage, how: str, what: str) -> None:
     with Tables(stage.table) as tables:
         blue = next(iter(tables.seen[tables.newest].weights))
         deaths = killed_in_each(stage, how, what, config)
-        found = until(settled, 120.0, "the end")
+        found = until(settled, 240.0, "the end")
     assert found["EndpointConfigName"] == (config if what == "completes" else before["EndpointConfigName"])
     assert ("FailureReason" in found) == (what != "completes")
     words = stage.load.words
@@ -189,8 +190,10 @@ def test_killed_in_every_phase(stage: Stage, how: str, what: str) -> None:
     assert max(shares) == pytest.approx(expected(how, what))
     logs = boto3.client("logs")  # where a second is found a little after it is over
     records = until(lambda: (one := world.counted(logs, ENDPOINT, since_ms, tables)).requests and one, 60.0, "records")
-    # what is told while control is away is lost: between two such gaps the count is exact again
-    assert world.excesses(records, tables, green if green > blue else 0, slack=1 + deaths) == []
+    # what is told while control is away is lost: between two such gaps the count is exact again, but for what was dealt
+    # in a gap and answered after it: of a slow green that may be as many as there are clients
+    slack = 1 + deaths * (world.CLIENTS if what == "slow" else 2)
+    assert world.excesses(records, tables, green if green > blue else 0, slack=slack) == []
     assert Counter({f: n for f, n in records.errors.items() if n and f != green}) == Counter()
 
 

@@ -23,7 +23,7 @@ from eyrie.load.plan import Plan, Target
 ROLE = "arn:aws:iam::123456789012:role/test"
 CLIENTS = 32
 THINK_S = 0.1  # of a client, between two requests
-LOAD_S = 1_500.0  # at the most
+LOAD_S = 7_200.0  # at the most
 INSTANCES = 2
 VARIANT = "AllTraffic"
 CODE = """

@@ -691,7 +691,7 @@ class Invocation:
         else:
             self._invoker.health.lost(instance)
             if self.instance is instance:  # else the ejection has moved it already
-                self.move("its connection ended", dead=True)
+                self.move("its connection ended", dead=not instance.retired)
             return
         if self._connection.reply_started:
             self._cut(StreamEnd.BROKEN)
