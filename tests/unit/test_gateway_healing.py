@@ -256,6 +256,7 @@ def test_a_stale_connection_is_replayed_and_counts_as_nothing() -> None:
 
 def test_a_connection_that_ends_just_as_it_is_used_again_is_stale_and_no_failure() -> None:
     async def test(w: World) -> None:
+        w.gateway.feed.tell_meter = lambda: None  # type: ignore[method-assign]  # the test takes what was counted
         used: set[int] = set()
 
         async def once(call: Call) -> None:  # a second request on a connection meets its end

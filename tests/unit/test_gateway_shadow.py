@@ -10,7 +10,7 @@ import pytest
 from gateway_world import Call, World, answering, hanging, until, world
 from test_gateway_bundles import alone_only, batching
 
-from eyrie.gateway import shadow
+from eyrie.gateway import shadow, shadow_pairs
 
 SLUG = "123456789012.us-east-1.e"
 
@@ -108,7 +108,8 @@ async def following(w: World, bodies: list[bytes]) -> None:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only their number sends copies."""
+    """Only their number sends copies, and comparing needs no rest, however slow the machine."""
+    monkeypatch.setattr(shadow_pairs, "PART", 0)
     monkeypatch.setattr(shadow, "GATHERED_S", 3_600)
     monkeypatch.setattr(shadow, "GATHERED_MAX", 8)
 
@@ -134,7 +135,7 @@ def test_small_copies_are_one_message_and_each_has_its_own_answer() -> None:
         assert [call.path for call in two.calls] == ["/eyrie/batch"]
         told = pairs(w)
         assert told["outcomes"] == [7, 0, 1, 0]  # "bad" is the shadow's own error
-        assert told["agreement"][0] >= 1
+        assert told["agreement"][:2] == [1, 1.0]  # one of a message is compared
         rollup = w.gateway.meter.take(2)["endpoints"][SLUG]["S"]["i-2"]  # type: ignore[index]
         assert (rollup["n"], rollup["e4"], rollup["em"], rollup["peak"]) == (8, 1, 1, 8)
         (endpoint,) = w.gateway.book.endpoints.values()
