@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from eyrie.adapters import own_processes, prometheus_text
+from eyrie.adapters import own_processes
 from eyrie.adapters.artifacts import S3Artifacts
 from eyrie.adapters.availability_file import AvailabilityFile
 from eyrie.adapters.capture_buckets import CaptureBuckets
@@ -290,6 +290,8 @@ class Control:
         return Observation(self._compute.inventory(), slots, self._loads.count, self._compute.warm_kinds(), counts)
 
     def _scrape(self, authorization: bytes | None, now_ms: int) -> bytes:
+        from eyrie.adapters import prometheus_text  # whose library a start need not wait for
+
         return prometheus_text.text(self._exposition.seen_by(authorization, now_ms))
 
     async def run(self) -> None:

@@ -215,6 +215,8 @@ def test_a_ping_that_may_wait_is_answered_when_the_model_is_loaded(crew: Callabl
 
 def train(framework: str, folder: Path) -> None:
     """A small model of a framework whose native threads do not survive a fork."""
+    if (folder / "code").is_dir():
+        (folder / "code").rmdir()  # a model without the user's own code
     rng = np.random.default_rng(7)
     rows = rng.normal(size=(300, 4))
     labels = (rows[:, 0] + rows[:, 1] > 0).astype(int)
@@ -231,15 +233,75 @@ def train(framework: str, folder: Path) -> None:
         pytest.importorskip("joblib").dump(model, folder / "model.joblib")
 
 
+def not_light(slot: Crew) -> None:
+    """Make the model too large for a copy in each worker, as far as its files tell."""
+    (slot.ml / "model" / "README.md").touch()
+    os.truncate(slot.ml / "model" / "README.md", 4 << 20)
+
+
+def test_a_light_model_is_loaded_by_workers_that_were_forked_ahead(crew: Callable[..., Crew]) -> None:
+    slot = crew(imports="xgboost")
+    train("xgboost", slot.ml / "model")
+    waiting = slot.pids()
+    assert len(waiting) == 1 + min(2, len(os.sched_getaffinity(0)))
+    slot.claim_for(2, image="eyrie/xgboost", vcpu_milli=2000).ready()
+    assert set(waiting) <= set(slot.pids())
+    assert len(slot.pids()) == 3
+    before = slot.ask(1, b"1,2,3,4")
+    assert before == slot.ask(0, b"1,2,3,4")
+    assert slot.log().count("INFO eyrie.modelserver: loading ") == 2
+    os.kill(slot.pids()[2], signal.SIGKILL)
+    until(lambda: slot.log().count("it is started again") == 1, "another worker")
+    until(lambda: slot.request("GET", "/ping")[0] == 200, "a ping of 200")
+    assert [slot.ask(worker, b"1,2,3,4") for worker in (0, 1)] == [before, before]
+    pids = slot.pids()
+    slot.process.send_signal(signal.SIGTERM)
+    assert slot.process.wait(DEADLINE_S) == 0
+    until(lambda: gone(pids), "the end of every process")
+
+
+@pytest.mark.heavy
+@pytest.mark.soak
+def test_who_was_forked_ahead_and_is_not_needed_ends(crew: Callable[..., Crew]) -> None:
+    slot = crew(imports="xgboost")
+    train("xgboost", slot.ml / "model")
+    slot.claim_for(1, image="eyrie/xgboost").ready()
+    until(lambda: slot.pids() == [slot.process.pid], "the end of those forked ahead")
+    assert slot.request("GET", "/ping")[0] == 200
+
+
+@pytest.mark.heavy
+@pytest.mark.soak
+def test_one_of_two_workers_says_why_a_light_model_does_not_load(crew: Callable[..., Crew]) -> None:
+    slot = crew(imports="xgboost")
+    (slot.ml / "model" / "code").rmdir()
+    (slot.ml / "model" / "xgboost-model.json").write_text('{"learner": 7}')
+    slot.claim_for(2, image="eyrie/xgboost")
+    assert slot.process.wait(DEADLINE_S) == 1
+    assert slot.log().count("The model could not be loaded: ") == 1
+    assert "The model could not be loaded: " in slot.log().splitlines()[-1]
+
+
+@pytest.mark.heavy
+@pytest.mark.soak
+def test_a_worker_forked_ahead_that_died_meanwhile_is_forked_then(crew: Callable[..., Crew]) -> None:
+    slot = crew(imports="xgboost")
+    train("xgboost", slot.ml / "model")
+    os.kill(slot.pids()[1], signal.SIGKILL)
+    slot.claim_for(2, image="eyrie/xgboost", vcpu_milli=2000).ready()
+    assert slot.ask(0, b"1,2,3,4") == slot.ask(1, b"1,2,3,4")
+
+
 @pytest.mark.parametrize("framework", ["xgboost", "lightgbm", "sklearn"])
 def test_forked_children_of_a_framework_predict(crew: Callable[..., Crew], framework: str) -> None:
     """A child of a process in which OpenMP had a pool would wait for it for ever."""
     slot = crew(imports=framework)
     train(framework, slot.ml / "model")
+    not_light(slot)
     slot.claim_for(2, image=f"eyrie/{framework}", vcpu_milli=2000).ready()
     rows = "\n".join(",".join(map(str, row)) for row in np.random.default_rng(1).normal(size=(200, 4))).encode()
     assert slot.ask(0, rows, timeout_s=DEADLINE_S) == slot.ask(1, rows, timeout_s=DEADLINE_S)
-    assert "load a copy each" not in slot.log()
+    assert slot.log().count("INFO eyrie.modelserver: loading ") == 1
     assert framework == "lightgbm" or f"rehearsed {framework} in" in slot.log()
 
 

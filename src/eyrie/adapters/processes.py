@@ -92,6 +92,11 @@ def pss_bytes(pid: int) -> int:
         return 0
 
 
+def pss_with_children(pid: int) -> int:
+    """The same of a process and those that it has forked."""
+    return sum(pss_bytes(one) for one in (pid, *_children(pid)))
+
+
 def _children(parent: int) -> Iterator[int]:
     """Of its first thread where the kernel lists them, which is the one that starts any; else by a look at everyone."""
     try:

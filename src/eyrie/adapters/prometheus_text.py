@@ -1,4 +1,6 @@
-"""Families as Prometheus's text format, written by its own client library."""
+"""Families as Prometheus's text format, written by its own client library (imported by whoever is scraped: it costs a
+start of control 0.1 s).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from eyrie.domain.exposition import Distribution, Family, FamilyKind
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def text(families: Iterable[Family]) -> bytes:

@@ -148,7 +148,7 @@ class WarmPool:
             waiting, starting = list(self._waiting), len(self._starting)
         found = {f"pool_{name}": int(getattr(self.counters, name)) for name in PoolCounters.__slots__}
         pids = [pid for slot in waiting if (pid := processes.server_pid(slot)) is not None]
-        memory = sum(processes.pss_bytes(pid) for pid in pids)
+        memory = sum(processes.pss_with_children(pid) for pid in pids)
         sizes = {"pool_wanted": self.wanted, "pool_waiting": len(waiting), "pool_starting": starting}
         return {**sizes, "pool_waiting_pss_bytes": memory, **found}
 

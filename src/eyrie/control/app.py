@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from eyrie.adapters.prometheus_text import CONTENT_TYPE, text
 from eyrie.control import (
     api_quotas,
     availability_door,
@@ -39,6 +38,7 @@ from eyrie.control.evidence import no_evidence
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_queries import LogQueries
 from eyrie.decide.alarms import AlarmActions
+from eyrie.domain.exposition import CONTENT_TYPE
 from eyrie.domain.instance_types import InstanceTypes
 from eyrie.domain.names import Scope
 from eyrie.http1.handlers import BodyTooLarge, ClientGone, Request, Response
@@ -78,7 +78,7 @@ class Surroundings:
     metrics: Metrics
     observe: Callable[[], story.Observation]  # what runs, for /eyrie/status; may take a moment
     queries: LogQueries
-    scrape: Callable[[bytes | None, int], bytes] = lambda authorization, now_ms: text(())  # for GET /metrics
+    scrape: Callable[[bytes | None, int], bytes] = lambda authorization, now_ms: b""  # for GET /metrics
     wake_jobs: Callable[[], None] = lambda: None  # from any thread: a job was created or changed
     wake_experiments: Callable[[], None] = lambda: None  # likewise an inference experiment
     wake_alarms: Callable[[], None] = lambda: None  # likewise an alarm

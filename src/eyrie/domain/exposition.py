@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Labels = Mapping[str, str]
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of Prometheus's text
 
 
 class FamilyKind(StrEnum):

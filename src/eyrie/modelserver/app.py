@@ -69,19 +69,22 @@ class ModelServer:
         exit_with: Callable[[int], None],
         *,
         several: Callable[[Claim], None] | None = None,
+        alone: Callable[[], None] = lambda: None,
         board: Board | None = None,
         number: int = 0,
         guests: Guests | None = None,
     ) -> None:
         """`exit_with` ends the process: a model that does not load takes its instance with it, as a container would.
-        `several` hears a claim for more than one worker in place of loading it; `board` is that of a process of such an
-        instance, `number` the worker's; `guests` are containers of the user's own in it.
+        `several` hears a claim for more than one worker in place of loading it, `alone` that there is one for one;
+        `board` is that of a process of such an instance, `number` the worker's; `guests` are containers of the user's
+        own in it.
         """
         self._ml = ml
         self._loop = loop
         self._pools = pools
         self._exit_with = exit_with
         self._several = several
+        self._alone = alone
         self._board = board
         self._number = number
         self._guests = guests
@@ -316,6 +319,7 @@ class ModelServer:
         if claim.workers > 1 and self._several is not None:
             self._several(claim)
             return
+        self._alone()
         began = time.monotonic()
 
         def load() -> Hosted:

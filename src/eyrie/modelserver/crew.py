@@ -8,6 +8,9 @@ Forked after loading, workers share the model's memory page by page. That is sou
 thread and no connection of its own. Where loading leaves threads or sockets behind (a parallel region has run, a
 library has a pool, user code talks to a database), the nursery becomes worker 0 itself, and the keeper, in which
 nothing ever ran, forks the others; each of them loads a copy.
+
+A light model (`Crew.light`) needs no nursery: its workers, forked ahead by the slot (`ahead`) or else by the keeper,
+load side by side, which is sooner done than forks of a fork, whose pages have all to be copied again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -58,11 +61,13 @@ class Crew(Generic[Model]):
     """What an instance of several workers is made of. Every function here runs in a process of its own."""
 
     board: Board
-    listeners: tuple[socket.socket, ...]  # worker by worker
+    listeners: Mapping[int, socket.socket]  # by worker; of one that was forked ahead, its own
     lock_fd: int | None
-    load: Callable[[], Model]
+    load: Callable[[int], Model]  # in worker N, or in the nursery. Raises Failed
     serve: Callable[[int, Model, Callable[[], None]], int]  # worker N, until SIGTERM; calls back once it listens
     wait: Callable[[Wait], News]  # answers 503 meanwhile
+    light: bool = False  # loaded sooner than forked: each worker loads a copy
+    ahead: Callable[[int, int], int | None] = lambda number, tell: None  # worker N was forked ahead: its pid
 
 
 def keep(crew: Crew[Model]) -> int:
@@ -71,13 +76,14 @@ def keep(crew: Crew[Model]) -> int:
     for end in (told, tell):
         os.set_blocking(end, False)
     crew.board.keeper(os.getpid())
-    apart = False
+    apart = crew.light
 
     def again(number: int) -> int:
         return fork(lambda: _nurse(crew, told, tell) if number == NURSERY else _work_apart(crew, number, told, tell))
 
     family = Family(again, lambda number: None if number == NURSERY else crew.board.left(number))
-    family.add(NURSERY)
+    for number in range(crew.board.workers) if apart else (NURSERY,):
+        family.add(number, crew.ahead(number, tell))
 
     def judge(said: bytes) -> News | None:
         if _APART in said:
@@ -88,6 +94,7 @@ def keep(crew: Crew[Model]) -> int:
         if news is News.STOP:
             family.stop()
         if news is not News.APART:
+            crew.board.open = apart  # a worker that died loading is forked again, and serves when it has loaded
             return family.tend()
         apart = True
         for number in range(1, crew.board.workers):
@@ -95,7 +102,7 @@ def keep(crew: Crew[Model]) -> int:
     if not apart:  # else it may have to fork a worker again, which is given both ends
         os.close(told)
         os.close(tell)
-        for listener in crew.listeners:
+        for listener in crew.listeners.values():
             listener.close()
     crew.board.open = True
     log.info("%d workers serve", crew.board.workers)
@@ -108,7 +115,7 @@ def _nurse(crew: Crew[Model], told: int, tell: int) -> int:
     crew.board.nursery(os.getpid())
     before = sockets()
     began = time.monotonic()
-    model = crew.load()
+    model = crew.load(NURSERY)
     crew.board.loaded_ms = int((time.monotonic() - began) * 1000)
     why = unshareable(before)
     if why:
@@ -141,13 +148,22 @@ def unshareable(sockets_before: int) -> str:
 def _work_apart(crew: Crew[Model], number: int, told: int, tell: int) -> int:
     """The life of a worker that the keeper forked: it loads for itself."""
     _leave_keeper(crew, told)
-    return _work(crew, number, crew.load(), tell)
+    return join(crew, number, tell)
+
+
+def join(crew: Crew[Model], number: int, tell: int) -> int:
+    """The life of a worker that loads for itself and has nothing of the keeper's any more."""
+    began = time.monotonic()
+    model = crew.load(number)
+    if number == 0:
+        crew.board.loaded_ms = int((time.monotonic() - began) * 1000)
+    return _work(crew, number, model, tell)
 
 
 def _work(crew: Crew[Model], number: int, model: Model, tell: int) -> int:
     """A worker's life."""
     crew.board.born(number, os.getpid())
-    for other, listener in enumerate(crew.listeners):
+    for other, listener in crew.listeners.items():
         if other != number:
             listener.close()
     reseed()

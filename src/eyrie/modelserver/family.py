@@ -102,9 +102,9 @@ class Family:
         self._children: dict[int, int] = {}
         self._stopping = False
 
-    def add(self, number: int) -> int:
-        """Start a child; its pid."""
-        pid = self._again(number)
+    def add(self, number: int, ahead: int | None = None) -> int:
+        """Start a child, unless it was forked `ahead`; its pid."""
+        pid = ahead or self._again(number)
         self._children[pid] = number
         if self._stopping:  # asked while it was forked
             os.kill(pid, signal.SIGTERM)

@@ -25,6 +25,8 @@ from eyrie.modelserver.threads import Pools, threads_for
 
 log = logging.getLogger("eyrie.modelserver")
 
+LIGHT_BYTES_MAX = 2 << 20  # of a model's files; each worker has a copy of what they hold
+ENTRY_BYTES = 4096  # that a file counts for besides
 ONE_WORKER = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}  # what each of several workers hosts: one request at a time
 
 
@@ -89,6 +91,29 @@ def load(claim: Claim, ml: Path, pools: Pools, guests: frozenset[str] = frozense
         for number, (container, source, own) in enumerate(zip(containers, sources, sets, strict=True))
     ]
     return Hosted(claim, tuple(zip(containers, loaded, strict=True)), tuple(sources))
+
+
+def light(claim: Claim, ml: Path) -> bool:
+    """Whether a copy for each worker is sooner loaded than a fork made of one that has loaded: small files, read by
+    libraries that this process has imported, and no code but ours.
+    """
+    sources = [Source(container.ml(ml), container.environment, container.image) for container in claim.containers]
+    return not claim.multi_model and all(_is_light(source) for source in sources)
+
+
+def _is_light(source: Source) -> bool:
+    framework = loader.of_files(source)
+    if framework is None or framework.library not in sys.modules or environment.COMPILE in source.env:
+        return False
+    if "SAGEMAKER_PROGRAM" in source.env or any((source.ml / name).exists() for name in ("model/code", loader.DEPS)):
+        return False
+    left = LIGHT_BYTES_MAX
+    for folder, _, names in os.walk(source.model_dir):
+        for name in names:
+            left -= os.stat(os.path.join(folder, name), follow_symlinks=False).st_size + ENTRY_BYTES
+            if left < 0:
+                return False
+    return True
 
 
 class Unloadable(Exception):

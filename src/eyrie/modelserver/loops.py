@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from eyrie.http1.limits import Limits
 from eyrie.http1.server import Server, listen
+from eyrie.modelserver.ahead import Spare, dismiss
 from eyrie.modelserver.app import ModelServer
 from eyrie.modelserver.board import Board
 from eyrie.modelserver.crew import News, Wait
@@ -38,6 +39,7 @@ T = TypeVar("T")
 DRAIN_MS_MAX = 3_600_000  # whoever sent SIGTERM sends SIGKILL when its own patience ends
 HAND_OVER_MS = 1_000  # what a loop that ends for another one still has to answer is small
 NEWS_BYTES_MAX = 4_096
+SPARE_S = 1.0  # after the claim: a model's loading comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,9 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
+async def serve_slot(ground: Ground, listener: socket.socket, spares: Sequence[Spare] = ()) -> int | Claim:
     """A slot's loop: until SIGTERM or a model that does not load, the exit code; or until it is claimed for several
-    workers, the claim, and the listener is still open.
+    workers, the claim, and the listener is still open. Claimed for one, it lets its spares go after a while.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int | Claim] = loop.create_future()
@@ -75,7 +77,11 @@ async def serve_slot(ground: Ground, listener: socket.socket) -> int | Claim:
 
     _on_signals(lambda: end(0))
     guests = _guests(ground, end)
-    application = ModelServer(ground.ml, loop, ground.pools, end, several=end, guests=guests)
+
+    def alone() -> None:
+        loop.call_later(SPARE_S, _let_go, loop, spares)
+
+    application = ModelServer(ground.ml, loop, ground.pools, end, several=end, alone=alone, guests=guests)
     server = await listen(application, listener.dup(), Limits(idle_ms=600_000), varying=VARYING)
     log.info("waiting for a model")
     async with _watching(ground.file):
@@ -150,6 +156,24 @@ async def work(
         await ended.wait()
         await _drain(server)
     return 0
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, spares: Sequence[Spare]) -> None:
+    """End the spares that nobody needs."""
+    for pidfd in dismiss(spares):
+        _reap(loop, pidfd)
+
+
+def _reap(loop: asyncio.AbstractEventLoop, pidfd: int) -> None:
+    """Take in a child's end when it comes."""
+
+    def ended() -> None:
+        loop.remove_reader(pidfd)
+        with contextlib.suppress(ChildProcessError):  # whoever else waited for children had it
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+
+    loop.add_reader(pidfd, ended)
 
 
 def _on_signals(leave: Callable[[], None]) -> None:

@@ -27,8 +27,10 @@ COLUMNS = 4
 ROW = b"1,0,0.5,-2"
 
 
-def rehearse(libraries: Sequence[str]) -> None:
-    """Load a small model of each of these libraries that is imported, and let it predict. What fails is only noted."""
+def rehearse(libraries: Sequence[str], again: bool = False) -> None:
+    """Load a small model of each of these libraries that is imported, and let it predict. What fails is only noted;
+    `again`, after a fork, nothing is.
+    """
     for library in libraries:
         make = SPECIMENS.get(library)
         if make is None or library not in sys.modules:
@@ -39,9 +41,11 @@ def rehearse(libraries: Sequence[str]) -> None:
                 warnings.simplefilter("ignore")  # of a model that learnt from four rows
                 _serve(library, make(Path(folder)))
         except Exception as error:  # the boundary to foreign code: a first model will be slower, nothing else
-            log.info("%s was not rehearsed: %s: %s", library, type(error).__name__, error)
+            if not again:
+                log.info("%s was not rehearsed: %s: %s", library, type(error).__name__, error)
             continue
-        log.info("rehearsed %s in %d ms", library, int((time.monotonic() - began) * 1000))
+        if not again:
+            log.info("rehearsed %s in %d ms", library, int((time.monotonic() - began) * 1000))
 
 
 def _serve(library: str, path: Path) -> None:

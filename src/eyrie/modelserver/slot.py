@@ -8,6 +8,7 @@ docs/concepts/processes.md.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import fcntl
 import gc
@@ -18,16 +19,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyrie.modelserver.board import Board
-from eyrie.modelserver.crew import Crew, News, Wait, keep
+from eyrie.modelserver.ahead import Order, Spare, dismiss, fork_ahead
+from eyrie.modelserver.board import WORKERS_MAX, Board
+from eyrie.modelserver.crew import Crew, News, Wait, join, keep
 from eyrie.modelserver.family import Failed
 from eyrie.modelserver.lean import import_lean
-from eyrie.modelserver.log import LogFile, StampedStream, open_log
+from eyrie.modelserver.log import StampedStream, open_log
 from eyrie.modelserver.threads import Pools, start_single
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ log = logging.getLogger("eyrie.modelserver")
 
 SOCKET = "s"
 IMPORTS = ("sklearn", "xgboost")
+FIRST_WORD_S = 5.0  # of several workers that cannot load their model, the first one says why
 # What a first prediction would import otherwise: seconds of a cold disk, milliseconds of a warm one.
 ALONG = {
     "sklearn": (
@@ -105,14 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("the lock of this slot is held by another process")
         return 1
     import_all(options.imports)
-    importlib.import_module("eyrie.modelserver.rehearsal").rehearse(options.imports)
-    importlib.import_module("eyrie.modelserver.loops")
+    rehearsal = importlib.import_module("eyrie.modelserver.rehearsal")
+    rehearsal.rehearse(options.imports)
+    loops = importlib.import_module("eyrie.modelserver.loops")
     importlib.import_module("eyrie.modelserver.loader").frameworks()  # their own files, not their libraries
     pools = Pools()
     gc.collect()
     gc.freeze()
+    ground = loops.Ground(options.ml, file, pools, guests)
+    board = Board(WORKERS_MAX)
+    spares = fork_spares(options, ground, board)
     listener = bind(options.box)
-    code = serve(options, listener, file, pools, guests)
+    code = serve(options, listener, ground, board, spares)
     for stream in {sys.stdout, sys.stderr}:
         if isinstance(stream, StampedStream):
             stream.finish()
@@ -173,33 +180,71 @@ def bind(box: Path, name: str = SOCKET) -> socket.socket:
     return listener
 
 
-def serve(
-    options: Options, listener: socket.socket, file: LogFile, pools: Pools, guests: Sequence[Guest] = ()
-) -> int:
-    """Wait for a claim and serve, alone or with others; the exit code."""
-    from eyrie.modelserver import loops
+def fork_spares(options: Options, ground: Ground, board: Board) -> list[Spare]:
+    """Workers forked ahead, where there are libraries to load models with; at most one a core."""
+    if not options.imports or ground.guests:
+        return []
+    from eyrie.modelserver import environment, loops
+    from eyrie.modelserver.rehearsal import rehearse
 
-    ground = loops.Ground(options.ml, file, pools, guests)
-    outcome = loops.run_loop(loops.serve_slot(ground, listener))
+    def live(ordered: Callable[[], Order | None]) -> int:
+        if options.lock_fd is not None:
+            os.close(options.lock_fd)
+        rehearse(options.imports, again=True)  # what it writes to is its own from here on
+        loops.run_loop(asyncio.sleep(0))
+        gc.collect()
+        gc.freeze()
+        order = ordered()
+        if order is None:
+            return 0
+        environment.set_log_level({**os.environ, **order.claim.containers[0].environment})
+        crew = together(options, order.claim, {order.number: order.listener}, ground, board)
+        return join(crew, order.number, order.tell)
+
+    spares = fork_ahead(len(os.sched_getaffinity(0)), live)
+    rehearse(options.imports, again=True)  # likewise, of this process, whose pages the spares hold too
+    return spares
+
+
+def serve(options: Options, listener: socket.socket, ground: Ground, board: Board, spares: Sequence[Spare]) -> int:
+    """Wait for a claim and serve, alone or with others; the exit code."""
+    from eyrie.modelserver import hosting, loops
+
+    outcome = loops.run_loop(loops.serve_slot(ground, listener, spares))
     if isinstance(outcome, int):
         return outcome
-    return keep(together(options, outcome, listener, ground))
+    claim = outcome
+    others = {number: bind(options.box, f"{SOCKET}.{number}") for number in range(1, claim.workers)}
+    listeners = {0: listener, **others}
+    light = hosting.light(claim, options.ml)
+    mine = dict(enumerate(spares[: claim.workers] if light else ()))
+    for pidfd in dismiss(spares[len(mine) :]):
+        os.close(pidfd)  # the keeper waits for every child that it has
+
+    def ahead(number: int, tell: int) -> int | None:
+        spare = mine.pop(number, None)
+        return spare.pid if spare and spare.order(number, claim, listeners[number], tell) else None
+
+    crew = together(options, claim, listeners, ground, board)
+    return keep(replace(crew, lock_fd=options.lock_fd, light=light, ahead=ahead))
 
 
-def together(options: Options, claim: Claim, listener: socket.socket, ground: Ground) -> Crew[Hosted]:
+def together(
+    options: Options, claim: Claim, listeners: Mapping[int, socket.socket], ground: Ground, board: Board
+) -> Crew[Hosted]:
     """What an instance of several workers is made of, as `crew` wants it."""
     from eyrie.modelserver import hosting, loops
     from eyrie.modelserver.app import report_failure
 
-    board = Board(claim.workers)
-    others = (bind(options.box, f"{SOCKET}.{number}") for number in range(1, claim.workers))
-    listeners = (listener, *others)
+    board.workers = claim.workers
 
-    def load() -> Hosted:
+    def load(number: int) -> Hosted:
         ground.file.reopen()
         try:
             return hosting.load(claim, ground.ml, ground.pools)
         except Exception as error:  # the boundary to foreign code: whatever it was is the reason that is logged
+            if number > 0:
+                time.sleep(FIRST_WORD_S)  # where it fails for all, they are ended by then, and one has told it
             report_failure(error)
             raise Failed from error
 
@@ -208,6 +253,6 @@ def together(options: Options, claim: Claim, listener: socket.socket, ground: Gr
         return loops.run_loop(loops.work(ground, hosted, number, board, listeners[number], listening))
 
     def wait(what: Wait) -> News:
-        return loops.run_loop(loops.hold_off(ground, claim, board, listener.dup(), what))
+        return loops.run_loop(loops.hold_off(ground, claim, board, listeners[0].dup(), what))
 
-    return Crew(board, listeners, options.lock_fd, load, work, wait)
+    return Crew(board, listeners, None, load, work, wait)
