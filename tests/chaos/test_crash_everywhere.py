@@ -237,7 +237,7 @@ def told(rig: Rig, store: SqlStore, started: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_crash_at_any_point_ends_the_same(name: str, settings: dict[str, Setting], tmp_path: Path) -> None:
     scenario, setting = SCENARIOS[name], settings[name]
@@ -254,7 +254,7 @@ def test_a_crash_at_any_point_ends_the_same(name: str, settings: dict[str, Setti
 OFTEN = ("update canary", "rolled back rolling")  # the others are heavy
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.heavy]) for name in ROLLOUTS]
 )
