@@ -146,7 +146,7 @@ def test_a_shadow_is_compared_and_dies_without_a_word_to_production(fast: RealEy
     assert 0.7 < found["agreement"]["value"] < 0.9
     slices = {s["slice"]: s["agreement"] for f in found["features"] if f["feature"] == "0" for s in f["slices"]}
     worst = min(slices, key=lambda name: slices[name])
-    assert worst in ("7 to 9", "8 to 9"), slices  # bins are learnt from what came first
+    assert worst.split(" to ")[-1] == "9", slices  # which values share its bin depends on how many of each were copied
 
 
 def experiment(name: str, endpoint: str, percent: int = 100, **more: Any) -> None:

@@ -81,6 +81,10 @@ def test_a_numeric_feature_is_told_by_value_or_by_quantile_bins() -> None:
     assert sum(s.count for s in bins) == 5_000
     assert max(s.count for s in bins) < 1_200
     assert [s.off == 0 for s in bins] == [True, True, True, True, False]
+    counts = {bucket_of(float(value)): 100.0 if value == 20 else 1.0 for value in range(21)}
+    assert [s.name for s in slices(counts, {})] == ["0 to 20"]
+    counts[bucket_of(0.0)] = 100.0
+    assert [s.name for s in slices(counts, {})] == ["0", "1 to 20"]  # a bin of one value is called by it
 
 
 def told(**more: Any) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def slices(every: Mapping[int, float], off: Mapping[int, float]) -> list[Slice]:
         last = place == len(buckets) - 1
         if last or (count >= total / BINS and len(found) < BINS - 1):
             inside = buckets[begun : place + 1]
-            name = f"{_value(inside[0])} to {_value(inside[-1])}"
+            lowest, highest = _value(inside[0]), _value(inside[-1])
+            name = lowest if lowest == highest else f"{lowest} to {highest}"
             found.append(Slice(name, count, sum(off.get(b, 0.0) for b in inside)))
             begun, count = place + 1, 0.0
     return found
