@@ -221,6 +221,7 @@ class Counted:
     errors: Counter[int] = field(default_factory=Counter)
     # requests by instance, worker and generation, of instances that were in no table seen
     strangers: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    latest: dict[str, int] = field(default_factory=dict)  # milliseconds, of each worker's last record
 
     def dealt(self, worker: str, generation: int) -> Counter[int]:
         """By fleet."""
@@ -248,6 +249,7 @@ def counted(logs: Any, endpoint: str, since_ms: int, tables: Tables) -> Counted:
     for event in (event for page in pages for event in page["events"]):
         told = json.loads(event["message"])
         fleet = fleets.get(told["instance"])
+        found.latest[told["worker"]] = max(found.latest.get(told["worker"], 0), event["timestamp"])
         by = told.get("generations") or {told["generation"]: told["requests"]}
         for generation, count in ((int(g), n) for g, n in by.items() if int(g) >= min(tables.seen)):
             if fleet is None:
