@@ -16,6 +16,7 @@ PROGRAM = ROOT / "examples/endpoint_experiment/run.py"
 
 
 @pytest.mark.heavy
+@pytest.mark.soak
 def test_the_experiment_is_played_and_told(tmp_path: Path) -> None:
     """Half a minute of load. Whether credits are spent within it depends on how much CPU this host can give: told
     either way, and never both.

@@ -129,7 +129,9 @@ def test_other_predictions_give_a_green_back_without_any_alarm(fast: RealEyrie) 
 
 
 @HEAVY
-@pytest.mark.parametrize("how", ["canary", "linear", "rolling"])
+@pytest.mark.parametrize(
+    "how", ["canary", *(pytest.param(how, marks=pytest.mark.soak) for how in ("linear", "rolling"))]
+)
 def test_a_green_that_is_as_good_passes_by_itself(fast: RealEyrie, how: str) -> None:
     word = "two" if current().startswith("one") else "one"
     with Clients() as clients:

@@ -56,7 +56,10 @@ def linear(eyrie: RealEyrie, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return source, rows, model
 
 
-@pytest.mark.parametrize(("master", "executors"), [("local[3]", 1), ("local-cluster[2,1,1024]", 2)])
+@pytest.mark.parametrize(
+    ("master", "executors"),
+    [("local[3]", 1), pytest.param("local-cluster[2,1,1024]", 2, marks=pytest.mark.soak)],
+)
 def test_an_endpoint_and_the_package_say_the_same_as_the_model(
     eyrie: RealEyrie, linear: tuple[Path, Any, Any], master: str, executors: int
 ) -> None:
