@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -65,7 +66,7 @@ def test_control_killed_under_load_costs_no_request_and_starts_nothing_twice(
     with Traffic(ENDPOINT, deployed.rows) as traffic:
         os.kill(old, signal.SIGKILL)
         until(lambda: eyrie.processes().get("control", old) != old)
-        until(lambda: b"endpoints" in eyrie.run("status", "--json").stdout.encode())
+        until(lambda: "endpoints" in json.loads(eyrie.run("status", "--json").stdout))
         quiet_seconds(1.0)
     assert (traffic.wire.failed, traffic.boto.failed) == (0, 0), traffic.wire.reasons
     assert eyrie.serving(ENDPOINT) == before
