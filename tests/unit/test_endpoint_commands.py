@@ -71,6 +71,10 @@ def test_a_request_is_made_up_only_where_the_endpoint_tells_enough() -> None:
     shown = "\n".join(calls.lines(WHERE, told))
     assert "1 instance," in shown
     assert "--data-binary 0,0,0 http://h:1/endpoints/e/invocations" in shown
+    assert "/my" not in shown
+    elsewhere = "\n".join(calls.lines(replace(WHERE, data=Path("/my data")), told))
+    for command in ("eyrie invoke e --data 0,0,0 --eyrie", "eyrie key create --endpoint e --data", "eyrie env --data"):
+        assert f"{command} '/my data'" in elsewhere
 
 
 def test_data_is_a_file_or_the_text_itself(tmp_path: Path) -> None:

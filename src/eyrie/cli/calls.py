@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from eyrie.cli import data as datadir
 from eyrie.cli import key as api_keys
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Where
@@ -75,12 +76,12 @@ def lines(where: Where, told: Mapping[str, Any]) -> list[str]:
     body = f" -d {shlex.quote(json.dumps(sampled['v2']))}" if sampled else " -d @request.json"
     return [
         *shown,
-        f"  eyrie  eyrie invoke {name} --data {shlex.quote(row)}",
+        f"  eyrie  eyrie invoke {name} --data {shlex.quote(row)}{datadir.flag(where.data, '--eyrie')}",
         f"  boto3  {boto3_line(name, row)}",
         f"  curl   {curl_line(told['url'], row)}",
-        f"  v2     KEY=$(eyrie key create --endpoint {name}) && sleep 1 && "
+        f"  v2     KEY=$(eyrie key create --endpoint {name}{datadir.flag(where.data)}) && sleep 1 && "
         f'curl --fail-with-body -sS -H "Authorization: Bearer $KEY" {told["v2"]}{body}',
-        '         (boto3 and curl need the keys first: eval "$(eyrie env)")',
+        f'         (boto3 and curl need the keys first: eval "$(eyrie env{datadir.flag(where.data)})")',
     ]
 
 

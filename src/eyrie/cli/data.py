@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class Credential:
     access_key_id: str
     secret_access_key: str
     account: str
+
+
+def flag(data: Path | None, option: str = "--data") -> str:
+    """The option that a command printed for people needs, to be meant for this Eyrie; "" for the default directory."""
+    return "" if data in (None, Settings().data) else f" {option} {shlex.quote(str(data))}"
 
 
 def make(data: Path) -> None:

@@ -7,7 +7,6 @@ import logging
 import logging.handlers
 import os
 import re
-import shlex
 import sys
 import time
 import traceback
@@ -165,10 +164,9 @@ def has_console(settings: Settings) -> bool:
 
 def ready_line(address: Address, data: Path) -> str:
     """All that one needs to go on, on one line."""
-    flag = "" if data == Settings().data else f" --data {shlex.quote(str(data))}"
     return (
         f"eyrie {__version__} is ready at {address.url} · data {data} · "
-        f'credentials {data / "credentials.json"}, or eval "$(eyrie env{flag})"'
+        f'credentials {data / "credentials.json"}, or eval "$(eyrie env{datadir.flag(data)})"'
     )
 
 
