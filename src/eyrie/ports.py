@@ -282,6 +282,12 @@ class Metrics(Protocol):
         """
         ...
 
+    def keep(self) -> None:
+        """What was taken in so far outlives this process, where the disk allows it: called before something that was
+        decided on it is committed, so that whoever decides next, after a crash, has seen no less.
+        """
+        ...
+
     def series(self, scope: Scope, namespace: str | None = None, name: str | None = None) -> list[Series]:
         """Every series of an account and region, or those of a namespace and a name; sorted."""
         ...

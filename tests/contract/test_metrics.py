@@ -103,9 +103,11 @@ def test_what_a_killed_process_had_written_is_whole(path: Path, clock: Clock) ->
     killed = MetricFile(path, clock)
     killed.record([measured(1)])
     killed.write()
-    killed.record([measured(2)])  # never written
+    killed.record([measured(2)])
+    killed.keep()
+    killed.record([measured(4)])  # never written
     again = MetricFile(path, clock)
-    assert totals(again, NOW_MS, NOW_MS + HOUR, MINUTE) == {0: 1}
+    assert totals(again, NOW_MS, NOW_MS + HOUR, MINUTE) == {0: 3}
     again.close()
     killed._db.close()
 

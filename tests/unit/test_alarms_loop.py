@@ -20,7 +20,7 @@ from eyrie.control.alarms import Alarms
 from eyrie.control.topics import TOPIC, subscription_document
 from eyrie.decide.alarm_bands import Training
 from eyrie.decide.alarms import Evaluation
-from eyrie.domain.alarms import Alarm, AlarmState, Comparison, CompositeRule, MetricStat, rule_on_metric
+from eyrie.domain.alarms import Alarm, AlarmState, Comparison, CompositeRule, MetricStat, MissingData, rule_on_metric
 from eyrie.domain.events import Subscription, Topic
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
@@ -134,6 +134,41 @@ def test_an_alarm_follows_its_metric(rig: Rig) -> None:
         ("INSUFFICIENT_DATA", "ALARM"),
         ("ALARM", "OK"),
     ]
+
+
+def test_a_killed_control_leaves_the_values_that_an_alarm_was_decided_on(tmp_path: Path) -> None:
+    """What it lost may not let the older, good values decide again: ALARM -> OK -> ALARM, while all goes on failing."""
+    metrics = MetricFile(tmp_path / "metrics.db", ToyClock())
+    rig = Rig(metrics)
+    metrics._clock = rig.clock
+    rule = replace(rule_on_metric(STAT, Comparison.ABOVE, 1.0, 2, 1), missing=MissingData.IGNORE)
+
+    async def goes_into_alarm() -> None:
+        rig.put(metric=rule)
+        rig.measure(0.0)
+        rig.measure(0.0)
+        await until(rig.in_state(AlarmState.OK))
+        metrics.write()
+        rig.measure(5.0)
+        await until(rig.in_state(AlarmState.ALARM))
+
+    driven(rig, goes_into_alarm)
+    metrics._db.close()  # killed: nothing more is written
+    after = MetricFile(tmp_path / "metrics.db", rig.clock)
+    again = Rig(after, rig.store)
+    again.clock.ms = rig.clock.ms + MINUTE_MS  # of which nothing was measured
+
+    async def is_evaluated() -> None:
+        await until(reached(lambda: again.alarms.counts["evaluated"], 1))
+        again.measure(5.0)
+        await until(reached(lambda: again.alarms.counts["evaluated"], 2))
+        again.measure(5.0)
+        await until(reached(lambda: again.alarms.counts["evaluated"], 3))
+
+    driven(again, is_evaluated)
+    after.close()
+    assert again.alarms.counts["changed"] == 0
+    assert again.alarm().state is AlarmState.ALARM
 
 
 def subscribe(rig: Rig) -> None:

@@ -37,6 +37,8 @@ class MemoryMetrics:
     def record(self, measured: Any) -> None:
         self.kept.extend(measured)
 
+    def keep(self) -> None: ...
+
     def series(self, scope: Any, namespace: str | None = None, name: str | None = None) -> list[Any]:
         return []
 

@@ -55,6 +55,8 @@ class MemoryMetrics:
             seconds = self.found.setdefault(one.metric, {})
             seconds.setdefault(one.at_ms // 1000, Summary()).merge(one.summary)
 
+    def keep(self) -> None: ...
+
     def series(self, scope: Any, namespace: str | None = None, name: str | None = None) -> list[Series]:
         return [Series(metric, "None", 0) for metric in self.found]
 

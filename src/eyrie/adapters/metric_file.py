@@ -2,9 +2,9 @@
 nor the other way round.
 
 What is measured goes into an inbox and costs its writer nothing more; a thread merges it in memory and writes what has
-changed every few seconds. A row is ten seconds of a series, each apart. Seconds are kept for 3 hours, minutes for 15
-days, five minutes for 63 days, hours for 455 days; the coarser ones are made when their time is over, and again where a
-measurement came late. What a crash loses is what was not written yet.
+changed every few seconds, or when something was decided on it. A row is ten seconds of a series, each apart. Seconds
+are kept for 3 hours, minutes for 15 days, five minutes for 63 days, hours for 455 days; the coarser ones are made when
+their time is over, and again where a measurement came late. What a crash loses is what was not written yet.
 """
 
 from __future__ import annotations
@@ -184,19 +184,38 @@ class MetricFile:
             self._absorb()
             self._write_all(self._clock.now_ms())
 
+    def keep(self) -> None:
+        """Write what has changed, now: a killed process loses none of it. A disk that refuses is logged."""
+        with self._lock:
+            self._absorb()
+            try:
+                with self._db:
+                    self._write_changed()
+            except sqlite3.Error as error:
+                log.error("metrics cannot be written: %s", error)
+            else:
+                self._all_written()
+
     def _write_all(self, now_ms: int) -> None:
         with self._db:
-            self._db.executemany("INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, self._met))
-            self._write_dirty()
+            self._write_changed()
             rolled = self._roll(now_ms)
             self._tell_series()
             if now_ms - self._expired_ms >= _EXPIRE_EVERY_MS:
                 self._expire(now_ms)
-        self._met.clear()  # from here on the file has it all; had it failed, all of it would be tried again
-        self._dirty.clear()
-        self._amended.clear()
+        self._all_written()
         self._rolled.update(rolled)
         self._forget((now_ms - LATE_MS) // CHUNK_MS)
+
+    def _write_changed(self) -> None:
+        self._db.executemany("INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, self._met))
+        self._write_dirty()
+
+    def _all_written(self) -> None:
+        """From here on the file has it all; had it failed, all of it would be tried again."""
+        self._met.clear()
+        self._dirty.clear()
+        self._amended.clear()
 
     def _forget(self, before: int) -> None:
         """Chunks that are hardly going to change are read from the file from now on."""

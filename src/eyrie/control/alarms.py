@@ -244,6 +244,7 @@ class Alarms:
         if found.state is not alarm.state:
             self.counts["changed"] += 1
             after = changed(alarm, found.state, found.reason, found.reason_data, now_ms)
+            self._metrics.keep()  # else a control that is killed now would decide anew on older values alone
             document = self._transitions.commit(known.document, alarm, after, now_ms)
             alarm = after
         self._transitions.dispatch(alarm, found, changed=document is not None)

@@ -75,6 +75,9 @@ class Meter:
         """Nothing is recorded from outside."""
         raise MetricsFull(f"a simulated variant measures itself; {len(measured)} measurements were refused")
 
+    def keep(self) -> None:
+        """A simulated world has no crash that its measurements would have to outlive."""
+
     def series(self, scope: Scope, namespace: str | None = None, name: str | None = None) -> list[Series]:
         """The simulated variant's series."""
         if scope != self._key.scope or namespace not in (None, NAMESPACE):
