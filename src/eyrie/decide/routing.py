@@ -1,7 +1,7 @@
 """Where a request goes: variant by weight, instance by load, and what may be tried again. Pure: chance and time are
 arguments.
 
-On the InvokeEndpoint path: `gateway/invoke` asks here, and keeps these objects one set a worker.
+On the InvokeEndpoint path: `gateway/invocation` asks here, and keeps these objects one set a worker.
 """
 
 from __future__ import annotations

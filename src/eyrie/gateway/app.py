@@ -23,20 +23,21 @@ from typing import Any
 
 from eyrie.gateway import errors
 from eyrie.gateway.capture import Capture
-from eyrie.gateway.directions import TARGET_MODEL
 from eyrie.gateway.door import Door
 from eyrie.gateway.feed import Feed
 from eyrie.gateway.forward import Forwarder
+from eyrie.gateway.headers import TARGET_MODEL
 from eyrie.gateway.health import Health
 from eyrie.gateway.infer import InferInvocation
 from eyrie.gateway.infer_model import InferModelInvocation
-from eyrie.gateway.invoke import Invocation, Invoker
+from eyrie.gateway.invoker import Invoker
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.model_invocation import ModelInvocation
 from eyrie.gateway.models import Models
 from eyrie.gateway.openinference import OpenInference
 from eyrie.gateway.predictions import Predictions
 from eyrie.gateway.replays import Replays
+from eyrie.gateway.request import InvokeRequest
 from eyrie.gateway.routes import Instance, RouteBook
 from eyrie.gateway.serverless import Gates
 from eyrie.gateway.sessions import Sessions, signing_key
@@ -97,7 +98,7 @@ class Gateway:
         self.invoker.health = self.health
         loads = Pool(loop, str(run / "models.sock"), idle_max=16)
         self.invoker.models = Models(
-            loads, self.meter, self.sweep, {Invocation: ModelInvocation, InferInvocation: InferModelInvocation}
+            loads, self.meter, self.sweep, {InvokeRequest: ModelInvocation, InferInvocation: InferModelInvocation}
         )
         self.mirror = Mirror(*(settings, loop, self.meter, self.sweep, self.health), Pairs(settings.shadow_tolerance))
         self.meter.sources["shadows"] = self.mirror.pairs.take
@@ -149,7 +150,7 @@ class Gateway:
         self.invoker.answer(connection, errors.validation(said))
 
     def body(self, connection: Connection, data: bytes) -> None:
-        """Never called: an Invocation or a Forward listens to what follows a head."""
+        """Never called: an InvokeRequest or a Forward listens to what follows a head."""
 
     def data(self, connection: Connection, piece: bytes) -> None:
         """Never called, as `body`."""

@@ -1,8 +1,8 @@
 """Small requests for one target that go as one message and come back as one: those of a turn of the loop, and those
 that came while the message before was under way.
 
-On the path: `invoke` hands over plain requests with small bodies for a target that said in a reply (`x-eyrie-batch`)
-that its model server predicts rows of many requests in one call. They leave as POST /eyrie/batch
+On the path: `invocation` hands over plain requests with small bodies for a target that said in a reply
+(`x-eyrie-batch`) that its model server predicts rows of many requests in one call. They leave as POST /eyrie/batch
 (`modelserver/bulk`): `u32 length, body` each, answered by `u16 status, u32 length, body` each. A write, a wake-up, a
 head, a read and a prediction a message instead of a request: under load these cost more than all else that a request
 needs. `decide/gathering` says when they leave.
@@ -23,7 +23,7 @@ from eyrie.decide.gathering import WAIT_MAX_S, Then, then
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 
 if TYPE_CHECKING:
-    from eyrie.gateway.invoke import Invocation
+    from eyrie.gateway.invocation import Invocation
     from eyrie.gateway.routes import Instance, Kinds
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from eyrie.domain import target_models
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
+from eyrie.gateway.headers import SESSION, TARGET_CONTAINER, TARGET_MODEL
 from eyrie.gateway.routes import Endpoint, Variant
-
-TARGET_MODEL = b"x-amzn-sagemaker-target-model"
-SESSION = b"x-amzn-sagemaker-session-id"
-TARGET_CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
 
 
 def refusal(endpoint: Endpoint, variant: str, fields: Mapping[bytes, bytes], request_id: str) -> Reply | None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
-from eyrie.gateway.invoke import CUSTOM_ATTRIBUTES, Invocation, returned
+from eyrie.gateway.headers import CUSTOM_ATTRIBUTES, returned
+from eyrie.gateway.request import InvokeRequest
 from eyrie.gateway.routes import Endpoint, Instance, Kinds
 from eyrie.gateway.sessions import SessionError
 from eyrie.gateway.taps import Face
@@ -45,7 +46,7 @@ class Opened(NamedTuple):
         return self.identity
 
 
-class InferInvocation(Invocation):
+class InferInvocation(InvokeRequest):
     """One POST /v2/models/ENDPOINT/infer."""
 
     _gathers = False

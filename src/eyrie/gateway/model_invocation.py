@@ -1,7 +1,7 @@
-"""One InvokeEndpoint request that names a TargetModel: an Invocation that waits for its model where it is not loaded.
+"""One InvokeEndpoint request that names a TargetModel: it waits for its model where that is not loaded.
 
-On the path: `invoke` hands such a request over once its signature is proven; `models` says where it goes. The reply 404
-of POST /models/KEY/invoke means that the target does not hold the model (any more).
+On the path: `request` hands such a request over once its signature is proven; `models` says where it goes. The reply
+404 of POST /models/KEY/invoke means that the target does not hold the model (any more).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
-from eyrie.gateway.invoke import JOINED_BYTES_MAX, Invocation
+from eyrie.gateway.invocation import JOINED_BYTES_MAX, Invocation
 from eyrie.gateway.models import Load, Models, TargetModel
+from eyrie.gateway.request import InvokeRequest
 from eyrie.gateway.routes import INVOCATIONS, Instance, Variant
 from eyrie.http1.upstream import ConnectFailed, Failure, ReplyHead
 
@@ -23,7 +24,7 @@ _FIRST_BYTES = len(INVOCATIONS)
 LOADS_MAX = 2  # that one request waits for: a model that is evicted again before it answers says 404 to the client
 
 
-class ModelInvocation(Invocation):
+class ModelInvocation(InvokeRequest):
     """A request for one model of many."""
 
     _gathers = False

@@ -24,7 +24,7 @@ from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, Pool, ReplyHead
 
 if TYPE_CHECKING:
-    from eyrie.gateway.invoke import Invocation
+    from eyrie.gateway.invocation import Invocation
     from eyrie.gateway.model_invocation import ModelInvocation
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from eyrie import __version__
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
 from eyrie.gateway.infer import InferInvocation, Opened
-from eyrie.gateway.invoke import Invoker
+from eyrie.gateway.invoker import Invoker
 from eyrie.gateway.routes import Endpoint
 from eyrie.gateway.signature import Question, Signature
 from eyrie.http1.server import Connection

@@ -30,7 +30,7 @@ from eyrie.gateway.taps import Tap, TapMaker, tap_of
 from eyrie.http1.upstream import Pool, Sink
 
 if TYPE_CHECKING:
-    from eyrie.gateway.invoke import Invocation
+    from eyrie.gateway.invocation import Invocation
 
 log = logging.getLogger(__name__)
 

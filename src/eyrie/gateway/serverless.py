@@ -26,7 +26,7 @@ from eyrie.gateway.meter import Meter
 from eyrie.http1.sweep import Sweep
 
 if TYPE_CHECKING:
-    from eyrie.gateway.invoke import Invocation
+    from eyrie.gateway.invocation import Invocation
     from eyrie.gateway.routes import Endpoint
 
 WAITING_MAX = 1_024  # requests an endpoint that wait to be let in, a worker

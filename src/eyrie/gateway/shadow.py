@@ -21,8 +21,9 @@ from time import perf_counter
 
 from eyrie.domain.routing import EndpointRoute, VariantRoute
 from eyrie.gateway.bundles import BODY_BYTES_MAX, KIND, TOGETHER_MAX, answers_of, message_of
+from eyrie.gateway.headers import FORWARDED, SESSION, returned
 from eyrie.gateway.health import Health
-from eyrie.gateway.invoke import FORWARDED, JOINED_BYTES_MAX, returned
+from eyrie.gateway.invocation import JOINED_BYTES_MAX
 from eyrie.gateway.meter import Meter
 from eyrie.gateway.routes import Instance, Kinds, Variant
 from eyrie.gateway.shadow_pairs import Pairs
@@ -31,8 +32,7 @@ from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 from eyrie.settings import Settings
 
-_SESSION = b"x-amzn-sagemaker-session-id"
-_OWN_HEADERS = frozenset((*FORWARDED, _SESSION))  # with one of these a copy goes alone
+_OWN_HEADERS = frozenset((*FORWARDED, SESSION))  # with one of these a copy goes alone
 _MODEL_ERROR = 424
 _NOT_UNDERSTOOD = (404, 405)  # of a message: there are no such, each request goes alone
 GATHERED_S = 0.004  # how long copies are gathered that follow another
@@ -173,7 +173,7 @@ class Mirror:
         held = sum([len(exchange.body) + len(exchange.reply_body or b"") for exchange in exchanges])
         if self.bytes + held > self._bytes_max:
             return "bytes"
-        if first.fields is not None and _SESSION in first.fields:
+        if first.fields is not None and SESSION in first.fields:
             return "session"  # no instance of the shadow knows it
         instance = shadow.choose(None, gathers=len(exchanges) > 1)
         if instance is None:

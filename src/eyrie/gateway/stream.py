@@ -11,7 +11,9 @@ from time import perf_counter
 
 from eyrie.gateway import errors
 from eyrie.gateway.errors import Reply
-from eyrie.gateway.invoke import CUSTOM_ATTRIBUTES, Invocation, StreamEnd, returned
+from eyrie.gateway.headers import CUSTOM_ATTRIBUTES, returned
+from eyrie.gateway.invocation import StreamEnd
+from eyrie.gateway.request import InvokeRequest
 from eyrie.gateway.routes import Endpoint, Instance, Kinds
 from eyrie.gateway.sessions import NEW
 from eyrie.http1.upstream import ReplyHead
@@ -29,7 +31,7 @@ _ENDINGS = {
 }
 
 
-class StreamInvocation(Invocation):
+class StreamInvocation(InvokeRequest):
     """One InvokeEndpointWithResponseStream request."""
 
     _may_target = False

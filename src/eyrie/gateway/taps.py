@@ -1,6 +1,6 @@
 """Taps: whoever wants to see what a variant answered, after its client has the reply.
 
-On the path: `invoke` asks a variant for its tap once a reply is handed to the client's connection, and tells it the
+On the path: `invocation` asks a variant for its tap once a reply is handed to the client's connection, and tells it the
 exchange. A variant without one costs a request that one look. Taps are made from the route table, one of each kind a
 variant at most (`TapMaker`s, which `app` lists), and made anew with every table; what must outlive that is their
 maker's.

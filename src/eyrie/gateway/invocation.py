@@ -1,95 +1,41 @@
-"""InvokeEndpoint: one object a request, from its head to the last byte of its reply; callbacks only, no task.
+"""One invocation on its way: sent to an instance, moved to another, answered; callbacks only, no task.
 
-On the path: the head's signature is checked and the body's room reserved; the body is collected and proves the
-signature;
-the route table chooses an instance; the reply goes back with what SageMaker lets through. An instance that ends or goes
-silent before the first byte of its reply costs the client nothing: its requests move to another, once each, within a
-budget (`health` tells them to). The deadline of all requests is kept by one sweep.
+On the path: `request` has read and checked it. The route table chooses an instance; the reply goes back with what
+SageMaker lets through. An instance that ends or goes silent before the first byte of its reply costs the client
+nothing: its requests move to another, once each, within a budget (`health` tells them to).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from eyrie.decide.gathering import WEIGHT
-from eyrie.decide.routing import PoisonMemory, RetryBudget
-from eyrie.domain.sticky import key_of
-from eyrie.gateway import directions, errors
+from eyrie.gateway import errors
 from eyrie.gateway.bundles import BODY_BYTES_MAX
-from eyrie.gateway.directions import TARGET_CONTAINER, TARGET_MODEL
 from eyrie.gateway.errors import Reply
-from eyrie.gateway.meter import Meter
-from eyrie.gateway.request_ids import RequestIds
-from eyrie.gateway.routes import Endpoint, Instance, Kinds, RouteBook
-from eyrie.gateway.sessions import NEW, Session, SessionError, Sessions, session_lines
+from eyrie.gateway.headers import SPEAKER, TARGET_CONTAINER, TARGET_MODEL, returned
+from eyrie.gateway.routes import Endpoint, Instance, Kinds
+from eyrie.gateway.sessions import Session, SessionError, session_lines
 from eyrie.gateway.taps import KEPT_BYTES_MAX, Exchange, Headers
 from eyrie.http1.server import Connection
-from eyrie.http1.sweep import Sweep
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
-from eyrie.settings import Settings
-from eyrie.wire.auth import Claim, Form, Verifier
-from eyrie.wire.credentials import Identity
-from eyrie.wire.errors import ApiError
 
 if TYPE_CHECKING:
     from eyrie.gateway.bundles import Bundle
-    from eyrie.gateway.health import Health
-    from eyrie.gateway.models import Models
+    from eyrie.gateway.invoker import Invoker
+    from eyrie.gateway.request import Known, Proof
     from eyrie.gateway.serverless import Gate
 
 log = logging.getLogger(__name__)
-
 _NEVER = float("inf")
 HELD_MAX = 1_024  # requests an endpoint that wait for a target, a worker
 JOINED_BYTES_MAX = 65_536  # a body up to here goes out in one piece with its head
-
-_SM = b"x-amzn-sagemaker-"
-_TARGET_VARIANT = _SM + b"target-variant"
-_SESSION = _SM + b"session-id"
-FORWARDED = (  # and Content-Type, Accept
-    _SM + b"custom-attributes",
-    _SM + b"inference-id",
-    _SM + b"prefix-aware-id",
-    TARGET_CONTAINER,
-)
-CUSTOM_ATTRIBUTES = frozenset((_SM + b"custom-attributes",))
-_RETURNED = CUSTOM_ATTRIBUTES | {b"content-type"}
-_HEADER_BYTES_MAX = 1_024
-_NOT_BUILT = {
-    _SM + b"inference-component": "inference components (InferenceComponentName)",
-    _SM + b"enable-explanations": "online explanations (EnableExplanations)",
-}
-_VARIES = frozenset((TARGET_MODEL,))
-_SPECIAL = frozenset((*_NOT_BUILT, *FORWARDED, _TARGET_VARIANT, _SESSION, TARGET_MODEL))
 _exchange = partial(tuple.__new__, Exchange)  # what Exchange(...) does after it has sorted its arguments
-_SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
-
-
-class Proof(Protocol):
-    """Whose request it is, and the last step of proving it."""
-
-    @property
-    def identity(self) -> Identity:
-        """Whose request the head says it is."""
-
-    def check_body(self, body: bytes) -> Identity:
-        """Prove it over the whole body. Raises ApiError."""
-
-
-class Known(NamedTuple):
-    """What a worker knows of a head beforehand by its shape: an accepted one, of the runtime's own headers with the
-    TargetModel at most.
-    """
-
-    name: str  # of the endpoint
-    form: Form | None  # None: every signature is checked from the beginning
-    kinds: Kinds
-    model: int  # the group of the varying values that is its TargetModel, to be looked at each time; 0: it names none
 
 
 class StreamEnd(Enum):
@@ -100,125 +46,8 @@ class StreamEnd(Enum):
     LEAVING = "this worker stops"
 
 
-class Invoker:
-    """What all invocations of a worker share."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        verifier: Verifier,
-        sessions: Sessions,
-        book: RouteBook,
-        meter: Meter,
-        sweep: Sweep,
-    ) -> None:
-        self.settings = settings
-        self.sessions = sessions
-        self.verifier = verifier
-        self.book = book
-        self.meter = meter
-        self.sweep = sweep
-        self.health: Health
-        self.models: Models
-        self.budget = RetryBudget(sweep.now)
-        self.poison = PoisonMemory()
-        self.ids = RequestIds()
-        self.active: set[Invocation] = set()  # their body is here, their reply is not complete
-        self.reserved_bytes = 0  # of bodies in flight
-        self.forms: dict[tuple[str, int], tuple[str, str]] = {}  # what of `infer` an endpoint's containers understood
-        self.now_ms = 0  # wall clock, as of the last sweep
-        book.on_change = self.reconsider
-
-    def head(
-        self, connection: Connection, name: str, path: bytes, query: bytes, kind: type[Invocation] | None = None
-    ) -> None:
-        """A head of InvokeEndpoint was read: everything that can be refused without its body, is. `kind` answers where
-        it is not plain InvokeEndpoint.
-        """
-        fields = connection.fields
-        try:
-            claim = self.verifier.check_head(b"POST", path, query, fields, "sagemaker-runtime", self.now_ms)
-        except ApiError as refused:
-            self.answer(connection, errors.from_api_error(refused))
-            return
-        refusal = self.admit(connection, claim, name, None, kind)
-        if refusal is not None:
-            self.answer(connection, refusal)
-
-    def admit(
-        self,
-        connection: Connection,
-        claim: Proof,
-        name: str,
-        known: Known | None = None,
-        kind: type[Invocation] | None = None,
-    ) -> Reply | None:
-        """The head proves itself; is there an endpoint, and room for the body? None: an invocation waits for it."""
-        identity = claim.identity
-        endpoint = self.book.find(identity.account, identity.region, name)
-        limit = endpoint.body_bytes_max if endpoint is not None else self.settings.body_bytes_max
-        length = connection.content_length
-        if length is None:
-            length = limit
-        elif length > limit:
-            self.meter.count("bodies_too_large")
-            return errors.body_too_large(limit)
-        if self.reserved_bytes + length > self.settings.bodies_in_flight_bytes_max:
-            self.meter.count("bodies_in_flight_limit")
-            return errors.unavailable("Too many request bodies are in flight. Try again.")
-        self.reserved_bytes += length
-        connection.listener = (kind or Invocation)(self, connection, claim, endpoint, name, length, known)
-        connection.collect(limit)
-        return None
-
-    def again(self, connection: Connection, known: Known) -> None:
-        """A head came that differs from an accepted one in its varying values alone."""
-        claim = known.form.claim(connection.values, self.now_ms) if known.form is not None else None
-        if claim is None:
-            self.head(connection, known.name, connection.target, b"")
-        else:
-            refusal = self.admit(connection, claim, known.name, known)
-            if refusal is not None:
-                self.answer(connection, refusal)
-
-    def remember(self, connection: Connection, claim: Proof, name: str) -> None:
-        """The current request was accepted: the next one like it needs fewer looks."""
-        assert isinstance(claim, Claim)
-        shape = connection.remember()
-        if shape is not None and shape.derived is None:
-            fields = connection.fields
-            form = self.verifier.form(claim, shape.method, shape.target, fields, shape.groups)
-            kinds = fields.get(b"content-type"), fields.get(b"accept")
-            shape.derived = Known(name, form, kinds, shape.groups.get(TARGET_MODEL, 0))
-
-    def answer(self, connection: Connection, reply: Reply) -> None:
-        """Answer a request that never became an invocation."""
-        self.meter.count("refused")
-        status, lines, body = reply
-        connection.reply(status, self.ids.line() + lines, body)
-
-    def reconsider(self, endpoint: Endpoint) -> None:
-        """The endpoint's targets have changed: what waited for one may go on."""
-        waiting = list(endpoint.held)
-        endpoint.held.clear()
-        for invocation in waiting:
-            invocation.dispatch()
-
-    def break_off(self) -> None:
-        """This worker stops: end the replies that have begun and could not end in time."""
-        for invocation in tuple(self.active):
-            invocation.leave_begun()
-
-    def turn(self, now: float) -> None:
-        """Called by the sweep: answer those whose time is up."""
-        for invocation in [i for i in self.active if now >= i.deadline_s or now >= i.hold_until_s]:
-            invocation.time_is_up(now)
-        if not self.poison.empty:
-            self.poison.forget(now)
-
-
 class Invocation:
-    """One InvokeEndpoint request. It hears from its client's connection and, as a sink, from its instance."""
+    """One request. It hears from its client's connection and, as a sink, from its instance."""
 
     # What only some requests need: set on the object where it differs.
     channel: Channel | None = None
@@ -230,8 +59,8 @@ class Invocation:
     _generation = 0  # of the route table by which it was sent
     _status = 0
     deadline_s: float  # by the sweep's clock
+    _began_at: float  # when its body was whole
     _headers: Sequence[tuple[bytes, bytes]] = ()  # of the reply
-    _may_target = True  # it may name one model of many
     _gathers = True  # it may go together with others
     _special = False  # the request has headers of the runtime's own
     _extra = b""  # those of them that the instance gets too, as lines
@@ -266,133 +95,6 @@ class Invocation:
         self._pieces: list[bytes] = []
 
     # --- the client's side ------------------------------------------------------------------------------------------
-
-    def data(self, connection: Connection, piece: bytes) -> None:
-        """Never called: bodies are collected."""
-
-    def end(self, connection: Connection) -> None:
-        """Never called: bodies are collected."""
-
-    def body(self, connection: Connection, data: bytes) -> None:
-        """The body is whole: prove the signature, check the rest, send it."""
-        invoker, endpoint = self._invoker, self._endpoint
-        self._began_at = perf_counter()
-        try:
-            identity = self._claim.check_body(data)
-        except ApiError as refused:
-            self._refuse(errors.from_api_error(refused))
-            return
-        if endpoint is None:
-            self._refuse(errors.unknown_endpoint(self._name, identity.account))
-            return
-        taken = self
-        known = self._known
-        if known is None or known.model or endpoint.picky:
-            looked_at = self._looked_at(endpoint, known)
-            if looked_at is None:
-                return
-            taken = looked_at
-        taken._body = data
-        invoker.budget.request()
-        now = invoker.sweep.now
-        if not invoker.poison.empty and invoker.poison.refused(taken._hash(), now):
-            taken._refuse(self._poisoned(endpoint))
-            return
-        taken.deadline_s = now + endpoint.timeout_s
-        invoker.active.add(taken)
-        if endpoint.gate is None or endpoint.gate.enter(taken):
-            taken.dispatch()
-
-    def _looked_at(self, endpoint: Endpoint, known: Known | None) -> Invocation | None:
-        """The request, or what takes its place where it names a model; None for one that was refused."""
-        connection, models = self._connection, self._invoker.models
-        if known is not None and known.model and endpoint.of_models:
-            self._special = True
-            known_model = models.take_known(self, connection.values[known.model])
-            if known_model is not None:
-                connection.listener = known_model
-                return known_model
-        reply = self._look(endpoint)
-        if reply is not None:
-            self._refuse(reply)
-            return None
-        if not self._special or TARGET_MODEL not in connection.fields:
-            return self
-        taken = connection.listener = models.take(self)
-        return taken
-
-    def _look(self, endpoint: Endpoint) -> Reply | None:
-        """A head that is looked at, for the first time or since it names a model; a refusal, or None."""
-        special = _SPECIAL.intersection(self._connection.fields)
-        if endpoint.picky or special:
-            reply = self._check_fields(endpoint)
-            if reply is not None:
-                return reply
-        plain = special <= _VARIES and not endpoint.sticky  # a sticky key is likely to make every head another
-        if plain and self._known is None and b"?" not in self._connection.target:
-            self._invoker.remember(self._connection, self._claim, self._name)
-        return None
-
-    def _check_fields(self, endpoint: Endpoint) -> Reply | None:
-        """What the headers of the runtime's own mean for this request; a refusal, or None."""
-        self._special = True
-        fields = self._connection.fields
-        for name, feature in _NOT_BUILT.items():
-            if name in fields:
-                return errors.validation(f"Endpoint {self._name} does not support {feature}: not built yet.")
-        self._extra = b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in FORWARDED if name in fields])
-        if _TARGET_VARIANT in fields:
-            self._variant = fields[_TARGET_VARIANT].decode("latin-1")
-            if self._variant not in endpoint.names:
-                return self._unknown_variant(endpoint)
-        if TARGET_MODEL in fields and not self._may_target:
-            return errors.validation("TargetModel is not for InvokeEndpointWithResponseStream.")
-        refused = directions.refusal(endpoint, self._variant, fields, self._invoker.ids.next())
-        if refused is not None:
-            return refused
-        if _SESSION in fields:
-            return self._check_session(endpoint, fields[_SESSION])
-        if endpoint.sticky and not self._variant:
-            self._key = key_of(endpoint.sticky, fields)
-        return None
-
-    def _unknown_variant(self, endpoint: Endpoint) -> Reply:
-        return errors.validation(
-            f"Variant {self._variant} not found for endpoint {self._name} of account {endpoint.key.account}."
-        )
-
-    def _check_session(self, endpoint: Endpoint, said: bytes) -> Reply | None:
-        """A session begins (its container will name it), or this request belongs to one."""
-        self._sticky = True
-        said = said.strip()
-        if said == NEW:
-            self._extra += b"%b: %b\r\n" % (_SESSION, NEW)
-            return None
-        try:
-            self._session = session = self._invoker.sessions.find(
-                said.decode("latin-1"), endpoint.slug, self._invoker.now_ms // 1000
-            )
-        except SessionError as error:
-            return errors.validation(str(error))
-        target = endpoint.target(session.target)
-        if target is None:
-            return self._session_gone()
-        if self._variant and target.variant.name != self._variant:
-            return errors.validation(f"Session {session.token} is not one of variant {self._variant}.")
-        self._extra += b"%b: %b\r\n" % (_SESSION, session.container_id.encode())
-        self.moved = True  # it cannot: no other instance knows the session
-        return None
-
-    def _session_gone(self) -> Reply:
-        token = self._session.token if self._session is not None else ""
-        return errors.validation(f"Session {token} not found: the instance that held it is gone.")
-
-    def too_large(self, connection: Connection) -> None:
-        """The body passed the limit while it came in."""
-        self._invoker.meter.count("bodies_too_large")
-        endpoint = self._endpoint
-        limit = endpoint.body_bytes_max if endpoint is not None else self._invoker.settings.body_bytes_max
-        self._refuse(errors.body_too_large(limit))
 
     def gone(self, connection: Connection) -> None:
         """The client left: its work is cancelled."""
@@ -560,6 +262,10 @@ class Invocation:
             self._gathers = False
             self._avoid = instance
             self.dispatch()
+
+    def _session_gone(self) -> Reply:
+        token = self._session.token if self._session is not None else ""
+        return errors.validation(f"Session {token} not found: the instance that held it is gone.")
 
     @property
     def movable(self) -> bool:
@@ -749,7 +455,7 @@ class Invocation:
 
     def _speaker(self, instance: Instance) -> str:
         """Host name of the container that an error is from: it says so itself, or the request named it."""
-        said = next((value for name, value in self._headers if name == _SPEAKER), None)
+        said = next((value for name, value in self._headers if name == SPEAKER), None)
         if said is None and self._special:
             said = self._connection.fields.get(TARGET_CONTAINER)
         return said.decode("latin-1") if said is not None else instance.variant.container
@@ -883,12 +589,6 @@ class Invocation:
         self._reserved = 0
         if self.gate is not None:
             self.gate.leave(self)
-
-
-def returned(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = _RETURNED) -> bytes:
-    """The lines of a container's reply that the client gets to see."""
-    kept = [(name, value) for name, value in headers if name in names and len(value) <= _HEADER_BYTES_MAX]
-    return b"".join([b"%b: %b\r\n" % pair for pair in kept])
 
 
 def stop_waiting(endpoint: Endpoint, invocation: Invocation) -> None:
