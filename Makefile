@@ -7,7 +7,7 @@ PYTEST := .ci/pytest $(PY) $(PYTEST_ARGS)
 SIDE_BY_SIDE := tests/unit tests/sim tests/chaos/test_crash_everywhere.py # heavy tests that start no process
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots console demo test test-unit test-process test-all test-heavy soak check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots demo test test-unit test-process test-all test-heavy soak check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,18 +61,14 @@ check: setup ## ruff, mypy strict, the floors (import-linter), the house test
 fmt: setup ## Sort imports and mend what ruff can mend
 	.venv/bin/ruff check --fix src tests bench examples
 
-setup-console: # Eyrie with the console, models to deploy, and what its browser tests need (Chromium comes from the system)
+setup-console: # Eyrie, and what the browser tests of its console need (Chromium comes from the system)
 	@.ci/setup .venv-console tests/console/console.lock --editable
 	@.ci/chromium
 
 screenshots: setup-console ## Make the pictures of docs/guides/console.md anew
 	@PYTHONPATH=examples .venv-console/bin/python tests/console/screenshots.py
 
-console: ## Keep Eyrie running with the console at /console; UP_ARGS adds flags
-	@.ci/setup .venv-console tests/console/console.lock --editable
-	@.venv-console/bin/eyrie up $(UP_ARGS)
-
-up: setup ## Keep Eyrie running (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags
+up: setup ## Keep Eyrie running, the console too (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags
 	@.venv/bin/eyrie up $(UP_ARGS)
 
 bench: setup ## Measure the gateway against HAProxy, and an endpoint against FastAPI

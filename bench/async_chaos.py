@@ -91,7 +91,8 @@ class Chaos:
     def eyrie(self, *arguments: str) -> str:
         """A command on the data directory; what it printed."""
         command = [sys.executable, "-P", "-m", "eyrie", *arguments, "--data", str(self.data)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        env = {**os.environ, "EYRIE_CONSOLE": "off"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=env).stdout
 
     def point_boto3(self) -> None:
         """The variables of `eyrie env`."""

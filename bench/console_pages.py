@@ -67,7 +67,7 @@ def main() -> int:
     if chosen.data is not None:
         names = dict(pair.split("=", 1) for pair in chosen.names.split(",") if pair)
         return finish([judged(measured(world.Eyrie(chosen.data), browser, names, chosen.rounds))], chosen.report)
-    with world.eyrie() as eyrie:
+    with world.eyrie(console=True) as eyrie:
         with asked(eyrie, populate(eyrie)):
             time.sleep(chosen.seconds)
             took_s = measured(eyrie, browser, NAMES, chosen.rounds)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -53,7 +54,8 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), **options)
 def eyrie(data: Path, *arguments: str) -> str:
     """An `eyrie` command on a data directory of its own."""
     command = [sys.executable, "-m", "eyrie", *arguments, "--data", str(data)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout.strip()
+    env = {**os.environ, "EYRIE_CONSOLE": "off"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, env=env).stdout.strip()
 
 
 @contextmanager

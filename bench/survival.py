@@ -67,7 +67,8 @@ class World:
     def eyrie(self, *arguments: str) -> str:
         """An `eyrie` command on our data directory."""
         command = [sys.executable, "-m", "eyrie", *arguments, "--data", str(self.data)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout.strip()
+        env = {**os.environ, "EYRIE_CONSOLE": "off"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, env=env).stdout.strip()
 
     def deploy(self) -> None:
         """One XGBoost model on three instances."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -29,13 +30,15 @@ IN_SERVICE = {"Delay": 1, "MaxAttempts": 60}
 class Eyrie:
     """One data directory, the commands on it, and clients of what runs there."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, console: bool = False) -> None:
         self.data = data
+        self.console = console
 
     def run(self, *arguments: str) -> str:
         """An `eyrie` command on our data directory; what it printed."""
         command = [sys.executable, "-m", "eyrie", *arguments, "--data", str(self.data)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        env = {**os.environ, "EYRIE_CONSOLE": "on" if self.console else "off"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env)
         if done.returncode != 0:
             raise SystemExit(f"{shlex.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
@@ -113,10 +116,10 @@ class Eyrie:
 
 
 @contextmanager
-def eyrie(*flags: str, gateways: int = 1) -> Iterator[Eyrie]:
+def eyrie(*flags: str, gateways: int = 1, console: bool = False) -> Iterator[Eyrie]:
     """An Eyrie that runs for the block."""
     with tempfile.TemporaryDirectory(prefix="eyrie-bench-") as folder:
-        world = Eyrie(Path(folder) / "data")
+        world = Eyrie(Path(folder) / "data", console)
         world.run("up", "--detach", "--port", "0", "--gateways", str(gateways), *flags)
         try:
             yield world

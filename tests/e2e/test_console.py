@@ -78,6 +78,13 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def with_console() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EYRIE_CONSOLE", "on")
+        yield
+
+
 @pytest.fixture(scope="module")
 def key(eyrie: RealEyrie) -> dict[str, str]:
     return dict(json.loads((eyrie.data / "credentials.json").read_text())[0])

@@ -223,6 +223,7 @@ def field(
     said: str, value: str = "", options: Sequence[str] = (), lines: int = 1, classes: str = "", number: bool = False
 ) -> Any:
     """A labelled input: a line, several lines, a number, or a choice of options."""
+    made: Any
     if options:
         made = ui.select(list(options), value=value, label=said, with_input=False, new_value_mode=None)
     elif lines > 1:
