@@ -71,14 +71,13 @@ screenshots: setup-console ## Make the pictures of docs/guides/console.md anew
 up: setup ## Keep Eyrie running, the console too (Ctrl-C stops it); UP_ARGS="--port 8080" adds flags
 	@.venv/bin/eyrie up $(UP_ARGS)
 
-bench: setup ## Measure the gateway against HAProxy, and an endpoint against FastAPI
-	$(PY) bench/gateway_vs_haproxy.py
-	$(PY) bench/endpoint_vs_fastapi.py
+bench: setup bench-peers ## Print every ratio to a peer or a limit (50 minutes); BENCH="rows capture" measures these
+	@$(PY) bench/table.py --print $(if $(BENCH),--only $(BENCH))
 
 bench-peers: # An environment for each peer of the benchmarks, from its own packages
 	@for lock in bench/peers/*.lock; do .ci/setup .venv-bench-$$(basename $$lock .lock) $$lock; done
 
-bench-table: setup bench-peers ## Measure everything against its peers and write the README's table
+bench-table: setup bench-peers ## The same, and write the README's table
 	@$(PY) bench/table.py
 
 survival: setup ## Break things under load, five runs each: requests failed and seconds to heal, median and worst
