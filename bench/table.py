@@ -1,4 +1,4 @@
-"""Run every benchmark, fifty minutes, nobody watching: `make bench` prints the table, `make bench-table` writes the README's.
+"""Run every benchmark, fifty minutes, nobody watching: `make bench` prints the table, `make bench-table` the README's.
 
     python bench/table.py [--only NAME ...] [--resume] [--short] [--print]
 
