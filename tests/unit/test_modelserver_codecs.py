@@ -379,6 +379,22 @@ def test_scores_as_the_xgboost_container_writes_them() -> None:
     assert np.load(io.BytesIO(codecs.encode_scores(table, NPY, lines=False))).tolist() == table.tolist()
 
 
+EDGES = [1e-4, 2e-4, 9.99e-5, 1e15, 1e16, 1e17, 123456789012345680.0, 5e-324, 0.0, -0.0, NAN, math.inf, -math.inf, 0.1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.lists(st.floats(width=32) | st.sampled_from(EDGES) | st.floats(1e-5, 1e-3), min_size=1, max_size=40),
+)
+def test_many_scores_are_written_as_each_alone_would_be(dtype: Any, given_scores: list[float]) -> None:
+    with np.errstate(over="ignore"):
+        scores = np.resize(np.array(given_scores).astype(dtype), codecs.MANY_SCORES + 3)
+    wanted = [str(score) for score in scores.tolist()]
+    assert codecs.encode_scores(scores, CSV, lines=True).decode() == "\n".join(wanted) + "\n"
+    assert codecs.encode_scores(scores, CSV, lines=False).decode() == ",".join(wanted)
+
+
 @settings(deadline=None)
 @given(st.floats(width=32))
 def test_a_single_score_keeps_every_bit(score: float) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eyrie.adapters.s3_client import S3Refused
+from eyrie.adapters.s3_client import S3Refused, SigningKey
 from eyrie.decide import transform_plan
 from eyrie.decide.transform_split import splitter
 from eyrie.domain.transform import Assemble, InputObject, Mark, Split, TransformSpec
 from eyrie.modelserver import bulk
 from eyrie.transform import sink as sinks
 from eyrie.transform import source
-from eyrie.transform.bucket import BucketError
+from eyrie.transform.bucket import BucketError, Door
 from eyrie.transform.results import written
 from eyrie.transform.sink import Restart, Sink
 from eyrie.transform.wire import Reply
@@ -207,6 +211,63 @@ def test_an_upload_that_is_gone_begins_again(tmp_path: Path, monkeypatch: pytest
 
 
 # ------------------------------------------------------------------------------------------------------------- a stream
+class Store(BaseHTTPRequestHandler):
+    """An object of `LARGE` bytes, and room for others; one request of a connection after the other, as HTTP has it."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self._answer("GET " + self.headers.get("Range", "all"))
+        self.send_header("Content-Length", str(LARGE))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the reader may leave
+            self.wfile.write(bytes(LARGE))
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer("PUT")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _answer(self, what: str) -> None:
+        self.asked.append(what)
+        self.send_response(200)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+class Listening(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self) -> tuple[Any, Any]:
+        return self.socket.accept()[0], ("", 0)  # what the handler takes for a peer
+
+
+LARGE = 24 << 20  # more than sockets hold: who does not read it keeps its sender waiting
+
+
+def test_a_thread_writes_to_the_bucket_while_a_stream_of_its_own_is_not_read_to_its_end(tmp_path: Path) -> None:
+    place = tmp_path / "s3.sock"
+    Store.asked.clear()
+    with Listening(str(place), Store) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        door = Door(place, SigningKey("AKIA", "secret"), "us-east-1")
+        stream = source.raw(door, InputObject("b", "k", "k", LARGE), 0)
+        read = len(next(stream))
+        for _ in range(2):
+            door.call(lambda s3: s3.put_bytes("b", "out", bytes(9 << 20), "text/csv"))
+            read += len(next(stream))
+        read += sum(map(len, stream))
+        door.client().__exit__(None, None, None)
+        server.shutdown()
+        thread.join()
+    assert read == LARGE
+    assert Store.asked == ["GET all", "PUT", "PUT"]  # nothing was cut, and nothing asked for again
+
+
 def test_gzip_is_undone_member_by_member_or_refused() -> None:
     one = InputObject("b", "k.gz", "k.gz", 1)
     packed = zlib.compress(b"a" * 5_000, wbits=31) + zlib.compress(b"b" * 5_000, wbits=31)

@@ -34,6 +34,8 @@ Rows: TypeAlias = list[list[Any]] | Array
 
 NAN = float("nan")
 LINES_BYTES_MAX = 65_536  # of lines that are quicker read as JSON than by NumPy
+MANY_SCORES = 64  # in one answer: worth more than a `str` for each
+SCORE_PLAIN_FROM, SCORE_PLAIN_TO = 2e-4, 1e15  # within these nobody writes a float with an exponent
 SHOWN_CHARS_MAX = 80  # of a client's own text inside an error message
 _FORMATS = {"float32": "f", "float64": "d"}  # of `struct`
 _numbers = msgspec.json.Decoder(list[list[float]]).decode
@@ -546,6 +548,8 @@ def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
     if kind == CSV:
         if values.size == 1 and values.ndim == 1 and not lines:
             return b"%a" % values.item()
+        if values.ndim == 1 and len(values) >= MANY_SCORES and values.dtype in (np.float32, np.float64):
+            return _many_scores(values, b"\n") + b"\n" if lines else _many_scores(values, b",")
         texts = map(str, values.tolist())
         return ("\n".join(texts) + "\n" if lines else ",".join(texts)).encode()
     if kind == JSON:
@@ -555,6 +559,19 @@ def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
     if kind == NPY:
         return encode_npy(values)
     raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")
+
+
+def _many_scores(values: Array, joint: bytes) -> bytes:
+    """Floating-point numbers as `str` writes them, in a fifth of its time: msgspec finds the same digits, and writes
+    them alike where neither of the two takes an exponent.
+    """
+    given = values.tolist()
+    texts: list[bytes] = msgspec.json.encode(given)[1:-1].split(b",")
+    sizes = np.abs(values)
+    alike = ((sizes >= SCORE_PLAIN_FROM) & (sizes < SCORE_PLAIN_TO)) | (sizes == 0)
+    for number in np.flatnonzero(~alike).tolist():
+        texts[number] = str(given[number]).encode()
+    return joint.join(texts)
 
 
 def encode_selected(records: list[dict[str, Any]], kind: str) -> bytes:

@@ -43,6 +43,12 @@ class Door:
             known = self._own.client = S3Client(self.place, self.key, self.region)
         return known
 
+    def reader(self) -> S3Client:
+        """A client of its own for a stream that is read bit by bit: whatever this thread does meanwhile would have to
+        wait on `client` for the end of a reply that nobody reads. To be closed.
+        """
+        return S3Client(self.place, self.key, self.region)
+
     def call(self, work: Callable[[S3Client], T]) -> T:
         """Do something with a client, again and again while the S3 API is away. Raises BucketError, S3Refused."""
         pause_s, until = PAUSE_FIRST_S, time.monotonic() + PATIENCE_S

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from eyrie.adapters.s3_client import S3Client, S3Refused, S3Unavailable
+from eyrie.adapters.s3_client import S3Refused, S3Unavailable
 from eyrie.decide.transform_join import media_type
 from eyrie.domain.transform import InputObject, TransformSpec
 from eyrie.transform.bucket import PATIENCE_S, BucketError, Door, refused
@@ -60,7 +60,7 @@ def raw(door: Door, one: InputObject, start: int) -> Iterator[bytes]:
     at, until = start, time.monotonic() + PATIENCE_S
     while at < one.size:
         try:
-            with S3Client.get_from(door.client(), one.bucket, one.key, at, one.etag) as stream:
+            with door.reader() as s3, s3.get_from(one.bucket, one.key, at, one.etag) as stream:
                 while piece := stream.read(min(PIECE_BYTES, one.size - at)):
                     at += len(piece)
                     yield piece
