@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from eyrie.adapters import sandbox
 from tests.contract.container_world import TestEngine, root_image
 
-from .conftest import RealEyrie, point_boto3_at, remove, until
-from .test_mixed_pipelines import OURS, SERVE, World, packed
+from .conftest import until
+from .pipelines_world import World, mixed_world, serve_program
 
 pytestmark = [
     pytest.mark.heavy,
@@ -36,7 +35,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestEngine]:
     """An engine with two images: one with a `serve` program on its path, one that says how it is started."""
     root = root_image(tmp_path_factory.mktemp("engine") / "root")
     serve = root / "usr/local/bin/serve"
-    serve.write_text(SERVE.replace("{python}", os.path.realpath(sys.executable)))
+    serve.write_text(serve_program())
     made = TestEngine(Path(tempfile.mkdtemp(prefix="ey-eng-")))
     try:
         why = made.start()
@@ -54,24 +53,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestEngine]:
 
 @pytest.fixture(scope="module")
 def world(engine: TestEngine) -> Iterator[World]:
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_WARM_SLOTS", "0")
-        patch.setenv("EYRIE_COMPUTE", engine.url)
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            for kind, source in STARTS.items():
-                done = eyrie.run("image", "add", f"mine/{kind}:1", source)
-                assert done.returncode == 0, done.stderr
-            s3 = boto3.client("s3")
-            s3.create_bucket(Bucket="mixed")
-            for name, inside, text in (("added", "added", b"0.5"), ("ours", "code/inference.py", OURS.encode())):
-                s3.put_object(Bucket="mixed", Key=f"{name}.tar.gz", Body=packed(inside, text))
-            yield World(eyrie)
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with mixed_world(STARTS, engine.url) as world:
+        yield world
 
 
 def test_engine_images_in_a_pipeline_and_by_name_and_without_their_engine(world: World, engine: TestEngine) -> None:
