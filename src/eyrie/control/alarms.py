@@ -10,7 +10,6 @@ store, so that evaluating does not begin with a read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from eyrie.control import alarm_table
 from eyrie.control.alarm_actions import Transitions, changed
 from eyrie.control.alarm_data import Bands, TrainingOf, read_range, step_ms
 from eyrie.control.alarm_view import composite_reason
+from eyrie.control.wakeup import Wakeup
 from eyrie.decide.alarm_rule import RuleError, children_of, holds, parse_rule, suppression
 from eyrie.decide.alarms import AlarmActions, Evaluation, evaluate
 from eyrie.decide.metric_grammar import MathError
@@ -80,8 +80,7 @@ class Alarms:
         self._wake_events, self._deadline_s = wake_events, deadline_s
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="alarms")
         self._evaluators = ThreadPoolExecutor(EVALUATORS, thread_name_prefix="alarm")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
         self._looking: asyncio.Future[list[Document]] | None = None
         self._looked_s = 0.0
         self._look_again = True
@@ -92,24 +91,17 @@ class Alarms:
 
     def wake(self) -> None:
         """An alarm was created, changed or deleted: look soon. From any thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stir)
-
-    def _stir(self) -> None:
         self._look_again = True
-        self._stirred.set()
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Evaluate until cancelled."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 self._look_where_due()
                 self._evaluate_due()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S if self._table or self._looking else LOOK_PERIOD_S):
-                        await self._stirred.wait()
+                await self._wakeup.wait(TICK_S if self._table or self._looking else LOOK_PERIOD_S)
         finally:
             self._looks.shutdown(wait=False, cancel_futures=True)
             self._evaluators.shutdown(wait=False, cancel_futures=True)
@@ -133,7 +125,7 @@ class Alarms:
             LOG.error("a look at the alarms failed: %s", look.exception())
             return
         self._take(look.result())
-        self._stirred.set()
+        self._wakeup.wake()
 
     def _take(self, documents: Sequence[Document]) -> None:
         """Make the table what the store has; what is new or changed is due now."""
@@ -207,7 +199,7 @@ class Alarms:
             suppressed_by = rule is not None and alarm_table.name_of(rule.suppressor) == name
             if key[0] == scope and (name in known.children or suppressed_by):
                 known.due_ms = 0
-        self._stirred.set()
+        self._wakeup.wake()
 
     # ----------------------------------------------------------------------------------------- on an evaluator's thread
     def _guarded(self, work: _Work, known: _Known) -> Document | None:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from eyrie.adapters.described import described
+from eyrie.control.wakeup import Wakeup
 from eyrie.domain.events import Delivery
 from eyrie.domain.metrics import Measured, Metric, Summary
 from eyrie.domain.names import Scope
@@ -76,8 +77,7 @@ class Deliveries:
         self._store, self._clock, self._metrics, self._send = store, clock, metrics, send
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="deliveries")
         self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="delivery")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
         self._fresh = True  # something is owed that the last look did not see
         self._look_from_s = 0.0  # no look before
         self._looked_s = 0.0
@@ -90,22 +90,18 @@ class Deliveries:
     def wake(self) -> None:
         """Something new is owed. From any thread."""
         self._fresh = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 now_s = time.monotonic()
                 if (self._fresh or now_s - self._looked_s >= LOOK_PERIOD_S) and now_s >= self._look_from_s:
                     await self._look()
                 self._begin()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S if self._known or self._fresh else LOOK_PERIOD_S):
-                        await self._stirred.wait()
+                await self._wakeup.wait(TICK_S if self._known or self._fresh else LOOK_PERIOD_S)
         finally:
             self._looks.shutdown(wait=False, cancel_futures=True)
             self._senders.shutdown(wait=False, cancel_futures=True)
@@ -155,7 +151,7 @@ class Deliveries:
         else:
             self._ended.add(key)
             self._known.pop(key, None)
-        self._stirred.set()
+        self._wakeup.wake()
 
     # ------------------------------------------------------------------------------------------ on a sender's thread
     def _deliver(self, document: Document) -> Document | None:

@@ -6,7 +6,6 @@ have a schedule.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from eyrie.control import announcements, deliveries, event_table
 from eyrie.control.deliveries import count_one
 from eyrie.control.event_table import Patterns, matching, owed_by
 from eyrie.control.topics import uuid
+from eyrie.control.wakeup import Wakeup
 from eyrie.decide.events import event
 from eyrie.domain.events import EventRule
 from eyrie.domain.scaling import Schedule
@@ -38,33 +38,28 @@ class Events:
         self._wake_deliveries = wake_deliveries
         self._patterns = Patterns()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
         self._changed = True  # rules may have changed since the schedules were looked at
         self._next_ms: int | None = None  # when the next schedule is due; None: never
 
     def wake(self) -> None:
         """Something was announced, or a rule has changed. From any thread."""
         self._changed = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Take up events until cancelled."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 try:
-                    owed = await self._loop.run_in_executor(self._thread, self._round)
+                    owed = await asyncio.get_running_loop().run_in_executor(self._thread, self._round)
                 except Exception:  # the boundary of a round: the next one may go better
                     LOG.exception("a round of events failed")
                     owed = False
                 if owed:
                     self._wake_deliveries()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ROUND_PERIOD_S):
-                        await self._stirred.wait()
+                await self._wakeup.wait(ROUND_PERIOD_S)
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 

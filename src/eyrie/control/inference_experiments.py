@@ -9,7 +9,6 @@ seen by looking, so nothing has to be remembered.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ from eyrie.adapters.described import described
 from eyrie.control.deployment_config import traffic_policy
 from eyrie.control.endpoints import Also, Endpoints
 from eyrie.control.records import TAGS_KIND
+from eyrie.control.wakeup import Wakeup
 from eyrie.decide.inference_experiments import Step, failed, plan
 from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import Endpoint, FleetSpec
@@ -71,24 +71,19 @@ class InferenceExperiments:
         """`scale`: milliseconds of the clock in a real one."""
         self._store, self._endpoints, self._clock, self._scale = store, endpoints, clock, scale
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="experiments")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
 
     def wake(self) -> None:
         """An experiment was created or changed: look soon. From any thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Drive until cancelled."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 wait_s = await self._round()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._stirred.wait()
+                await self._wakeup.wait(wait_s)
         finally:
             self._looks.shutdown(wait=True, cancel_futures=True)
 

@@ -8,7 +8,6 @@ job is owed follows from its state, so nothing is lost when control dies: the ne
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eyrie.adapters.described import described
+from eyrie.control.wakeup import Wakeup
 from eyrie.decide.jobs import JobPlan, JobSeen, Work, plan
 from eyrie.domain.jobs import HOLDS_ROOM, Job, JobKey, RunSeen, WorkDone
 from eyrie.ports import ArtifactError, Clock, Commit, Conflict, Document, Event, JobRuns, StartRefused, Store
@@ -55,26 +55,21 @@ class Jobs:
         self._store, self._runs, self._clock, self._jobs_max = store, runs, clock, jobs_max
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         self._hands = ThreadPoolExecutor(jobs_max + 1, thread_name_prefix="job-work")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
         self._working: dict[str, asyncio.Task[None]] = {}  # by run: one piece of work at a time
         self._done: dict[str, WorkDone] = {}
 
     def wake(self) -> None:
         """A job was created or changed: look soon. From any thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Drive until cancelled."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 busy = await self._round()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_PERIOD_S if busy else ROUND_PERIOD_S):
-                        await self._stirred.wait()
+                await self._wakeup.wait(LOOK_PERIOD_S if busy else ROUND_PERIOD_S)
         finally:
             for task in list(self._working.values()):
                 task.cancel()
@@ -172,7 +167,7 @@ class Jobs:
 
         def over(ended: asyncio.Task[None]) -> None:
             self._working.pop(job.run_id, None)
-            self._stirred.set()
+            self._wakeup.wake()
 
         task.add_done_callback(over)
 

@@ -9,7 +9,6 @@ being updated is decided again, on what is measured then, until it is free.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
@@ -22,6 +21,7 @@ from eyrie.control import alarm_table, quotas, scaling_activities, scaling_table
 from eyrie.control.endpoints import Endpoints
 from eyrie.control.scaling_table import POLICY, SCHEDULED, STATE, TARGET, PolicyRecord, Scheduled, State, Target
 from eyrie.control.scaling_watch import DemandSight, PointSight, Watch, due, readable, signals_of
+from eyrie.control.wakeup import Wakeup
 from eyrie.decide.alarms import Evaluation
 from eyrie.decide.endpoint import growing
 from eyrie.decide.scaling import Observation, decide, schedule
@@ -77,15 +77,13 @@ class Scaler:
         self._watches: dict[TargetKey, Watch] = {}
         self._loaded_s = 0
         self._watched_ms: int | None = None  # since when every request is known of
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stirred = asyncio.Event()
+        self._wakeup = Wakeup()
 
     def wake(self) -> None:
         """A target, a policy or a schedule was changed: look soon. From any thread."""
         with self._lock:
             self._changed = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     def alarmed(self, alarm: Alarm, evaluation: Evaluation) -> None:
         """An alarm asks for one of our policies; it is called again while it is in ALARM. From any thread."""
@@ -97,24 +95,21 @@ class Scaler:
                     continue
                 at = threshold or 0.0
                 self._alarmed[arn] = Breach(alarm.name, values[0] if values else at, at)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stirred.set)
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Look each second until cancelled."""
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                self._stirred.clear()
+                self._wakeup.begin_round()
                 try:
                     await loop.run_in_executor(self._looks, self.look, math.floor(loop.time()))
                 except Exception:  # the boundary of a look: the next one may go better
                     LOG.exception("a look at the scalable targets failed")
                 now_s = loop.time()
                 pause_s = math.floor(now_s - AFTER_SECOND_S) + 1 + AFTER_SECOND_S - now_s
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._stirred.wait()
+                await self._wakeup.wait(pause_s)
         finally:
             self._looks.shutdown(wait=True, cancel_futures=True)
 
