@@ -15,7 +15,7 @@ from eyrie.control.alarm_actions import Transitions, changed
 from eyrie.control.alarm_requests import metric_rule, refused, watched_for_bands
 from eyrie.control.anomaly_table import detector_document
 from eyrie.control.context import Context, Operation, Params
-from eyrie.control.records import Tag, keep_tags, kept_tags, merge, new_tags, tags_document
+from eyrie.control.records import Tag, kept_tags, merge, new_tags, tag_operations, tags_document
 from eyrie.decide.alarm_rule import RuleError, children_of, in_cycle, parse_rule
 from eyrie.decide.alarms import Evaluation
 from eyrie.domain.alarms import Alarm, AlarmState, CompositeRule, MetricRule
@@ -36,9 +36,7 @@ def operations() -> Mapping[str, Operation]:
         "EnableAlarmActions": lambda context, params: _enable(context, params, True),
         "DisableAlarmActions": lambda context, params: _enable(context, params, False),
         "DeleteAlarms": delete_alarms,
-        "TagResource": tag_resource,
-        "UntagResource": untag_resource,
-        "ListTagsForResource": list_tags_for_resource,
+        **tag_operations(_tagged, _merged),
     }
 
 
@@ -232,23 +230,3 @@ def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
     if known is None or alarm_table.decode(known).arn != arn:
         raise ApiError("ResourceNotFoundException", f"Resource {arn} does not exist", 404)
     return kept_tags(context, ARN_TYPE, name)
-
-
-def tag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Give an alarm tags."""
-    kept, document = _tagged(context, params)
-    keep_tags(context, document, _merged(kept, params["Tags"]))
-    return {}
-
-
-def untag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Take tags from an alarm."""
-    kept, document = _tagged(context, params)
-    left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
-    keep_tags(context, document, left)
-    return {}
-
-
-def list_tags_for_resource(context: Context, params: Params) -> dict[str, Any]:
-    """The tags of an alarm."""
-    return {"Tags": _tagged(context, params)[0]}

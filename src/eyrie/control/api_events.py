@@ -15,7 +15,7 @@ from eyrie.control.announcements import announced
 from eyrie.control.context import Context, Operation, Params
 from eyrie.control.events import next_fire_ms
 from eyrie.control.listing import milliseconds
-from eyrie.control.records import Tag, keep_tags, kept_tags, merge, new_tags, tags_document
+from eyrie.control.records import Tag, kept_tags, new_tags, tag_operations, tags_document
 from eyrie.control.topics import TopicMissing, topic_scope, uuid
 from eyrie.decide.event_patterns import PatternError, parse_pattern
 from eyrie.decide.events import PathError, event, steps_of
@@ -52,9 +52,7 @@ def operations() -> Mapping[str, Operation]:
         "TestEventPattern": test_event_pattern,
         "ListEventBuses": lambda context, params: {"EventBuses": [_bus(context)]},
         "DescribeEventBus": describe_event_bus,
-        "TagResource": tag_resource,
-        "UntagResource": untag_resource,
-        "ListTagsForResource": list_tags_for_resource,
+        **tag_operations(_tagged),
     }
 
 
@@ -424,23 +422,3 @@ def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
     if rule is None or rule.arn != arn:
         raise missing(f"Rule {arn} does not exist on EventBus default.")
     return kept_tags(context, ARN_TYPE, name)
-
-
-def tag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Give a rule tags."""
-    kept, document = _tagged(context, params)
-    keep_tags(context, document, merge(kept, params["Tags"]))
-    return {}
-
-
-def untag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Take tags from a rule."""
-    kept, document = _tagged(context, params)
-    left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
-    keep_tags(context, document, left)
-    return {}
-
-
-def list_tags_for_resource(context: Context, params: Params) -> dict[str, Any]:
-    """The tags of a rule."""
-    return {"Tags": _tagged(context, params)[0]}

@@ -17,7 +17,7 @@ import msgspec
 from eyrie.control import deliveries
 from eyrie.control.api_alarm_lists import page_of
 from eyrie.control.context import Context, Operation, Params
-from eyrie.control.records import TAGS_KIND, Tag, merge, tags_document
+from eyrie.control.records import Tag, kept_tags, new_tags, tag_operations, tags_document
 from eyrie.control.topics import (
     SUBSCRIPTION,
     TOPIC,
@@ -66,9 +66,7 @@ def operations() -> Mapping[str, Operation]:
         "SetSubscriptionAttributes": set_subscription_attributes,
         "Publish": publish,
         "PublishBatch": publish_batch,
-        "TagResource": tag_resource,
-        "UntagResource": untag_resource,
-        "ListTagsForResource": list_tags_for_resource,
+        **tag_operations(_tagged),
     }
 
 
@@ -94,8 +92,7 @@ def create_topic(context: Context, params: Params) -> dict[str, Any]:
         raise ApiError("TopicLimitExceeded", f"There are {TOPICS_MAX} topics already.", 403)
     puts = [context.new(TOPIC, name, msgspec.to_builtins(topic))]
     if params.get("Tags"):
-        document = tags_document(context, ARN_TYPE, name) or context.new(TAGS_KIND, f"{ARN_TYPE}/{name}", {})
-        puts.append(replace(document, body={"Tags": merge([], params["Tags"])}))
+        puts += new_tags(context, ARN_TYPE, name, params)
     context.store.commit(Commit(puts=puts))
     return {"TopicArn": topic.arn}
 
@@ -392,27 +389,4 @@ def _refuse_beyond_bound(context: Context, count: int) -> None:
 
 def _tagged(context: Context, params: Params) -> tuple[list[Tag], Document]:
     _, topic = _topic(context, params["ResourceArn"])
-    document = tags_document(context, ARN_TYPE, topic.name)
-    if document is None:
-        return [], context.new(TAGS_KIND, f"{ARN_TYPE}/{topic.name}", {"Tags": []})
-    return document.body["Tags"], document
-
-
-def tag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Give a topic tags."""
-    kept, document = _tagged(context, params)
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": merge(kept, params["Tags"])})]))
-    return {}
-
-
-def untag_resource(context: Context, params: Params) -> dict[str, Any]:
-    """Take tags from a topic."""
-    kept, document = _tagged(context, params)
-    left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
-    context.store.commit(Commit(puts=[replace(document, body={"Tags": left})]))
-    return {}
-
-
-def list_tags_for_resource(context: Context, params: Params) -> dict[str, Any]:
-    """The tags of a topic."""
-    return {"Tags": _tagged(context, params)[0]}
+    return kept_tags(context, ARN_TYPE, topic.name)

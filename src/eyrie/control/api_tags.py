@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from eyrie.control.context import Context, Operation, Params
-from eyrie.control.records import TAGS_KIND, Tag, merge, tags_document
-from eyrie.ports import Commit, Document
+from eyrie.control.records import Tag, keep_tags, kept_tags, merge
+from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
 
 _ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]*):([0-9]{12}):([a-z-]+)/(.+)", re.IGNORECASE)
@@ -24,7 +23,7 @@ def operations(taggable: Mapping[str, tuple[str, str]]) -> Mapping[str, Operatio
     def add_tags(context: Context, params: Params) -> dict[str, Any]:
         kept, document = _of_resource(context, params["ResourceArn"], taggable)
         merged = merge(kept, params["Tags"])
-        context.store.commit(Commit(puts=[replace(document, body={"Tags": merged}, modified_ms=context.now_ms)]))
+        keep_tags(context, document, merged)
         return {"Tags": merged}
 
     def list_tags(context: Context, params: Params) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def operations(taggable: Mapping[str, tuple[str, str]]) -> Mapping[str, Operatio
         kept, document = _of_resource(context, params["ResourceArn"], taggable)
         left = [tag for tag in kept if tag["Key"] not in params["TagKeys"]]
         if len(left) != len(kept):
-            context.store.commit(Commit(puts=[replace(document, body={"Tags": left}, modified_ms=context.now_ms)]))
+            keep_tags(context, document, left)
         return {}
 
     return {"AddTags": add_tags, "ListTags": list_tags, "DeleteTags": delete_tags}
@@ -52,10 +51,7 @@ def _of_resource(context: Context, arn: str, taggable: Mapping[str, tuple[str, s
     name = _stored_name(context, kind, found[4])
     if name is None:
         raise could_not_find(noun, arn)
-    document = tags_document(context, found[3].lower(), name)
-    if document is None:
-        document = context.new(TAGS_KIND, f"{found[3].lower()}/{name}", {"Tags": []})
-    return list(document.body["Tags"]), document
+    return kept_tags(context, found[3].lower(), name)
 
 
 def _stored_name(context: Context, kind: str, name: str) -> str | None:

@@ -7,11 +7,12 @@ Conflict; the handler chain runs the operation again, which then sees what the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from eyrie.control import quotas
-from eyrie.control.context import DOCUMENTS_MAX, Context, Params, first_duplicate
+from eyrie.control.context import DOCUMENTS_MAX, Context, Operation, Params, first_duplicate
 from eyrie.ports import Commit, Document
 from eyrie.wire.errors import ApiError, already_exists, validation
 
@@ -76,6 +77,34 @@ def merge(kept: Sequence[Tag], added: Sequence[Tag]) -> list[Tag]:
     if len(merged) > TAGS_MAX:
         raise validation(f"A resource has at most {TAGS_MAX} tags; with these it would have {len(merged)}.")
     return [{"Key": key, "Value": value} for key, value in merged.items()]
+
+
+def tag_operations(
+    tagged: Callable[[Context, Params], tuple[list[Tag], Document]],
+    merged: Callable[[Sequence[Tag], Sequence[Tag]], list[Tag]] = merge,
+) -> Mapping[str, Operation]:
+    """TagResource, UntagResource and ListTagsForResource, as several services have them. `tagged`: `kept_tags` of the
+    resource that the request names, or its own error.
+    """
+
+    def tag_resource(context: Context, params: Params) -> dict[str, Any]:
+        kept, document = tagged(context, params)
+        keep_tags(context, document, merged(kept, params["Tags"]))
+        return {}
+
+    def untag_resource(context: Context, params: Params) -> dict[str, Any]:
+        kept, document = tagged(context, params)
+        keep_tags(context, document, [tag for tag in kept if tag["Key"] not in params["TagKeys"]])
+        return {}
+
+    def list_tags_for_resource(context: Context, params: Params) -> dict[str, Any]:
+        return {"Tags": tagged(context, params)[0]}
+
+    return {
+        "TagResource": tag_resource,
+        "UntagResource": untag_resource,
+        "ListTagsForResource": list_tags_for_resource,
+    }
 
 
 def refuse_beyond_quota(context: Context, kind: str) -> None:
