@@ -1,12 +1,16 @@
 """A batch transform against a plain script: a large CSV through an XGBoost model, both on all cores.
 
-    python bench/transform.py [--rows 10000000] [--trees 100] [--rounds 2] [--report]
+    python bench/transform.py [--rows 10000000] [--trees 100] [--rounds 3] [--report]
 
 The plain script reads a local file in the same chunks (6 MiB of whole lines), has a process a core parse each chunk
 (by pandas where that is installed, else by NumPy), predict and write its scores as text, and puts them into one file in
 order; its time begins after its imports. The job reads the same bytes from the bucket and writes its output there; its
-time is from CreateTransformJob to Completed. Both outputs must be the same bytes. Then the job runs once more, is
-killed half-way (`kill -9` of its run), and must end with these bytes again.
+time is from the call of CreateTransformJob to the TransformEndTime that Describe tells, so it has all of its beginning
+(an instance claims the model, the run is started) and its end (the output is made whole). Both outputs must be the same
+bytes. Then the job runs once more, is killed half-way (`kill -9` of its run), and must end with these bytes again.
+
+Ten million rows, 2 GB, are written and uploaded first. On two quiet cores the whole takes about five minutes and 7 GB
+of disk; `--rows 1000000` one minute, in which a job's beginning and end weigh ten times as much.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ import world
 
 GOAL = 0.8
 COLUMNS, BLOCK_ROWS = 28, 50_000
+LOOK_S, LOOK_CLOSELY_S = 0.5, 0.1  # between two looks at a job: each takes CPU from it
 INSTANCE, INSTANCE_BYTES = "ml.m5.large", 8 << 30
 PLAIN = """
 import io, os, sys, time
@@ -96,7 +102,7 @@ def make(folder: Path, rows: int, trees: int) -> tuple[Path, Path]:
 
 
 def plain(folder: Path, source: Path, model: Path) -> float:
-    """Rows a second of the script; its output is plain.out."""
+    """Seconds that the script takes; its output is plain.out."""
     script = folder / "plain.py"
     script.write_text(PLAIN)
     command = [sys.executable, str(script), str(source), str(folder / "plain.out"), str(model)]
@@ -114,7 +120,7 @@ class Job:
 
     def run(self, half_way: Callable[[int], None] | None = None) -> float:
         """To its end; seconds. `half_way` is called once with the pid of its run, when half of the input is read."""
-        began = time.monotonic()
+        began = datetime.now(UTC)
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{world.BUCKET}/in/"}}
         self.sagemaker.create_transform_job(
             TransformJobName=self.name,
@@ -133,10 +139,11 @@ class Job:
                 if half_way and told and float(told[1]) >= 40:
                     half_way(pid)
                     half_way = None
-            time.sleep(0.1)
+            time.sleep(LOOK_CLOSELY_S if half_way else LOOK_S)
         if job["TransformJobStatus"] != "Completed":
             raise SystemExit(f"{self.name}: {job['TransformJobStatus']}: {job.get('FailureReason')}")
-        return time.monotonic() - began
+        ended: datetime = job["TransformEndTime"]
+        return (ended - began).total_seconds()
 
     def pid(self) -> int:
         """Of its run, by what the launcher wrote; 0 where there is none."""
@@ -188,11 +195,24 @@ def digest_of(pieces: Any) -> str:
 
 
 def kill(pid: int) -> None:
+    tell("half of it is done: killed")
     os.kill(pid, signal.SIGKILL)
 
 
+def tell(what: str) -> None:
+    """How far the benchmark is."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {what}", flush=True)
+
+
+def told(name: str, rows: int, measure: Callable[[], float]) -> float:
+    """What was measured, which is seconds for so many rows; printed as well."""
+    took_s = measure()
+    tell(f"{name}: {took_s:.2f} s, {rows / took_s:,.0f} rows/s")
+    return took_s
+
+
 def main() -> int:
-    options = frame.arguments(__doc__, rounds=2)
+    options = frame.arguments(__doc__, rounds=3)
     options.add_argument("--rows", type=int, default=10_000_000)
     options.add_argument("--trees", type=int, default=100, help="of the model, each 6 deep")
     chosen = options.parse_args()
@@ -200,9 +220,11 @@ def main() -> int:
     print(frame.machine(), frame.versions("xgboost-cpu", "numpy", "pandas"), sep="\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="eyrie-transform-") as made, world.eyrie() as eyrie:
         folder = Path(made)
+        tell(f"writing {rows:,} rows")
         source, model = make(folder, rows, chosen.trees)
         archive = world.pack(folder / "model.tar.gz", {"xgboost-model.json": model})
         url = eyrie.upload(archive, "model.tar.gz")
+        tell(f"uploading {source.stat().st_size / 1e6:.0f} MB")
         eyrie.client("s3").upload_file(str(source), world.BUCKET, "in/rows.csv")
         container = {"Image": "eyrie/xgboost", "ModelDataUrl": url}
         eyrie.client("sagemaker").create_model(
@@ -215,11 +237,13 @@ def main() -> int:
             jobs.append(Job(eyrie, f"round-{next(numbers)}"))
             return jobs[-1].run()
 
-        took = frame.rounds(chosen.rounds, {"plain": lambda: plain(folder, source, model), "job": transform})
+        sides: dict[str, Callable[[], float]] = {"plain": lambda: plain(folder, source, model), "job": transform}
+        took = frame.rounds(chosen.rounds, {side: partial(told, side, rows, run) for side, run in sides.items()})
         with (folder / "plain.out").open("rb") as file:
             wanted = digest_of(iter(lambda: file.read(1 << 20), b""))
         if jobs[-1].digest() != wanted:
             raise SystemExit("the job's output is not the script's")
+        tell("the outputs are the same; once more, killed half-way")
         killed = Job(eyrie, "killed")
         killed_s = killed.run(kill)
         same = "the same bytes" if killed.digest() == wanted else "OTHER BYTES"
