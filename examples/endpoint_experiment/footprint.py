@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from eyrie.cli.chaos_faults import processes_of
+from eyrie.cli.chaos_processes import processes_of
 
 LISTENS = "0A"  # of /proc/net/tcp
 

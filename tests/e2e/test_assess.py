@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -91,3 +93,32 @@ def test_five_measures_of_a_copy(eyrie: RealEyrie, graded: Deployed, tmp_path: P
     assert page.read_text().count("<svg") >= 4
     last = eyrie.run("assess", NAME, "--history").stdout
     assert found["at"] in last
+
+
+def journal(eyrie: RealEyrie) -> list[dict[str, Any]]:
+    """What the journal of faults tells now."""
+    found = []
+    for path in (eyrie.data / "faults").glob("[!.]*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(json.loads(path.read_text()))
+    return found
+
+
+@pytest.mark.heavy
+@pytest.mark.soak
+def test_a_fault_and_a_copy_outlive_neither_commands_nor_guards(eyrie: RealEyrie, graded: Deployed) -> None:
+    control = eyrie.processes()["control"]
+    assessing = begun(eyrie, "--faults", "none")
+    until(lambda: [one for one in copies(eyrie) if one["status"] == "InService"], 100)
+    told = ["--stop-control", "--for", "1000", "--send", graded.rows[0], "--yes", "--data", str(eyrie.data)]
+    breaking = subprocess.Popen([sys.executable, "-P", "-m", "eyrie", "chaos", NAME, *told], stderr=subprocess.DEVNULL)
+    until(lambda: state(control) == "T", 100)
+    guards = journal(eyrie)
+    assert {one["kind"] for one in guards} == {"hang", "endpoint"}
+    for pid in (assessing.pid, breaking.pid, *(int(one["guard"]) for one in guards)):
+        os.kill(pid, signal.SIGKILL)
+    assessing.communicate()
+    breaking.wait()
+    until(lambda: state(control) != "T", 60)
+    until(lambda: not copies(eyrie), 100)
+    until(lambda: not journal(eyrie), 60)

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from eyrie.cli.chaos_faults import Guard, Place, processes_of
+from eyrie.cli.chaos_faults import Guard, Place
+from eyrie.cli.chaos_processes import processes_of
 from eyrie.cli.errors import CommandError
 
 ASKER = """
 import sys, time
+from pathlib import Path
 from eyrie.cli.chaos_faults import Guard
-Guard({"pids": [int(sys.argv[1])], "kind": sys.argv[2], "seconds": 60.0, "share": 0.9})
+Guard(Path(sys.argv[3]), {"pids": [int(sys.argv[1])], "kind": sys.argv[2], "seconds": 60.0, "share": 0.9})
 print("held", flush=True)
 time.sleep(60)
 """
@@ -47,20 +49,20 @@ def until(seen: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_guard_lets_go_when_its_time_is_over_or_when_it_is_told(victim: int) -> None:
-    brief = Guard({"kind": "hang", "pids": [victim], "seconds": 0.05})
+def test_a_guard_lets_go_when_its_time_is_over_or_when_it_is_told(victim: int, tmp_path: Path) -> None:
+    brief = Guard(tmp_path, {"kind": "hang", "pids": [victim], "seconds": 0.05})
     until(lambda: brief.over)
     assert state(victim) in "SR"
     brief.end()
-    long = Guard({"kind": "hang", "pids": [victim], "seconds": 60.0})
+    long = Guard(tmp_path, {"kind": "hang", "pids": [victim], "seconds": 60.0})
     until(lambda: state(victim) == "T")
     long.end()
     assert state(victim) in "SR"
 
 
 @pytest.mark.parametrize("kind", ["hang", "slow"])
-def test_a_killed_command_leaves_nothing_stopped(victim: int, kind: str) -> None:
-    asker = subprocess.Popen([sys.executable, "-c", ASKER, str(victim), kind], stdout=subprocess.PIPE)
+def test_a_killed_command_leaves_nothing_stopped(victim: int, kind: str, tmp_path: Path) -> None:
+    asker = subprocess.Popen([sys.executable, "-c", ASKER, str(victim), kind, str(tmp_path)], stdout=subprocess.PIPE)
     assert asker.stdout is not None
     assert asker.stdout.readline() == b"held\n"
     until(lambda: state(victim) == "T")
@@ -72,8 +74,8 @@ def test_a_killed_command_leaves_nothing_stopped(victim: int, kind: str) -> None
     assert state(victim) in "SR"
 
 
-def test_a_killed_guard_is_stood_in_for(victim: int) -> None:
-    guard = Guard({"kind": "hang", "pids": [victim], "seconds": 60.0})
+def test_a_killed_guard_is_stood_in_for(victim: int, tmp_path: Path) -> None:
+    guard = Guard(tmp_path, {"kind": "hang", "pids": [victim], "seconds": 60.0})
     until(lambda: state(victim) == "T")
     (child,) = [pid for pid in processes_of(os.getpid()) if "eyrie.cli.chaos_guard" in _command(pid)]
     subprocess.run(["kill", "-9", str(child)], check=True)
@@ -82,11 +84,12 @@ def test_a_killed_guard_is_stood_in_for(victim: int) -> None:
     assert state(victim) in "SR"
 
 
-def killed_asker(told: dict[str, object]) -> None:
+def killed_asker(data: Path, told: dict[str, object]) -> None:
     """A command that asks for a hold, and is killed while it lasts."""
-    code = "import json, sys, time\nfrom eyrie.cli.chaos_faults import Guard\nGuard(json.loads(sys.argv[1]))\n"
+    code = "import json, sys, time\nfrom eyrie.cli.chaos_faults import Guard\n"
+    code += "from pathlib import Path\nGuard(Path(sys.argv[2]), json.loads(sys.argv[1]))\n"
     code += "print('held', flush=True)\ntime.sleep(60)"
-    asker = subprocess.Popen([sys.executable, "-c", code, json.dumps(told)], stdout=subprocess.PIPE)
+    asker = subprocess.Popen([sys.executable, "-c", code, json.dumps(told), str(data)], stdout=subprocess.PIPE)
     assert asker.stdout is not None
     assert asker.stdout.readline() == b"held\n"
     asker.send_signal(signal.SIGKILL)
@@ -109,37 +112,37 @@ def test_a_store_is_locked_for_writers_alone_and_given_back(tmp_path: Path) -> N
     with contextlib.closing(sqlite3.connect(path)) as store:
         store.execute("PRAGMA journal_mode=WAL")
         store.execute("CREATE TABLE t (x)")
-    guard = Guard({"kind": "lock", "path": str(path), "seconds": 60.0})
+    guard = Guard(tmp_path, {"kind": "lock", "path": str(path), "seconds": 60.0})
     assert not writable(path)
     with contextlib.closing(sqlite3.connect(path, timeout=0)) as store:
         assert store.execute("SELECT count(*) FROM t").fetchone() == (0,)
     guard.end()
     assert writable(path)
-    killed_asker({"kind": "lock", "path": str(path), "seconds": 60.0})
+    killed_asker(tmp_path, {"kind": "lock", "path": str(path), "seconds": 60.0})
     until(lambda: writable(path))
     with pytest.raises(CommandError, match="nothing was broken: unable to open"):
-        Guard({"kind": "lock", "path": str(tmp_path / "absent.db"), "seconds": 60.0})
+        Guard(tmp_path, {"kind": "lock", "path": str(tmp_path / "absent.db"), "seconds": 60.0})
     assert not (tmp_path / "absent.db").exists()
 
 
 def test_what_was_filled_is_removed_again(tmp_path: Path) -> None:
     path = tmp_path / "filler"
-    guard = Guard({"kind": "fill", "path": str(path), "bytes": 1_000_000, "seconds": 60.0})
+    guard = Guard(tmp_path, {"kind": "fill", "path": str(path), "bytes": 1_000_000, "seconds": 60.0})
     assert path.stat().st_blocks * 512 >= 1_000_000
     guard.end()
     assert not path.exists()
-    killed_asker({"kind": "fill", "path": str(path), "bytes": 1_000_000, "seconds": 60.0})
+    killed_asker(tmp_path, {"kind": "fill", "path": str(path), "bytes": 1_000_000, "seconds": 60.0})
     until(lambda: not path.exists())
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
-    Guard({"kind": "fill", "path": str(link), "bytes": 10, "seconds": 60.0}).end()
+    Guard(tmp_path, {"kind": "fill", "path": str(link), "bytes": 10, "seconds": 60.0}).end()
     assert not (tmp_path / "elsewhere").exists()  # a model made it: it is not followed
 
 
 def test_files_cannot_grow_while_the_disk_is_full_and_can_afterwards(victim: int, tmp_path: Path) -> None:
     soft = resource.prlimit(victim, resource.RLIMIT_FSIZE)[0]
     told = {"kind": "full", "locks": [str(tmp_path / "absent.lock")], "pids": [victim], "soft": soft, "seconds": 60.0}
-    guard = Guard(told)
+    guard = Guard(tmp_path, told)
     until(lambda: resource.prlimit(victim, resource.RLIMIT_FSIZE)[0] == 0)
     (child,) = [pid for pid in processes_of(os.getpid()) if "eyrie.cli.chaos_guard" in _command(pid)]
     subprocess.run(["kill", "-9", str(child)], check=True)
@@ -147,13 +150,13 @@ def test_files_cannot_grow_while_the_disk_is_full_and_can_afterwards(victim: int
     assert resource.prlimit(victim, resource.RLIMIT_FSIZE)[0] == 0
     guard.end()  # stands in for it
     assert resource.prlimit(victim, resource.RLIMIT_FSIZE)[0] == soft
-    killed_asker(told)
+    killed_asker(tmp_path, told)
     until(lambda: resource.prlimit(victim, resource.RLIMIT_FSIZE)[0] == soft)
 
 
-def test_data_is_capped_and_uncapped(victim: int) -> None:
+def test_data_is_capped_and_uncapped(victim: int, tmp_path: Path) -> None:
     soft = resource.prlimit(victim, resource.RLIMIT_DATA)[0]
-    guard = Guard({"kind": "cap", "pids": [[victim, soft]], "seconds": 60.0})
+    guard = Guard(tmp_path, {"kind": "cap", "pids": [[victim, soft]], "seconds": 60.0})
     assert 0 < resource.prlimit(victim, resource.RLIMIT_DATA)[0] < 100_000_000
     guard.end()
     assert resource.prlimit(victim, resource.RLIMIT_DATA)[0] == soft
@@ -165,7 +168,7 @@ def test_a_group_is_squeezed_and_let_go(victim: int, tmp_path: Path) -> None:
     before = score.read_text().strip()
     told = {"kind": "squeeze", "files": [[str(limit), "max", "4096"]], "scores": [[victim, before]], "seconds": 60.0}
     told |= {"group": str(tmp_path), "bytes": 4_194_304}
-    guard = Guard(told)
+    guard = Guard(tmp_path, told)
     assert (limit.read_text(), score.read_text().strip()) == ("4096", "1000")
     until(lambda: (tmp_path / "cgroup.procs").exists())  # what asks for memory joins the group
     hog = int((tmp_path / "cgroup.procs").read_text())
@@ -173,7 +176,7 @@ def test_a_group_is_squeezed_and_let_go(victim: int, tmp_path: Path) -> None:
     assert (limit.read_text(), score.read_text().strip()) == ("max", before)
     assert not Path(f"/proc/{hog}").exists()
     with pytest.raises(CommandError, match="nothing was broken"):
-        Guard({**told, "files": [[str(tmp_path / "no" / "file"), "max", "1"]]})
+        Guard(tmp_path, {**told, "files": [[str(tmp_path / "no" / "file"), "max", "1"]]})
     assert score.read_text().strip() == before
 
 

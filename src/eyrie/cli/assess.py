@@ -74,6 +74,7 @@ def run(data: Path, asked: Asked) -> None:
     public = Public.of(data)
     if public.where.data is None:
         raise CommandError("assess breaks things of this host's own Eyrie: say its --data directory", code=2)
+    chaos.tidied(data)
     before = None if asked.against is None else assess_history.against(data, asked.endpoint, asked.against)
     signal.signal(signal.SIGTERM, _stopped)
     with Progress(quiet=asked.as_json) as progress:

@@ -2,7 +2,8 @@
 all of it is put back whatever becomes of the command.
 
 A guard (`assess_guard`), a process of its own, deletes the copy, or restores the numbers of instances, when the command
-is over in any way. Should the guard be killed too, the copy's tag tells the next `eyrie assess` that it is nobody's.
+is over in any way. Should the guard be killed too, `eyrie up` starts another by what lies in the journal
+(`chaos_journal`); where that is lost, the copy's tag tells the next `eyrie assess` that it is nobody's.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from eyrie.cli import assess_guard
+from eyrie.cli.chaos_processes import started
 from eyrie.cli.deploy import LOOK_S, NAME_CHARS_MAX, standing
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
@@ -75,11 +76,23 @@ class Undo:
         self._told = dict(told)
         self._public = public
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "eyrie.cli.assess_guard"], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-P", "-m", "eyrie.cli.assess_guard"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({**key, "token": where.token, **told}).encode() + b"\n")
+        assert self._process.stdout is not None
+        data = {"data": str(where.data)}
+        self._process.stdin.write(json.dumps({**key, **data, "token": where.token, **told}) + "\n")
         self._process.stdin.flush()
+        said = self._process.stdout.readline().strip()
+        self._process.stdout.close()
+        if said != assess_guard.READY:
+            self._process.stdin.close()
+            self._process.wait(GUARD_WITHIN_S)
+            raise CommandError("nothing was begun: what would take it away again cannot be written down")
 
     @property
     def owners(self) -> str:
@@ -169,18 +182,9 @@ def swept(public: Public, progress: Progress) -> None:
 
 def _process(pid: int) -> str:
     """A process beyond doubt: its pid, and when it was started."""
-    return f"{pid}:{_started(pid)}"
+    return f"{pid}:{started(pid)}"
 
 
 def _lives(owner: str) -> bool:
-    pid, _, started = owner.partition(":")
-    return pid.isdigit() and _started(int(pid)) == started
-
-
-def _started(pid: int) -> str:
-    """Clock ticks since the host's start at which a process began; "" of one that is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+    pid, _, born = owner.partition(":")
+    return pid.isdigit() and started(int(pid)) == born

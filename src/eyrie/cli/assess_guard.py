@@ -3,6 +3,9 @@
 It waits, in a session of its own, until its standard input closes, which it does when the command ends, and then
 deletes the copy or restores the numbers of instances, by the public API. It goes on trying for a
 while: the endpoint may be in the middle of a change, and control may be what was just broken.
+
+What it has to do lies in the journal (`chaos_journal`) before the copy is made. Should it be killed too, another one is
+started with the data directory and the file of the journal, and does it at once.
 """
 
 from __future__ import annotations
@@ -12,13 +15,17 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from eyrie.cli.chaos_journal import ENDPOINT, Entry
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, Where
 
 WITHIN_S = 300.0
 PAUSE_S = 0.3
+READY = "ready"
+LONGEST_S = 86_400.0  # of an assessment
 ABSENT_S = 3.0  # for so long a request that makes the endpoint may still be under way
 
 
@@ -26,15 +33,34 @@ def main() -> int:
     """Wait, undo. Returns the exit code."""
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, signal.SIG_IGN)  # what it does at its end is what it is for
-    told = json.loads(sys.stdin.readline())
-    while sys.stdin.read(65_536):
-        pass
-    where = Where(told["url"], told["region"], told["key"], told["secret"], told["token"])
     try:
-        undone(Public(where, timeout_s=20.0), told)
-    except CommandError as error:
+        if len(sys.argv) > 1:
+            return again(Path(sys.argv[1]), Path(sys.argv[2]))
+        return first(json.loads(sys.stdin.readline()))
+    except (CommandError, OSError) as error:
         print(f"eyrie: {error}", file=sys.stderr)
         return 1
+
+
+def first(told: Mapping[str, Any]) -> int:
+    """The guard that the command started. Returns the exit code."""
+    where = Where(told["url"], told["region"], told["key"], told["secret"], told["token"])
+    kept = {"kind": ENDPOINT, **{name: told[name] for name in ("undo", "endpoint", "counts") if name in told}}
+    entry = Entry.begun(Path(told["data"]), kept, LONGEST_S)
+    print(READY, flush=True)
+    while sys.stdin.read(65_536):
+        pass
+    undone(Public(where, timeout_s=20.0), told)
+    entry.over()
+    return 0
+
+
+def again(data: Path, path: Path) -> int:
+    """One that comes after it. Returns the exit code."""
+    entry = Entry.adopted(path, overdue=False)
+    if entry is not None:
+        undone(Public.of(data, timeout_s=20.0), entry.told)
+        entry.over()
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from eyrie.cli import calls, chaos_faults, chaos_shortages, load, payload
+from eyrie.cli import calls, chaos_faults, chaos_journal, chaos_shortages, load, payload
 from eyrie.cli import data as datadir
 from eyrie.cli.chaos_faults import Fault, Place
 from eyrie.cli.errors import CommandError
@@ -88,6 +88,7 @@ class Run:
 def run(data: Path, asked: Asked) -> None:
     """Each fault that was asked for, one after the other. Exit code 1 where something did not become whole."""
     running = datadir.running_env(data)
+    tidied(data)
     place = Place(data, str(running["region"]), asked.endpoint)
     faults = _faults(place, asked)
     public = Public.of(data)
@@ -103,6 +104,18 @@ def run(data: Path, asked: Asked) -> None:
     _print(found, asked)
     if any(one.whole_s is None for one in found):
         raise CommandError(f"{asked.endpoint} was not whole again within {asked.within_s:g} s: eyrie story tells why")
+
+
+def tidied(data: Path) -> None:
+    """Put back what an earlier command left that was killed with its guards, should no `eyrie up` have done it. Raises
+    CommandError.
+    """
+    try:
+        chaos_journal.reverted(data)
+        for path in chaos_journal.endpoints(data):
+            chaos_journal.run_guard(data, path)
+    except OSError as error:
+        raise CommandError(f"what an earlier fault left cannot be reverted: {error}") from None
 
 
 def _stopped(signum: int, frame: object) -> None:

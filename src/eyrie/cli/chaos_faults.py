@@ -6,7 +6,6 @@ Processes are reached by pidfd, looked up anew for each fault. What is killed Ey
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -19,7 +18,9 @@ from typing import Any
 
 from eyrie.adapters import process_lock
 from eyrie.cli.chaos_guard import HOLDING
-from eyrie.cli.chaos_holds import hold_of
+from eyrie.cli.chaos_holds import known
+from eyrie.cli.chaos_journal import reverted
+from eyrie.cli.chaos_processes import kill_tree, processes_of
 from eyrie.cli.client import ControlClient, ControlUnreachable
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import living
@@ -151,7 +152,7 @@ def kill_instance(place: Place) -> Fault:
 def hang(place: Place, seconds: float) -> Fault:
     """SIGSTOP an instance: it holds its connections and answers nothing."""
     victim = victim_of(place)
-    guard = Guard({"kind": "hang", "pids": processes_of(victim.pid), "seconds": seconds})
+    guard = Guard(place.data, {"kind": "hang", "pids": processes_of(victim.pid), "seconds": seconds})
     return Fault(
         f"{victim.id} hangs (SIGSTOP)",
         lambda: whole(place, set() if guard.over else {victim.id}),
@@ -163,7 +164,7 @@ def hang(place: Place, seconds: float) -> Fault:
 def slow(place: Place, seconds: float, share: float) -> Fault:
     """Stop an instance for a share of the time: it does a fraction of its work."""
     victim = victim_of(place)
-    guard = Guard({"kind": "slow", "pids": processes_of(victim.pid), "seconds": seconds, "share": share})
+    guard = Guard(place.data, {"kind": "slow", "pids": processes_of(victim.pid), "seconds": seconds, "share": share})
     return Fault(
         f"{victim.id} stands still {share:.0%} of the time for {seconds:g} s",
         lambda: guard.over and whole(place),
@@ -213,7 +214,7 @@ def stop_control(place: Place, seconds: float) -> Fault:
     pid = place.process("control")
     if pid is None:
         raise CommandError("control does not run")
-    guard = Guard({"kind": "hang", "pids": [pid], "seconds": seconds})
+    guard = Guard(place.data, {"kind": "hang", "pids": [pid], "seconds": seconds})
     return Fault(
         f"control stands still for {seconds:g} s", lambda: guard.over and whole(place), guard.end, seconds=seconds
     )
@@ -265,31 +266,11 @@ def whole(place: Place, without: set[str] | None = None) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------- processes
-def processes_of(pid: int) -> list[int]:
-    """A process and those below it; a model server may have forked workers."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            children.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-    found, level = [pid], [pid]
-    while level:
-        level = [child for parent in level for child in children.get(parent, [])]
-        found += level
-    return found
-
-
-def kill_tree(pid: int) -> None:
-    """SIGKILL a process and those below it, the deepest first."""
-    for one in reversed(processes_of(pid)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
-
-
 class Guard:
     """A process that holds something (`chaos_holds`) and lets go, whatever becomes of this one."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self._told = told
+    def __init__(self, data: Path, told: Mapping[str, Any]) -> None:
+        self._data = data
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "eyrie.cli.chaos_guard"],
             stdin=subprocess.PIPE,
@@ -299,7 +280,7 @@ class Guard:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.write(json.dumps({**known(told), "data": str(data)}) + "\n")
         self._process.stdin.flush()
         said = self._process.stdout.readline().strip()
         if said != HOLDING:
@@ -322,7 +303,7 @@ class Guard:
             self._process.kill()
             self._process.wait()
         if self._process.returncode != 0:
-            hold_of(self._told).release()
+            reverted(self._data)
 
 
 def _stats(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A fault that must be reverted is never the command's own to revert, since a command may be killed. This small process,
 in a session of its own, holds (`chaos_holds`) and lets go when its time is over, when it is told to end, or when its
-standard input closes, which it does when the command ends in any way.
+standard input closes, which it does when the command ends in any way. Before it holds anything it writes that into
+the journal (`chaos_journal`), from which others revert it should this process be killed too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import select
 import signal
 import sqlite3
 import sys
+from pathlib import Path
 from time import monotonic
 
 from eyrie.cli.chaos_holds import CYCLE_S, Hold, hold_of, refused
+from eyrie.cli.chaos_journal import Entry
 
 SECONDS_MAX = 3_600.0
 HOLDING = "holding"
@@ -26,8 +29,11 @@ def main() -> int:
         signal.signal(signum, _end)
     told = json.loads(sys.stdin.readline())
     hold = hold_of(told)
-    deadline = monotonic() + min(float(told["seconds"]), SECONDS_MAX)
+    seconds = min(float(told["seconds"]), SECONDS_MAX)
+    deadline = monotonic() + seconds
+    entry = None
     try:
+        entry = Entry.begun(Path(told["data"]), told, seconds)
         hold.grip()
         print(HOLDING, flush=True)
         _while_it_lasts(hold, deadline)
@@ -35,6 +41,8 @@ def main() -> int:
         print(refused(error), flush=True)
     finally:
         hold.release()
+        if entry is not None:
+            entry.over()
     return 0
 
 

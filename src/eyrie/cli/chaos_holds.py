@@ -1,8 +1,9 @@
 """What a fault that lasts holds, and how it lets go: processes held still, a memory limit lowered, files that cannot
-grow, a box filled up, a store locked. `chaos_guard` does it in a process of its own; `undo` is all that it takes to
-revert one, so that the command can do that too where the guard itself was killed.
+grow, a box filled up, a store locked. `chaos_guard` does it in a process of its own; `release` is all that it takes to
+revert one, so that others can do that too where the guard itself was killed (`chaos_journal`).
 
-Everything that must be put back is in what is told, from the beginning. Nothing here ever takes this host's memory or
+Everything that must be put back is in what is told, from the beginning, and when each process was born ("born"): a pid
+that is another's by now is never touched. Nothing here ever takes this host's memory or
 disk: a limit is lowered to what is used anyway, and what is filled is a share that Eyrie itself bounds.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eyrie.adapters import process_lock
+from eyrie.cli.chaos_processes import births, processes_of, started
 
 CYCLE_S = 0.1  # of a slow process: stopped for a share of it; of the others: how often a hold is renewed
 HOG_PIECE_BYTES = 4_194_304
@@ -40,17 +42,25 @@ class Hold(Protocol):
         """Let go; harmless where nothing is held."""
 
 
+def known(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a guard is told, and when each process of it was born."""
+    named = [_pid(one) for one in (*told.get("pids", ()), *told.get("scores", ()))]
+    return {**told, "born": births(named)}
+
+
 def hold_of(told: Mapping[str, Any]) -> Hold:
     """The hold of a line on the guard's standard input."""
-    kind = told["kind"]
+    kind, born = told["kind"], dict(told["born"])
+    pids = [one for one in told.get("pids", ()) if born[str(_pid(one))] == started(_pid(one)) != ""]
     if kind in ("hang", "slow"):
-        return Stopped([int(pid) for pid in told["pids"]], float(told["share"]) if kind == "slow" else 1.0)
+        return Stopped([int(pid) for pid in pids], float(told["share"]) if kind == "slow" else 1.0)
     if kind == "squeeze":
-        return Squeezed(told["files"], told["scores"], told["group"], int(told["bytes"]))
+        scores = [(int(pid), str(before)) for pid, before in told["scores"] if born[str(pid)] == started(pid) != ""]
+        return Squeezed(told["files"], scores, told["group"], int(told["bytes"]))
     if kind == "cap":
-        return Capped([(int(pid), int(soft)) for pid, soft in told["pids"]])
+        return Capped([(int(pid), int(soft)) for pid, soft in pids])
     if kind == "full":
-        return Unwritable([Path(path) for path in told["locks"]], [int(p) for p in told["pids"]], int(told["soft"]))
+        return Unwritable([Path(path) for path in told["locks"]], [int(pid) for pid in pids], int(told["soft"]))
     if kind == "fill":
         return Filled(Path(told["path"]), int(told["bytes"]))
     return Locked(Path(told["path"]))
@@ -73,6 +83,10 @@ class Stopped:
     def release(self) -> None:
         """Continue them."""
         self._send(signal.SIGCONT)
+
+    def __del__(self) -> None:
+        for pidfd in self._held:
+            os.close(pidfd)
 
     def _send(self, signum: signal.Signals) -> None:
         for pidfd in self._held:
@@ -139,7 +153,8 @@ class Capped:
 
 class Unwritable:
     """No file that these processes write grows or changes (RLIMIT_FSIZE 0): to them the disk is full. Those that are
-    found by a lock are looked up each time, since one that dies comes back.
+    found by a lock are looked up each time, since one that dies comes back. What they start meanwhile inherits it, and
+    gets its limit back with them.
     """
 
     stopped_share = 1.0
@@ -149,17 +164,21 @@ class Unwritable:
 
     def grip(self) -> None:
         """Lower the soft limit."""
-        self._limit(0)
+        for pid in self._own():
+            _limit_files(pid, 0)
 
     def release(self) -> None:
-        """As it was."""
-        self._limit(self._soft)
+        """As it was: each of them first, so that nobody who comes from now on inherits it, then all below them."""
+        own = self._own()
+        for pid in own:
+            _limit_files(pid, self._soft)
+        for pid in {below for one in own for below in processes_of(one)}:
+            with contextlib.suppress(OSError):
+                if soft_limit(pid, resource.RLIMIT_FSIZE) == 0:
+                    _limit_files(pid, self._soft)
 
-    def _limit(self, soft: int) -> None:
-        for pid in [*self._pids, *(process_lock.holder(path) for path in self._locks)]:
-            if pid is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, _hard(pid, resource.RLIMIT_FSIZE)))
+    def _own(self) -> list[int]:
+        return [*self._pids, *(pid for path in self._locks if (pid := process_lock.holder(path)) is not None)]
 
 
 class Filled:
@@ -230,6 +249,16 @@ def _hog(procs: Path, size: int) -> int:
 def _write(path: Path, text: str) -> None:
     with contextlib.suppress(OSError):
         path.write_text(text)
+
+
+def _limit_files(pid: int, soft: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, _hard(pid, resource.RLIMIT_FSIZE)))
+
+
+def _pid(one: Any) -> int:
+    """Of a pid, or of a pid with what belongs to it."""
+    return int(one[0] if isinstance(one, list | tuple) else one)
 
 
 def _hard(pid: int, which: int) -> int:

@@ -17,8 +17,9 @@ from eyrie.adapters import cgroups, process_lock
 from eyrie.adapters.slots import Slot
 from eyrie.adapters.tending import DISK_SLACK_BYTES
 from eyrie.cli import data as datadir
-from eyrie.cli.chaos_faults import Fault, Guard, Instance, Place, processes_of, victim_of, whole
+from eyrie.cli.chaos_faults import Fault, Guard, Instance, Place, victim_of, whole
 from eyrie.cli.chaos_holds import soft_limit
+from eyrie.cli.chaos_processes import processes_of
 from eyrie.cli.errors import CommandError
 from eyrie.settings import Settings
 
@@ -48,7 +49,7 @@ def memory(place: Place, seconds: float) -> Fault:
         scores = [(pid, score) for pid in pids if (score := _read(Path(f"/proc/{pid}/oom_score_adj"))) is not None]
         told = {"kind": "squeeze", "files": _squeeze(group), "scores": scores, "group": str(group), "bytes": HOG_BYTES}
         how = "its memory limit is what it uses"
-    guard = Guard({**told, "seconds": seconds})
+    guard = Guard(place.data, {**told, "seconds": seconds})
     return Fault(
         f"{victim.id} has no memory left: {how}",
         lambda: whole(place, set() if guard.over else {victim.id}),
@@ -68,7 +69,9 @@ def fill_box(place: Place, seconds: float) -> Fault:
         raise CommandError(f"{victim.id} has no box on this host's disk")
     size = _settings(place).log_bytes_max + DISK_SLACK_BYTES + FILLER_OVER_BYTES
     _enough_disk(place, size)
-    guard = Guard({"kind": "fill", "path": str(slot.path / "box" / FILLER), "bytes": size, "seconds": seconds})
+    guard = Guard(
+        place.data, {"kind": "fill", "path": str(slot.path / "box" / FILLER), "bytes": size, "seconds": seconds}
+    )
     return Fault(
         f"{victim.id} fills its disk ({size / 1e6:.0f} MB)",
         lambda: whole(place, set() if guard.over else {victim.id}),
@@ -89,7 +92,7 @@ def full_disk(place: Place, seconds: float) -> Fault:
     instances = [pid for one in place.instances() or [] if one.pid for pid in processes_of(one.pid)]
     soft = soft_limit(supervisor, resource.RLIMIT_FSIZE)
     told = {"kind": "full", "locks": [str(path) for path in locks], "pids": instances, "soft": soft}
-    guard = Guard({**told, "seconds": seconds})
+    guard = Guard(place.data, {**told, "seconds": seconds})
     return Fault(
         f"nothing can be written to the data directory for {seconds:g} s",
         lambda: guard.over and whole(place),
@@ -106,7 +109,7 @@ def lock_store(place: Place, seconds: float) -> Fault:
     path = Path(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path.is_file():
         raise CommandError(f"the store is no SQLite file of this host ({url.partition(':')[0]}): it cannot be locked")
-    guard = Guard({"kind": "lock", "path": str(path), "seconds": seconds})
+    guard = Guard(place.data, {"kind": "lock", "path": str(path), "seconds": seconds})
     return Fault(
         f"the store is locked for {seconds:g} s", lambda: guard.over and whole(place), guard.end, seconds=seconds
     )

@@ -56,6 +56,7 @@ class World:
     end_instances: Callable[[], None]
     changed: Callable[[dict[str, int]], None]  # told the pids by name whenever they change
     now_s: Callable[[], float] = time.monotonic
+    sweep: Callable[[], None] = lambda: None  # looks at each turn for what a killed command left
 
 
 class Supervisor:
@@ -114,6 +115,7 @@ class Supervisor:
         if self._untold:
             self._tell()
         self._finish_retiring()
+        self._world.sweep()
 
     @property
     def stop_asked(self) -> bool:

@@ -19,6 +19,7 @@ from eyrie import __version__
 from eyrie.adapters import process_lock, process_log
 from eyrie.cli import data as datadir
 from eyrie.cli import takeover
+from eyrie.cli.chaos_journal import Sweeper, start_guard
 from eyrie.cli.down import end_instances
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import CONSOLE, Command, eyrie_command, living
@@ -139,6 +140,7 @@ def supervise(
             drain_s=settings.drain_ms / 1000,
             end_instances=lambda: end(settings),
             changed=lambda pids: datadir.write_env(data, describe(settings, address, pids)),
+            sweep=Sweeper(data, start_guard).turn,
         )
     )
     supervisor.prepare()
