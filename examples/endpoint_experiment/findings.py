@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from footprint import Footprint
+from own_eyrie import VCPU
 from questions import Points
 
 SETTLED_MINUTES = 2.0  # after a change, before its effect is measured
@@ -17,7 +18,9 @@ class Run:
 
     name: str
     factor: float
-    vcpu: int
+    cores: float  # of this host, an instance
+    cost_s: float  # of CPU, a request
+    plain_s: float  # the same of a request that is predicted once
     rate: float  # requests a second that the load comes to
     ramp_minutes: float
     minutes: float
@@ -65,10 +68,13 @@ class Run:
 def table(runs: Sequence[Run]) -> str:
     """The findings beside the published ones."""
     rows = [
-        ("requests/s an instance", "100 to 150 (2 vCPU)", *(_rate(run) for run in runs)),
+        ("an instance", "2 vCPU", *(_cores(run) for run in runs)),
+        ("CPU of a request", "13 to 20 ms of a vCPU", *(_cost(run) for run in runs)),
+        ("requests/s an instance", "100 to 150", *(_rate(run) for run in runs)),
         ("total CPU after the ramp", "200 %", *(_cpu(run) for run in runs)),
         ("CPU credits spent", "yes, one instance's", *(_spent(run) for run in runs)),
         ("without credits", "answers no health check", *(_slow(run) for run in runs)),
+        ("requests/s offered", "not told", *(f"{run.rate:,.0f}" for run in runs)),
         ("answered until then", "not told", *(_share(run.served(*run.full_minutes)) for run in runs)),
         ("an instance is lost", "by itself, at 13:24", *(_lost(run) for run in runs)),
         ("half capacity", "14 to 20 minutes", *(_whole(run) for run in runs)),
@@ -87,12 +93,21 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def _rate(run: Run) -> str:
-    return "?" if run.an_instance is None else f"{run.an_instance:,.0f} ({run.vcpu} vCPU)"
+    return "?" if run.an_instance is None else f"{run.an_instance:,.0f}"
+
+
+def _cores(run: Run) -> str:
+    return f"{VCPU} vCPU, each {run.cores / VCPU:.2f} of a core"
+
+
+def _cost(run: Run) -> str:
+    vcpu_ms = 1000 * run.cost_s * VCPU / run.cores
+    return f"{vcpu_ms:.0f} ms of a vCPU ({1000 * run.cost_s:.1f} ms of a core; plain, {1000 * run.plain_s:.1f} ms)"
 
 
 def _cpu(run: Run) -> str:
     mean = run.between(run.cpu, *run.full_minutes)
-    return "?" if mean is None else f"{mean / run.vcpu:.0f} %"
+    return "?" if mean is None else f"{mean / run.cores:.0f} %"
 
 
 def _spent(run: Run) -> str:

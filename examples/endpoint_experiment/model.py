@@ -1,5 +1,6 @@
 """The experiment's model: XGBoost behind code of one's own, as a bring-your-own container serves it: a row a request,
-parsed and predicted by itself.
+parsed and predicted by itself. It predicts the row again and again until the request has used as much CPU as it is told
+to (EXPERIMENT_WORK_MS), so that a request can cost what it cost in the public account.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ TREES = 200
 INFERENCE = """
 import io
 import os
+import time
 
 import numpy
 import xgboost
+
+WORK_S = float(os.environ.get("EXPERIMENT_WORK_MS", "0")) / 1000
 
 
 def model_fn(model_dir):
@@ -29,8 +33,12 @@ def model_fn(model_dir):
 
 
 def transform_fn(booster, body, content_type, accept):
-    rows = numpy.loadtxt(io.StringIO(body), delimiter=",", ndmin=2)
-    scores = booster.predict(xgboost.DMatrix(rows, nthread=1))
+    until = time.thread_time() + WORK_S
+    while True:
+        rows = numpy.loadtxt(io.StringIO(body), delimiter=",", ndmin=2)
+        scores = booster.predict(xgboost.DMatrix(rows, nthread=1))
+        if time.thread_time() >= until:
+            break
     return "\\n".join(f"{score:.6f}" for score in scores), "text/csv"
 """
 

@@ -1,7 +1,7 @@
 """An Eyrie of the experiment's own: a temporary data directory, a free port, a clock that runs `factor` times as fast.
 
-Its table of instance types says how large an ml.t2.medium is on this host: both instances must fit beside the load, so
-that a small host gives them one vCPU instead of two, and credits in proportion.
+Its table of instance types says what a vCPU of an ml.t2.medium is on this host: both instances must fit beside the load
+and whatever else runs here, so that it is a share of a core, by what is measured to be free. Credits are in proportion.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ from eyrie.adapters.clock import SystemClock
 from eyrie.cli.data import check_version
 
 TYPE = "ml.t2.medium"
+INSTANCES = 2
 BASELINE = 0.20  # of each vCPU, what it may use for ever
+VCPU = 2
 CREDITS_A_VCPU = 30  # at its start; a credit is one vCPU for a minute
 WARM_WITHIN_S = 180.0
-ROOM_CORES = 2  # of this host, for the load, the gateway and everything else
+FOR_INSTANCES = 0.5  # of what is free, for the two; the rest is for the load, the gateway and everything else
+SHARE_MIN, SHARE_MAX = 0.06, 0.5  # of a core, a vCPU; at most so much that one process can use it all
+MEASURED_S = 2.0
+SPIN = "import sys, time\nend = time.monotonic() + float(sys.argv[1])\n"
+SPIN += "while time.monotonic() < end: pass\nprint(time.process_time())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,13 @@ class OwnEyrie:
 
     data: Path
     factor: float
-    vcpu: int  # of an instance
+    free: float  # cores of this host that nobody used
+    share: float  # of a core, each vCPU of an instance
+
+    @property
+    def cores(self) -> float:
+        """What an instance may use, in cores of this host."""
+        return VCPU * self.share
 
     @property
     def clock(self) -> SystemClock:
@@ -63,14 +75,16 @@ def data_flag(command: str) -> str:
 def running(factor: float) -> Iterator[OwnEyrie]:
     """Start it; stop it at the end and leave nothing behind, unless something went wrong: then logs stay."""
     data = Path(tempfile.mkdtemp(prefix="eyrie-experiment-"))
-    cores = len(os.sched_getaffinity(0))
-    eyrie = OwnEyrie(data, factor, 2 if cores >= 4 + ROOM_CORES else 1)
+    free = free_cores()
+    share = round(min(SHARE_MAX, max(SHARE_MIN, FOR_INSTANCES * free / INSTANCES / VCPU)), 2)
+    eyrie = OwnEyrie(data, factor, free, share)
     row = {
-        "vcpu": eyrie.vcpu,
-        "memory_mb": 2048 * eyrie.vcpu,
+        "vcpu": VCPU,
+        "cpu_percent": 100 * share,
+        "memory_mb": 4096,
         "usd_per_hour": 0.056,
         "cpu_baseline_percent": 100 * BASELINE,
-        "launch_credits": CREDITS_A_VCPU * eyrie.vcpu,
+        "launch_credits": CREDITS_A_VCPU * eyrie.cores,
     }
     (data / "instance_types.json").write_text(json.dumps({"types": {TYPE: row}}))
     check_version(data)  # makes it a data directory
@@ -86,6 +100,13 @@ def running(factor: float) -> Iterator[OwnEyrie]:
         raise
     eyrie.run("down")
     shutil.rmtree(data)
+
+
+def free_cores() -> float:
+    """How many cores this host gives to whoever wants all: one process each that turns in circles for a while."""
+    command = [sys.executable, "-c", SPIN, f"{MEASURED_S:g}"]
+    spinning = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in os.sched_getaffinity(0)]
+    return sum(float(process.communicate()[0]) for process in spinning) / MEASURED_S
 
 
 def warm(eyrie: OwnEyrie) -> None:

@@ -27,20 +27,20 @@ import model
 import questions
 from findings import Run, table
 from footprint import footprint
-from own_eyrie import BASELINE, TYPE, OwnEyrie, running
+from own_eyrie import BASELINE, INSTANCES, TYPE, VCPU, OwnEyrie, running
 from questions import MINUTE_MS, Window
 
 from eyrie.cli.chaos_faults import Place, kill_instance
 
 ROLE = "arn:aws:iam::123456789012:role/experiment"
 VARIANT = "AllTraffic"
-INSTANCES = 2
 INSTANCES_MAX = 16
 MEASURED_S = 5.0  # of load, to know what a request costs
 USERS = 4  # of it
 REQUEST_S = 5.0  # after which the load gives a request up
 OF_BASELINE = 0.85  # of what the baseline bears, what the policy lets an instance have
-UTILISATION = 0.6  # of both instances, at the height of the load
+UTILISATION = 0.9  # of both instances, at the height of the load; published: all of them
+PUBLISHED_RPS = 125.0  # an instance, in the middle of what the account tells, at all of its CPU
 LOSS_AFTER_MINUTES = 8.0  # without credits
 LOSS_AT_LATEST = 0.8  # of the load's time
 SERVED_WELL = 0.9  # of the requests before the credits are spent; below it the host has no room for the load
@@ -59,6 +59,7 @@ class Asked:
     ramp_minutes: float
     html: Path
     policy: bool
+    work_ms: float | None  # of CPU, that the model spends on a request; None: by what is measured
 
 
 def main() -> int:
@@ -70,23 +71,25 @@ def main() -> int:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="eyrie-experiment-model-") as folder, running(asked.factor) as eyrie:
-        say(f"Eyrie runs, {asked.factor:g} times as fast; an {TYPE} is {eyrie.vcpu} vCPU on this host")
-        waiting, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-        if waiting > cores:
-            say(f"this host is busy ({waiting:.0f} processes want its {cores} cores): the findings will tell of that")
+        say(
+            f"Eyrie runs, {asked.factor:g} times as fast; {eyrie.free:.1f} of this host's {os.cpu_count()} cores "
+            f"are free; an {TYPE} is {VCPU} vCPU, each {eyrie.share:.2f} of a core"
+        )
         made = model.make(Path(folder))
         upload(made)
-        cost_s = cost_of_a_request(eyrie, made.rows)
-        rate = UTILISATION * eyrie.vcpu * INSTANCES / cost_s
-        say(f"a request costs {1000 * cost_s:.2f} ms of CPU: the load goes up to {rate:,.0f} requests/s")
-        runs = [play(eyrie, asked, made.rows, Run("two instances", **terms(eyrie, asked, rate)), None, say)]
+        plain, cost = calibrated(eyrie, asked, made.rows, say)
+        rate = UTILISATION * cost.most
+        say(f"at {rate:,.0f} requests/s both instances use {100 * UTILISATION:.0f} % of their CPU: the load's height")
+        runs = [
+            play(eyrie, asked, made.rows, Run("two instances", **terms(eyrie, asked, rate, plain, cost)), None, say)
+        ]
         if asked.policy:
-            sustained = OF_BASELINE * BASELINE * eyrie.vcpu / cost_s
+            sustained = OF_BASELINE * BASELINE * eyrie.cores / cost.cpu_s
             say(
                 f"the baseline bears {sustained / OF_BASELINE:,.0f} requests/s an instance: "
                 f"the policy tracks {sustained:,.0f}"
             )
-            second = Run("with a policy", **terms(eyrie, asked, rate), lost_minute=runs[0].lost_minute)
+            second = Run("with a policy", **terms(eyrie, asked, rate, plain, cost), lost_minute=runs[0].lost_minute)
             runs.append(play(eyrie, asked, made.rows, second, sustained, say))
     told = table(runs)
     asked.html.write_text(graphs.page("The endpoint experiment", told, drawn(runs)))
@@ -100,6 +103,7 @@ def arguments() -> Asked:
     parser.add_argument("--factor", type=float, default=60.0, help="how many times as fast time passes [60]")
     parser.add_argument("--minutes", type=float, default=120.0, help="of load, compressed [120]")
     parser.add_argument("--ramp", type=float, default=15.0, help="minutes of them in which the load grows [15]")
+    parser.add_argument("--work", type=float, help="ms of CPU that the model spends on a request [by what is measured]")
     parser.add_argument("--html", type=Path, default=Path("endpoint-experiment.html"), help="the page of graphs")
     parser.add_argument("--no-policy", action="store_true", help="only as it was, without the second play")
     given = parser.parse_args()
@@ -107,31 +111,36 @@ def arguments() -> Asked:
         parser.error(f"--factor lies between 1 and {FACTOR_MAX}, and 0 < --ramp < --minutes <= 1440")
     if given.minutes * 60 / given.factor < 20:
         parser.error("that leaves less than 20 s of real load, too little to measure anything: a smaller --factor")
-    return Asked(given.factor, given.minutes, given.ramp, given.html, not given.no_policy)
+    return Asked(given.factor, given.minutes, given.ramp, given.html, not given.no_policy, given.work)
 
 
-def terms(eyrie: OwnEyrie, asked: Asked, rate: float) -> dict[str, Any]:
+def terms(eyrie: OwnEyrie, asked: Asked, rate: float, plain: Cost, cost: Cost) -> dict[str, Any]:
     """What both plays have in common."""
-    common = {"factor": asked.factor, "vcpu": eyrie.vcpu, "rate": rate}
+    common = {"factor": asked.factor, "cores": eyrie.cores, "rate": rate, "cost_s": cost.cpu_s, "plain_s": plain.cpu_s}
     return {**common, "ramp_minutes": asked.ramp_minutes, "minutes": asked.minutes}
 
 
 # ------------------------------------------------------------------------------------------------- model and endpoint
 def upload(made: model.Made) -> None:
-    """The archive to S3, and CreateModel."""
+    """The archive to S3."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="experiment")
     s3.upload_file(str(made.archive), "experiment", "model.tar.gz")
-    container = {"Image": "eyrie/xgboost", "ModelDataUrl": "s3://experiment/model.tar.gz"}
-    boto3.client("sagemaker").create_model(ModelName="xgboost", PrimaryContainer=container, ExecutionRoleArn=ROLE)
 
 
-def create(endpoint: str, instances: int) -> None:
+def create_model(name: str, work_ms: float) -> None:
+    """A model that spends so much CPU on a request, milliseconds; 0: what one prediction takes."""
+    environment = {"EXPERIMENT_WORK_MS": f"{work_ms:.3f}"}
+    container = {"Image": "eyrie/xgboost", "ModelDataUrl": "s3://experiment/model.tar.gz", "Environment": environment}
+    boto3.client("sagemaker").create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
+
+
+def create(endpoint: str, instances: int, of: str = "worked") -> None:
     """An endpoint on so many burstable instances; returns when it is InService."""
     sagemaker = boto3.client("sagemaker")
     variant = {
         "VariantName": VARIANT,
-        "ModelName": "xgboost",
+        "ModelName": of,
         "InstanceType": TYPE,
         "InitialInstanceCount": instances,
         "ContainerStartupHealthCheckTimeoutInSeconds": 3600,  # of Eyrie's time, which is compressed
@@ -177,21 +186,57 @@ def scale_by_requests(endpoint: str, per_minute: float) -> None:
     )
 
 
-def cost_of_a_request(eyrie: OwnEyrie, rows: Path) -> float:
-    """Seconds of CPU that a request costs an instance: credits spent under a short load, by requests answered."""
-    create("measured", 1)
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a model's requests, on one instance that was given as many as it took."""
+
+    cpu_s: float  # of a core, one request
+    seen_rps: float  # answered
+    cores: float  # what an instance may use
+
+    @property
+    def most(self) -> float:
+        """Requests a second that all instances together bear by their CPU."""
+        return INSTANCES * self.cores / self.cpu_s
+
+
+def calibrated(eyrie: OwnEyrie, asked: Asked, rows: Path, say: Any) -> tuple[Cost, Cost]:
+    """What a plain request costs here, and what it costs with as much work as lets an instance of this host bear the
+    published requests a second, unless the command line says how much.
+    """
+    create_model("plain", 0.0)
+    plain = cost_of_a_request(eyrie, "plain", rows)
+    say(
+        f"a request costs {1000 * plain.cpu_s:.2f} ms of a core: an instance bears {plain.most / INSTANCES:,.0f} "
+        f"requests/s, where the published one bore {PUBLISHED_RPS:g}"
+    )
+    wanted_s = eyrie.cores / PUBLISHED_RPS
+    work_ms = 1000 * max(0.0, wanted_s - plain.cpu_s / 2) if asked.work_ms is None else asked.work_ms
+    create_model("worked", work_ms)
+    cost = cost_of_a_request(eyrie, "worked", rows)
+    say(
+        f"with {work_ms:.1f} ms of work a request costs {1000 * cost.cpu_s:.2f} ms of a core: an instance bears "
+        f"{cost.most / INSTANCES:,.0f} requests/s by its CPU, and answered {cost.seen_rps:,.0f}"
+    )
+    return plain, cost
+
+
+def cost_of_a_request(eyrie: OwnEyrie, model_name: str, rows: Path) -> Cost:
+    """Credits spent by one instance under a short load, by requests answered."""
+    endpoint = f"measured-{model_name}"
+    create(endpoint, 1, model_name)
     begin_ms = eyrie.clock.now_ms()
-    command = eyrie.command("load", "measured", "--users", str(USERS), "--duration", f"{MEASURED_S:g}s", "--json")
+    command = eyrie.command("load", endpoint, "--users", str(USERS), "--duration", f"{MEASURED_S:g}s", "--json")
     done = subprocess.run([*command, "--data", str(rows), "--each-line"], capture_output=True, text=True, check=True)
     answered = int(json.loads(done.stdout)["answered"])
     window = Window(begin_ms, eyrie.clock.now_ms() + MINUTE_MS)
-    of = {"EndpointName": "measured", "VariantName": VARIANT}
+    of = {"EndpointName": endpoint, "VariantName": VARIANT}
     used = questions.metric("/aws/sagemaker/Endpoints", "CPUCreditUsage", "Sum", window, **of)
-    delete("measured")
+    delete(endpoint)
     credits = sum(value for _, value in used)
     if not answered or not credits:
         raise SystemExit(f"{answered} requests were answered, for {credits:g} credits: nothing can be told from that")
-    return credits * 60 / eyrie.factor / answered
+    return Cost(credits * 60 / eyrie.factor / answered, answered / MEASURED_S, eyrie.cores)
 
 
 # ------------------------------------------------------------------------------------------------------------ one play
@@ -328,7 +373,7 @@ def too_busy(run: Run) -> str:
     served, cpu = run.served(*run.full_minutes), run.between(run.cpu, *run.full_minutes)
     if served is None or cpu is None or served > SERVED_WELL:
         return ""
-    used = cpu / 100 / INSTANCES / run.vcpu
+    used = cpu / 100 / INSTANCES / run.cores
     return (
         f": with {100 * served:.0f} % of the requests answered, they used {100 * used:.0f} % of their CPU where "
         f"{100 * UTILISATION:.0f} % were asked of them. This host is busy with other things: repeat it when it is quiet"

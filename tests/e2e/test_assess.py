@@ -110,7 +110,7 @@ def test_a_fault_and_a_copy_outlive_neither_commands_nor_guards(eyrie: RealEyrie
     control = eyrie.processes()["control"]
     assessing = begun(eyrie, "--faults", "none")
     until(lambda: [one for one in copies(eyrie) if one["status"] == "InService"], 100)
-    told = ["--stop-control", "--for", "1000", "--send", graded.rows[0], "--yes", "--data", str(eyrie.data)]
+    told = ["--stop-control", "--for", "600", "--send", graded.rows[0], "--yes", "--data", str(eyrie.data)]
     breaking = subprocess.Popen([sys.executable, "-P", "-m", "eyrie", "chaos", NAME, *told], stderr=subprocess.DEVNULL)
     until(lambda: state(control) == "T", 100)
     guards = journal(eyrie)

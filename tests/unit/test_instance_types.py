@@ -58,6 +58,15 @@ def test_a_users_rows_lie_over_the_shipped_ones(tmp_path: Path) -> None:
     assert (types.get("ml.m5.large").vcpu, types.get("ml.own.large").vcpu, types.get("ml.m5.xlarge").vcpu) == (1, 3, 4)
 
 
+def test_a_vcpu_may_be_a_share_of_a_core(tmp_path: Path) -> None:
+    row = {"vcpu": 2, "memory_mb": 4096, "cpu_percent": 6, "cpu_baseline_percent": 20, "launch_credits": 3.6}
+    (tmp_path / "instance_types.json").write_text(json.dumps({"types": {"ml.t2.medium": row}}))
+    found = load_instance_types(tmp_path).get("ml.t2.medium")
+    assert (found.vcpu, found.vcpu_milli) == (2, 120)
+    assert found.burst is not None
+    assert (found.burst.baseline_milli, round(found.burst.credits_per_hour, 9)) == (24, 1.44)
+
+
 def test_a_users_table_may_replace_the_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "instance_types.json").write_text(
         '{"replace": true, "types": {"ml.own": {"vcpu": 3, "memory_mb": 1024}}}'

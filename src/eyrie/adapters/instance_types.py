@@ -37,6 +37,7 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_credits_max: Annotated[float, msgspec.Meta(ge=0)] | None = None
     launch_credits: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     credits_unlimited: bool = False
+    cpu_percent: Annotated[float, msgspec.Meta(ge=1, le=100)] = 100.0
 
 
 class _Serverless(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

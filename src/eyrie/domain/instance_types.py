@@ -31,19 +31,20 @@ class InstanceType:
     cpu_credits_max: float | None = None  # None: what a day earns
     launch_credits: float = 0.0
     credits_unlimited: bool = False  # goes on beyond its credits
+    cpu_percent: float = 100.0  # of a core, what each vCPU is on this host
     derived: bool = False  # not in the table: worked out from the family's ratio
 
     @property
     def vcpu_milli(self) -> int:
         """The CPU cap in thousandths of a core."""
-        return self.vcpu * 1000
+        return round(self.vcpu * 10 * self.cpu_percent)
 
     @property
     def burst(self) -> BurstRule | None:
         """What holds for its CPU credits; None for a type that has none."""
         if self.cpu_baseline_percent >= 100:
             return None
-        per_hour = self.cpu_baseline_percent * self.vcpu * 60 / 100
+        per_hour = self.cpu_baseline_percent * self.vcpu_milli * 60 / 100_000
         most = 24 * per_hour if self.cpu_credits_max is None else self.cpu_credits_max
         baseline = int(self.vcpu_milli * self.cpu_baseline_percent / 100)
         return BurstRule(self.vcpu_milli, baseline, per_hour, most, self.launch_credits, self.credits_unlimited)
