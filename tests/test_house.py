@@ -83,7 +83,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     # The model server calls foreign code: whatever a model raises is the answer to its own request, and ends nothing.
     "src/eyrie/modelserver/inside.py": 2,
     "src/eyrie/raydata/answering.py": 1,  # a model that cannot be loaded is the job's reason
-    "src/eyrie/modelserver/servable.py": 1,
+    "src/eyrie/modelserver/servable.py": 2,
     "src/eyrie/modelserver/streaming.py": 2,
     "src/eyrie/modelserver/batcher.py": 1,
     "src/eyrie/modelserver/family.py": 1,  # a forked process's boundary: it is told, and the process ends

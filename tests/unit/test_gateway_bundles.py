@@ -7,10 +7,22 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from gateway_world import Call, World, hanging, until, world
 
-from eyrie.decide.gathering import AT_ONCE, ENOUGH_OUTSTANDING, ENOUGH_S, WAIT_MAX_S, Then, first_is_enough, then
+from eyrie.decide.gathering import (
+    AT_ONCE,
+    EACH_S,
+    ENOUGH_OUTSTANDING,
+    ENOUGH_S,
+    WAIT_MAX_S,
+    Then,
+    first_is_enough,
+    next_first,
+    then,
+)
 from eyrie.gateway.bundles import BODY_BYTES_MAX, answers_of
+from eyrie.http1.connection import Connection
 from eyrie.modelserver.bulk import bodies_of
 
 OFFERING = "content-type: text/csv\r\nx-eyrie-batch: 1\r\n"
@@ -229,3 +241,53 @@ def test_when_the_first_worker_is_enough() -> None:
     assert first_is_enough(0.0, 0)
     assert not first_is_enough(ENOUGH_S, 0)
     assert not first_is_enough(0.0, ENOUGH_OUTSTANDING)
+
+
+def test_a_quick_worker_may_take_as_much_longer_as_it_has_to_answer() -> None:
+    assert first_is_enough(ENOUGH_S, 16)
+    assert not first_is_enough(ENOUGH_S + 17 * EACH_S, 16)
+    assert not first_is_enough(WAIT_MAX_S, ENOUGH_OUTSTANDING - 1), "such a one is not waited for either"
+
+
+def test_which_goes_first_the_next_message_or_the_answers() -> None:
+    assert next_first(16, 16)
+    assert next_first(8, 16)
+    assert not next_first(7, 16), "those who are answered would go alone, and the next message with few"
+
+
+def test_what_waits_leaves_before_the_answers_go_out() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        target = endpoint.variants["v", 0].instances[0]
+        go = asyncio.Event()
+
+        async def later(call: Call) -> None:
+            await go.wait()
+            await batching(call)
+
+        instance.behave = later
+        first = [asyncio.ensure_future(w.invoke(b"f%d" % n)) for n in range(8)]
+        await until(lambda: sum(len(bodies_of(c.body) or [1]) for c in instance.calls) == 8)
+        seen: list[int] = []  # requests that waited, each time that a client was handed its answer
+        gathering = target.gathering
+        assert gathering is not None
+        reply = Connection.reply
+
+        def noted(connection: Connection, status: int, lines: bytes, body: bytes) -> None:
+            if body.startswith(b"of f"):
+                seen.append(gathering.waiting)
+            reply(connection, status, lines, body)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(gathering, "_alarm", asyncio.get_running_loop().call_later(60, lambda: None))
+            patched.setattr(Connection, "reply", noted)
+            second = [asyncio.ensure_future(w.invoke(b"s%d" % n)) for n in range(8)]
+            await until(lambda: gathering.waiting == 8)
+            go.set()
+            replies = await asyncio.gather(*first, *second)
+        assert [reply.status for reply in replies] == [200] * 16
+        assert len(seen) == 8
+        assert seen[-1] == 0
+
+    run(test, silence_ms=60_000)

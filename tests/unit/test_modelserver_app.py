@@ -147,6 +147,44 @@ def test_many_requests_in_a_message_are_one_prediction_and_answered_apart(tmp_pa
     asyncio.run(run())
 
 
+def message_of(bodies: list[bytes]) -> Recorder:
+    return Recorder(b"".join(len(b).to_bytes(4, "little") + b for b in bodies), path=bulk.PATH.decode())
+
+
+def test_the_rows_of_a_message_are_one_part_of_a_batch(tmp_path: Path, unchanged: None) -> None:
+    async def run() -> None:
+        server = await started(tmp_path)
+        alone, good, bad = Recorder(b"4"), message_of([b"1", b"2\n", b"5"]), message_of([b"9"])
+        await send(server, alone)
+        await until(lambda: alone.replies)
+        Doubling.threads[0].clear()
+        await send(server, good)
+        await until(lambda: good.replies)
+        assert len(Doubling.threads[0]) == 1
+        assert b"x-eyrie-content-type: application/json" in good.replies[0][1]
+        assert answers_of(good.replies[0][2]) == [(200, b"[2.0]"), (200, b"[4.0]"), (200, b"[10.0]")]
+        await send(server, bad)  # its prediction cannot be written
+        await until(lambda: bad.replies)
+        ((status, said),) = answers_of(bad.replies[0][2])
+        assert (status, said) == (500, b"RuntimeError: not to be written")
+
+    asyncio.run(run())
+
+
+def test_a_message_of_more_rows_than_a_window_is_answered_whole(tmp_path: Path, unchanged: None) -> None:
+    async def run() -> None:
+        server = await started(tmp_path)
+        alone, many = Recorder(b"4"), message_of([b"%d" % (10 + n) for n in range(2 * bulk.WINDOW + 3)])
+        await send(server, alone)
+        await until(lambda: alone.replies)
+        await send(server, many)
+        await until(lambda: many.replies)
+        found = [json.loads(said)[0] for _, said in answers_of(many.replies[0][2])]
+        assert found == [2.0 * (10 + n) for n in range(2 * bulk.WINDOW + 3)]
+
+    asyncio.run(run())
+
+
 def test_a_prediction_that_cannot_be_written_fails_its_own_request(tmp_path: Path, unchanged: None) -> None:
     async def run() -> None:
         server = await started(tmp_path)

@@ -11,9 +11,10 @@ from enum import Enum
 
 AT_ONCE = 4  # requests that a target has to work on before further ones gather for the next message
 WAIT_MAX_S = 0.002  # a target that takes longer to answer is not waited for
-ENOUGH_S = 0.001  # the first worker answers within this: no second one is needed beside it
+ENOUGH_S = 0.001  # the first worker answers within this, and EACH_S for each request that it has: no second is needed
+EACH_S = 0.00002  # less than a request costs the gateway that sends it: one that answers so quickly keeps up with it
 ENOUGH_OUTSTANDING = 64
-WEIGHT = 0.1  # of a new answer in the mean
+WEIGHT = 0.03  # of a new answer in the mean
 
 
 class Then(Enum):
@@ -39,4 +40,12 @@ def first_is_enough(answers_s: float, outstanding: int) -> bool:
     """Whether an instance's first worker, which answers within `answers_s` of late, may have one more small request
     while others of the instance are idle.
     """
-    return answers_s < ENOUGH_S and outstanding < ENOUGH_OUTSTANDING
+    enough_s = min(ENOUGH_S + outstanding * EACH_S, WAIT_MAX_S)
+    return answers_s < enough_s and outstanding < ENOUGH_OUTSTANDING
+
+
+def next_first(gathered: int, answered: int) -> bool:
+    """Whether a message of `gathered` requests leaves before the `answered` ones are handed their answers: the target
+    works on it meanwhile. Not a much smaller one: those who are answered now may soon ask again.
+    """
+    return 2 * gathered >= answered

@@ -19,7 +19,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from eyrie.decide.gathering import WAIT_MAX_S, Then, then
+from eyrie.decide.gathering import WAIT_MAX_S, Then, next_first, then
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ class Gathering:
     def heard(self) -> None:
         """The target has answered: what waits may go at the end of this turn, with what else it brings."""
         self._soon()
+
+    def answered(self, requests: int) -> None:
+        """The target has answered a message of so many requests, and nobody has heard of it yet: it gets the next one
+        first, if that is worth it.
+        """
+        if self.waiting and next_first(self.waiting, requests):
+            self._flush()
 
     def _turn(self) -> None:
         """The turn ends."""
@@ -221,6 +228,7 @@ class Bundle:
         """The answers, in one piece."""
         gathering = self._gathering
         members = self._over()
+        gathering.answered(len(members))
         if head.status == 200:
             answers = answers_of(body)
             if len(answers) != len(members):

@@ -66,8 +66,9 @@ class _Bulk:
         fields: Fields,
     ) -> None:
         self._servable, self._soon, self.client, self._bodies = servable, soon, client, bodies
-        self._fields = {name: value for name, value in fields.items() if name != b"content-length"}
-        self._of_rows = isinstance(servable, RowServable)  # it looks at no header but those of types
+        self._fields = fields if b"content-length" not in fields else _without_length(fields)
+        self._rows = servable if isinstance(servable, RowServable) else None  # it looks at no header but those of types
+        self._together = self._rows is not None  # they may be read and predicted as one
         self._kind = b""
         self._answers: list[tuple[int, bytes]] = [(0, b"")] * len(bodies)
         self._next = self._done = 0
@@ -76,25 +77,55 @@ class _Bulk:
     def advance(self) -> None:
         """Hand more requests to the servable, as many as the window has room for."""
         self._woken = False
+        if self._rows is not None and self._together:
+            some = self._bodies[self._next : self._next + WINDOW]
+            self._together = self._rows.invoke_together(self.client, some, self._fields, self._answered_together)
+            if self._together:
+                self._next += len(some)
+                return
         while self._next < len(self._bodies) and self._next - self._done < WINDOW:
             number, self._next = self._next, self._next + 1
             body, fields = self._bodies[number], self._fields
-            if not self._of_rows:
+            if self._rows is None:
                 fields = {**fields, b"content-length": b"%d" % len(body)}
             self._servable.invoke(_One(self, number), body, fields)
+
+    def _answered_together(self, answers: list[bytes] | None, lines: bytes) -> None:
+        """The requests that went as one have their answers; None: one of them is at fault, so each goes alone."""
+        if answers is None:
+            self._together = False
+            self._next = self._done
+        else:
+            self._answers[self._done : self._next] = [(200, body) for body in answers]
+            self._done = self._next
+            self._note_kind(lines)
+        self._go_on()
 
     def answered(self, number: int, status: int, lines: bytes, body: bytes) -> None:
         """A request has its answer."""
         self._answers[number] = (status, body)
         self._done += 1
-        if status == 200 and not self._kind and lines.startswith(b"content-type: "):
+        if status == 200:
+            self._note_kind(lines)
+        self._go_on()
+
+    def _note_kind(self, lines: bytes) -> None:
+        """The header lines of an answer say of which type the answers are."""
+        if not self._kind and lines.startswith(b"content-type: "):
             self._kind = b"x-eyrie-%b\r\n" % lines.partition(b"\r\n")[0]
+
+    def _go_on(self) -> None:
+        """Answer the message, or go on with what is left of it."""
         if self._done == len(self._bodies):
             parts = [part for status, body in self._answers for part in (_HEAD.pack(status, len(body)), body)]
             self.client.reply(200, BATCH_LINES + self._kind, b"".join(parts))
         elif not self._woken and self._next < len(self._bodies):
             self._woken = True
             self._soon(self.advance)  # not from within the servable, which may be in the middle of something
+
+
+def _without_length(fields: Fields) -> Fields:
+    return {name: value for name, value in fields.items() if name != b"content-length"}
 
 
 class _One:

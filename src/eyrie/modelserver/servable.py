@@ -13,14 +13,24 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eyrie.http1.replies import header_block
 from eyrie.modelserver.batcher import Batcher, Bounds, Outcome, Part, predict_each
-from eyrie.modelserver.codecs import Refused, decode, guess_type, negotiate, one_line
-from eyrie.modelserver.frameworks.interface import Answer, CallModel, Invocation, RowModel
+from eyrie.modelserver.codecs import (
+    CSV,
+    LINES_BYTES_MAX,
+    Array,
+    Refused,
+    decode,
+    guess_type,
+    negotiate,
+    one_line,
+    read_lines,
+)
+from eyrie.modelserver.frameworks.interface import Answer, CallModel, EncodesEach, Invocation, RowModel
 from eyrie.modelserver.replier import TEXT_LINES, ClientLeft, Fields, Replier, refuse, turn_away
 from eyrie.modelserver.scope import Scope
 from eyrie.modelserver.streaming import Stream
@@ -60,6 +70,23 @@ class Ground:
 
 
 # ----------------------------------------------------------------------------------------------------------- row models
+class Together:
+    """Requests of one row each, read and predicted as one: a ticket of the batcher."""
+
+    __slots__ = ("answered", "client", "kind")
+
+    def __init__(self, client: Replier, kind: str, answered: Callable[[list[bytes] | None, bytes], None]) -> None:
+        """`answered` hears their answers in order and the header lines of each; None: ask them one by one."""
+        self.client = client
+        self.kind = kind  # the content type of the answers
+        self.answered = answered
+
+    @property
+    def alive(self) -> bool:
+        """Whether anybody waits for the answers."""
+        return self.client.alive
+
+
 class RowServable:
     """A model of rows."""
 
@@ -85,11 +112,13 @@ class RowServable:
         self._aside = 0  # requests that are worked off in a thread of their own
         self._types: dict[tuple[bytes | None, bytes | None], tuple[str, str]] = {}  # by the headers that ask for them
         self._lines: dict[str, bytes] = {}  # header lines of a reply by content type; bounded by what models offer
+        self._each = model if isinstance(model, EncodesEach) else None
         self._batcher = self._batch(model, threads)
 
     def replace(self, model: RowModel, threads: int) -> None:
         """Serve another model of the same form from now on; what is queued for the old one is answered by it."""
         self._model, self._batcher = model, self._batch(model, threads)
+        self._each = model if isinstance(model, EncodesEach) else None
 
     @property
     def busy(self) -> bool:
@@ -114,7 +143,24 @@ class RowServable:
         if not self._batcher.submit(replier, rows):
             turn_away(replier)
 
-    def _batch(self, model: RowModel, threads: int) -> Batcher[Replier]:
+    def invoke_together(
+        self,
+        client: Replier,
+        bodies: Sequence[bytes],
+        fields: Fields,
+        answered: Callable[[list[bytes] | None, bytes], None],
+    ) -> bool:
+        """Queue requests that are one row of plain numbers each, as one: nothing is made for each of them. False where
+        one is anything else, or the queue is full, and they are to be asked one by one; so they are when `answered`
+        hears None, since one of them is at fault.
+        """
+        types = self._types.get((fields.get(b"content-type"), fields.get(b"accept")))
+        if types is None or types[0] != CSV or sum(map(len, bodies)) > LINES_BYTES_MAX:
+            return False
+        rows = read_lines([body.strip(b"\r\n") for body in bodies], self._model.shape)
+        return rows is not None and self._batcher.submit(Together(client, types[1], answered), rows)
+
+    def _batch(self, model: RowModel, threads: int) -> Batcher[Replier | Together]:
         return Batcher(
             model.predict,
             model.shape,
@@ -135,8 +181,11 @@ class RowServable:
             self._types[asked] = types
         return types
 
-    def _deliver(self, replier: Replier, outcome: Outcome) -> None:
+    def _deliver(self, replier: Replier | Together, outcome: Outcome) -> None:
         """A request's predictions, or its own error."""
+        if isinstance(replier, Together):
+            self._deliver_together(replier, outcome)
+            return
         if isinstance(outcome, Exception):
             refuse(replier, outcome, self._label)
             return
@@ -149,6 +198,19 @@ class RowServable:
             refuse(replier, error, self._label)
             return
         replier.reply(200, self._lines.get(kind) or self._line(kind), body)
+
+    def _deliver_together(self, together: Together, outcome: Outcome) -> None:
+        answers, kind = None, together.kind
+        if not isinstance(outcome, Exception):
+            with contextlib.suppress(Exception):  # foreign code, as in _deliver: one by one tells whose error it is
+                answers = self._encode_each(outcome, kind)
+        together.answered(answers, self._lines.get(kind) or self._line(kind))
+
+    def _encode_each(self, values: Array, kind: str) -> list[bytes]:
+        """The answers to requests of one row each."""
+        if self._each is not None:
+            return self._each.encode_each(values, kind)
+        return [self._model.encode(value, kind) for value in values[:, None]]
 
     def _line(self, kind: str) -> bytes:
         suffix = "; charset=utf-8" if kind.startswith("text/") else ""
@@ -282,7 +344,7 @@ def header_lines(answer: Answer) -> bytes:
         raise RuntimeError(f"the user code's headers cannot be sent: {error}") from None
 
 
-def _alive(replier: Replier) -> bool:
+def _alive(replier: Replier | Together) -> bool:
     return replier.alive
 
 

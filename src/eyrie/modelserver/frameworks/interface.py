@@ -103,6 +103,15 @@ class RowModel(Protocol):
 
 
 @runtime_checkable
+class EncodesEach(Protocol):
+    """A model of rows that writes the replies to many requests of one row each in one go."""
+
+    def encode_each(self, values: Array, kind: str) -> list[bytes]:
+        """What `encode` gives for each row alone. Raises NotAcceptable."""
+        ...
+
+
+@runtime_checkable
 class CallModel(Protocol):
     """A model that answers whole requests: user code. It runs in worker threads, never on the event loop."""
 

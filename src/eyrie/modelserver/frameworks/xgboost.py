@@ -102,6 +102,12 @@ class XGBoostModel:
             return codecs.encode_selected(values.tolist(), kind)
         return codecs.encode_scores(values, kind, self._batch)
 
+    def encode_each(self, values: Array, kind: str) -> list[bytes]:
+        """The replies to requests of one row each."""
+        if kind == CSV and values.ndim == 1 and not self._batch and not self._keys:
+            return [b"%a" % value for value in values.tolist()]
+        return [self.encode(value, kind) for value in values[:, None]]
+
     def _predictor(self, booster: Any, linear: bool) -> Predict:
         """How this booster predicts: directly where possible, else in place; linear ones through a DMatrix."""
         trees = rounds_of(booster)
