@@ -460,3 +460,13 @@ def test_lines_of_plain_numbers_are_read_together() -> None:
     assert codecs.one_line(b"1,2\n3,4", codecs.CSV) is None
     assert codecs.one_line(b"\n", codecs.CSV) is None
     assert codecs.one_line(b"1,2,3", codecs.JSON) is None
+
+
+@pytest.mark.parametrize("kind", [codecs.CSV, codecs.JSON, codecs.JSONLINES, codecs.NPY])
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("columns", [0, 2])
+def test_scores_written_each_are_what_each_alone_would_be(kind: str, lines: bool, columns: int) -> None:
+    scores = np.array([0.1, 1e-7, -3.0, np.inf], dtype=np.float32)
+    values = np.stack([scores] * columns, axis=1) if columns else scores
+    alone = [codecs.encode_scores(values[n : n + 1], kind, lines) for n in range(len(values))]
+    assert codecs.encode_scores_each(values, kind, lines) == alone

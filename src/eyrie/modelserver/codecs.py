@@ -561,6 +561,13 @@ def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
     raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")
 
 
+def encode_scores_each(values: Array, kind: str, lines: bool) -> list[bytes]:
+    """What `encode_scores` writes for each prediction alone."""
+    if kind == CSV and values.ndim == 1 and not lines:
+        return [b"%a" % value for value in values.tolist()]
+    return [encode_scores(value, kind, lines) for value in values[:, None]]
+
+
 def _many_scores(values: Array, joint: bytes) -> bytes:
     """Floating-point numbers as `str` writes them, in a fifth of its time: msgspec finds the same digits, and writes
     them alike where neither of the two takes an exponent.

@@ -104,9 +104,9 @@ class XGBoostModel:
 
     def encode_each(self, values: Array, kind: str) -> list[bytes]:
         """The replies to requests of one row each."""
-        if kind == CSV and values.ndim == 1 and not self._batch and not self._keys:
-            return [b"%a" % value for value in values.tolist()]
-        return [self.encode(value, kind) for value in values[:, None]]
+        if self._keys:
+            return [self.encode(value, kind) for value in values[:, None]]
+        return codecs.encode_scores_each(values, kind, self._batch)
 
     def _predictor(self, booster: Any, linear: bool) -> Predict:
         """How this booster predicts: directly where possible, else in place; linear ones through a DMatrix."""
