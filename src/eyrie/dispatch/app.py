@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from eyrie.adapters.clock import RandomIdentity, SystemClock
@@ -81,7 +82,7 @@ class Dispatch:
             self.file, storage, self.spools, self.tally, self._clock, self._room_again, self.notifier.wake
         )
         self.tables = Tables(data / "routes", loop, self._table_changed)
-        self.feed = Feed(run / "feed.sock", self.tables, self.told)
+        self.feed = Feed(run / "feed.sock", self.tables, self.told, partial(self.tally.count, "feed_lines_dropped"))
         invoker = Invoker(storage, self.spools, self.tally, lambda number: requests.body_of(self.file.db, number))
         self.runner = Runner(
             *(self.file, self.tables, invoker, self.storer, self.spools, self.tally, self._clock),
