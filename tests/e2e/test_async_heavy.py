@@ -134,8 +134,9 @@ def test_a_gigabyte_passes_in_flat_memory(eyrie: RealEyrie, bucket: None, capsys
     end = until(lambda: read(told["OutputLocation"]) or read(told["FailureLocation"]), 80.0)
     took_s = time.monotonic() - began
     peaks = {name: peak_rss_mb(pid) for name, pid in watched.items()}
+    rounded = {name: round(peak) for name, peak in peaks.items()}
     with capsys.disabled():
-        print(f"1 GB in {took_s:.1f} s; peak resident memory, MB: {({n: round(m) for n, m in peaks.items()})}")
+        print(f"1 GB in {took_s:.1f} s; peak resident memory, MB: {rounded}")
     assert end == ("text/plain", str(size).encode())
     assert peaks["dispatch"] < 160
     assert max(peaks.values()) < 300

@@ -301,7 +301,9 @@ def test_an_outcome_is_decided_once(tmp_path: Path) -> None:
 
 
 def test_notifications_say_what_sagemaker_says() -> None:
-    request = Waiting(1, KEY.slug, "me", 1_000, 9_000, 1, "text/csv", "", "", "s3://b/in", "s3://b/out/x", "s3://b/bad/x")
+    request = Waiting(
+        1, KEY.slug, "me", 1_000, 9_000, 1, "text/csv", "", "", "s3://b/in", "s3://b/out/x", "s3://b/bad/x"
+    )
     done = Outcome(Ended.COMPLETED, "text/csv", body=b"1,2", size=3)
     said = message_of(request, done, AsyncRoute(), 2_500, b"1,2")
     assert said == {

@@ -1,8 +1,8 @@
 """What the tags of an endpoint say about its availability: the objective, planned maintenance, a probe. Pure.
 
-    eyrie:objective      99.9                                   percent, above 0 and below 100
-    eyrie:maintenance    2026-11-22T02:00Z/2h sun/02:00Z/30min  windows, once or each day or week, in UTC
-    eyrie:probe          text/csv NS4xLDMuNSwxLjQsMC4y          a content type, and a request's body in Base64
+eyrie:objective      99.9                                   percent, above 0 and below 100
+eyrie:maintenance    2026-11-22T02:00Z/2h sun/02:00Z/30min  windows, once or each day or week, in UTC
+eyrie:probe          text/csv NS4xLDMuNSwxLjQsMC4y          a content type, and a request's body in Base64
 """
 
 from __future__ import annotations

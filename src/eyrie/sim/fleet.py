@@ -295,11 +295,7 @@ class VirtualFleet:
         if instance_id in self.routed():
             raise Unsafe(f"{instance_id} is stopped while it is in the route")
         instance = self.instances.get(instance_id)
-        if (
-            instance is not None
-            and instance.answers(self.now_ms)
-            and not self._others_serve(instance_id)
-        ):
+        if instance is not None and instance.answers(self.now_ms) and not self._others_serve(instance_id):
             raise Unsafe(f"{instance_id} is stopped, and it is the last one that answers")
         self.kill(instance_id, "exit status 0")
 

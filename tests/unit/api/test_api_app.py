@@ -200,9 +200,7 @@ def test_the_status_joins_what_is_stored_with_what_runs(sm: Any, door: Any, depl
     assert status == 200
     endpoint = found["endpoints"][0]
     assert (endpoint["name"], endpoint["status"], endpoint["generation"]) == ("e", "Creating", 4)
-    assert endpoint["variants"] == [
-        {"name": "AllTraffic", "weight": 1.0, "desired": 2, "ready": 1, "shadow_of": ""}
-    ]
+    assert endpoint["variants"] == [{"name": "AllTraffic", "weight": 1.0, "desired": 2, "ready": 1, "shadow_of": ""}]
     one, two = endpoint["instances"]
     assert (one["id"], one["pid"], one["isolation"], one["routed"], one["zone"]) == (
         "i-1",

@@ -119,9 +119,7 @@ def made_context(door: Any) -> Any:
     return door.app._context(Identity("AKIA", "123456789012", "us-east-1", "sagemaker"))
 
 
-def test_a_kind_may_have_more_than_its_default(
-    sq: Any, sm: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kind_may_have_more_than_its_default(sq: Any, sm: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from eyrie.control import records
 
     monkeypatch.setattr(records, "DOCUMENTS_MAX", 1)
@@ -136,5 +134,3 @@ def test_a_kind_may_have_more_than_its_default(
     name = quotas.OF_KIND.format("Model")
     sq.request_service_quota_increase(ServiceCode=SERVICE, QuotaCode=quotas.Quota(name, 0).code, DesiredValue=10_001)
     group("b")
-
-
