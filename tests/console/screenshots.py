@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,7 @@ def main() -> None:
     if found is None:
         raise SystemExit("screenshots need Chromium: apt-get install chromium")
     IMAGES.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its Eyrie is ended on the way out
     folder = Path(tempfile.mkdtemp(prefix="eyrie-pictures-"))
     data, stop = folder / "data", threading.Event()
     try:

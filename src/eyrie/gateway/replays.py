@@ -4,6 +4,10 @@ A kept connection may end just as a request goes out on it: the instance has clo
 process behind it has died while its instance lives. No byte of a reply has come, so the request goes once more, to the
 same instance on a fresh connection (`http1/upstream`); to another instance it goes only after that, and counts as a
 retry there. Control hears of it with the second's rollups.
+
+A replay takes nothing from the retry budget. The budget keeps the requests of lost instances from doubling the load on
+the rest; a replay adds none to the rest, and there is one at the most for each kept connection that ended. Were it
+refused, an idle connection that a healthy instance closed would speak against that instance.
 """
 
 from __future__ import annotations
