@@ -30,7 +30,7 @@ class Replays:
     def again(self, instance: Instance, sink: Sink) -> None:
         """A message goes a second time: one request, or the many that were gathered into it."""
         requests = sink.size if isinstance(sink, Bundle) else 1
-        self._meter.counters["replays"] = self._meter.counters.get("replays", 0) + requests
+        self._meter.count("replays", requests)
         of_variant = self._counts.setdefault(instance.endpoint.slug, {}).setdefault(instance.variant.name, {})
         of_variant[instance.instance_id] = of_variant.get(instance.instance_id, 0) + requests
 
