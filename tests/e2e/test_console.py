@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -351,6 +352,39 @@ def test_queue_serverless_and_transform_pages_show_what_is_there(visitor: Visito
     expect(visitor.page.locator(".head .chip", has_text="Completed")).to_be_visible()
     expect(visitor.page.locator(".figure", has_text="Records").first.locator("dd")).to_have_text("50")
     expect(visitor.page.get_by_role("img", name="Progress: 100 %")).to_be_visible()
+
+
+@pytest.mark.soak
+def test_a_recommendations_job_is_watched_and_stopped(visitor: Visitor, churn: Deployed, tmp_path: Path) -> None:
+    sagemaker, s3 = boto3.client("sagemaker"), boto3.client("s3")
+    (tmp_path / "row.csv").write_text(churn.rows[0])
+    with tarfile.open(tmp_path / "payload.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "row.csv", "row.csv")
+    s3.upload_file(str(tmp_path / "payload.tar.gz"), "models", "payload.tar.gz")
+    payload = {"SamplePayloadUrl": "s3://models/payload.tar.gz", "SupportedContentTypes": ["text/csv"]}
+    stairs = {"DurationInSeconds": 20, "NumberOfSteps": 20, "UsersPerStep": 1}
+    sagemaker.create_inference_recommendations_job(
+        JobName="tried",
+        JobType="Advanced",
+        RoleArn="arn:aws:iam::123456789012:role/test",
+        InputConfig={
+            "ModelName": "sklearn",
+            "JobDurationInSeconds": 900,
+            "ContainerConfig": {"PayloadConfig": payload},
+            "EndpointConfigurations": [{"InstanceType": "ml.m5.large"}],
+            "TrafficPattern": {"TrafficType": "STAIRS", "Stairs": stairs},
+        },
+    )
+    visitor.open("/jobs")
+    visitor.page.get_by_role("link", name="tried").click()
+    expect(visitor.page.get_by_text("900 s at the most")).to_be_visible()
+    expect(visitor.page.locator(".head .chip", has_text="IN_PROGRESS")).to_be_visible(timeout=60_000)
+    assert looked_at(visitor, ("/jobs/recommendations/tried",)) == {}
+    visitor.click("Stop")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("removed")
+    visitor.page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    expect(visitor.page.locator(".head .chip", has_text="STOPPED")).to_be_visible(timeout=120_000)
+    assert sagemaker.describe_inference_recommendations_job(JobName="tried")["Status"] == "STOPPED"
 
 
 def test_a_shadow_test_is_watched_and_its_shadow_promoted(visitor: Visitor, churn: Deployed) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from eyrie.console import availability_views, costs_views, endpoint_views, kind_views, shadow_views, transform_views
+from eyrie.console import (
+    availability_views,
+    costs_views,
+    endpoint_views,
+    kind_views,
+    recommendation_views,
+    shadow_views,
+    transform_views,
+)
 from eyrie.console.charts import Span
 from eyrie.console.markup import facts
 
@@ -154,6 +162,57 @@ def test_a_transform_job_in_figures() -> None:
     assert "42.4 %" in shown
     assert "1 of 3" in shown
     assert 'aria-label="Progress: 42.4 %"' in transform_views.bar(told)
+
+
+def benchmark(**more: Any) -> dict[str, Any]:
+    """A configuration as it was measured."""
+    variables = [
+        {"Key": "MODEL_SERVER_WORKERS", "Value": "2"},
+        {"Key": "EYRIE_NOTE", "Value": "caps <are> not enforced"},
+    ]
+    metrics = {"MaxInvocations": 6000, "ModelLatency": 12, "CostPerHour": 0.115, "CostPerInference": 3.2e-7}
+    return {
+        "EndpointConfiguration": {"EndpointName": "e", "VariantName": "v", "InstanceType": "ml.m5.large"},
+        "ModelConfiguration": {"EnvironmentParameters": variables},
+        "Metrics": {**metrics, "CpuUtilization": 85.0, "MemoryUtilization": 12.5},
+        **more,
+    }
+
+
+def test_what_a_recommendations_job_found_is_told_with_its_cost_and_a_way_to_deploy_it() -> None:
+    serverless = benchmark(EndpointConfiguration={"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}})
+    job = {"InputConfig": {"ModelName": "churn"}, "InferenceRecommendations": [benchmark(), serverless]}
+    shown = recommendation_views.candidates(job)
+    for text in ("ml.m5.large MODEL_SERVER_WORKERS=2", "100", "12 ms", "85 %", "12.5 %", "0.115", "0.32"):
+        assert f">{text}<" in shown
+    assert "serverless, 1024 MB" in shown
+    assert shown.count("/deploy?model=churn") == 2
+    assert shown.count("caps &lt;are&gt; not enforced") == 1
+    assert "Nothing is recommended yet" in recommendation_views.candidates({})
+
+
+def test_every_test_of_a_recommendations_job_is_told_those_that_failed_too() -> None:
+    failed = {"FailureReason": "half of the requests failed", "Metrics": {}}
+    steps: list[dict[str, Any]] = [
+        {"Status": "COMPLETED", "InferenceBenchmark": benchmark()},
+        {"Status": "FAILED", "InferenceBenchmark": benchmark(**failed)},
+        {"Status": "IN_PROGRESS"},
+    ]
+    shown = recommendation_views.tests(steps)
+    assert "half of the requests failed" in shown
+    assert all(f">{state}<" in shown for state in ("COMPLETED", "FAILED", "IN_PROGRESS"))
+    head = recommendation_views.head({"InferenceRecommendations": [benchmark()]}, steps)
+    assert "2 of 3" in head
+    assert "6\u202f000" in head
+    told = recommendation_views.details(
+        {
+            "JobType": "Advanced",
+            "InputConfig": {"Endpoints": [{"EndpointName": "e"}], "JobDurationInSeconds": 90},
+            "StoppingConditions": {"ModelLatencyThresholds": [{"Percentile": "P95", "ValueInMilliseconds": 50}]},
+        }
+    )
+    assert told["Time"] == "90 s at the most"
+    assert told["Latency at the most"] == "50 ms (P95)"
 
 
 def availability(**more: Any) -> dict[str, Any]:

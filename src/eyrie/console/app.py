@@ -68,12 +68,13 @@ def application(desk: Desk) -> Any:
         logs_page,
         metrics_page,
         overview_page,
+        recommendation_page,
         shadow_page,
         transform_page,
     )
 
     pages = (overview_page, endpoint_page, deploy_page, lists_page, metrics_page, logs_page, dashboards_page)
-    for part in (*pages, shadow_page, transform_page, costs_page):
+    for part in (*pages, shadow_page, transform_page, recommendation_page, costs_page):
         part.register(desk)
     app.config.socket_io_js_transports = ["polling"]
     app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for

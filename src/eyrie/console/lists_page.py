@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from eyrie.console import overview_page, transform_page, views
+from eyrie.console import overview_page, recommendation_page, transform_page, views
 from eyrie.console.client import Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
@@ -24,12 +24,6 @@ JOBS = (
         "list_compilation_jobs",
         "CompilationJobSummaries",
         (("CompilationJobName", "Job"), ("CompilationJobStatus", "Status"), _MADE, ("CompilationEndTime", "Ended")),
-    ),
-    (
-        "Inference recommendations",
-        "list_inference_recommendations_jobs",
-        "InferenceRecommendationsJobs",
-        (("JobName", "Job"), ("Status", "Status"), ("JobType", "Kind"), _MADE, ("FailureReason", "Why")),
     ),
 )
 Look = Callable[[Client], object]
@@ -123,6 +117,7 @@ def jobs_of(client: Client) -> Html:
             parts += [tag("h2", title), note(str(trouble))]
             continue
         parts += [tag("h2", title), views.rows_of(columns, rows, title, now_ms, "None yet.")]
+    parts += [tag("h2", "Inference recommendations"), recommendation_page.jobs_table(client, now_ms)]
     return join(parts)
 
 
