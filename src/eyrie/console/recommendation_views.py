@@ -72,7 +72,7 @@ def candidates(job: Row) -> Html:
         )
         for one in job.get("InferenceRecommendations", [])
     ]
-    columns = ("Configuration", *MEASURED, "")
+    columns = ("Configuration", *MEASURED, "Way on")
     found = table("Recommended configurations", columns, rows, range(1, 8), "Nothing is recommended yet.")
     told = {variables(one).get(NOTE) for one in job.get("InferenceRecommendations", [])} - {None}
     return join([found, *(note(said, "hint") for said in sorted(map(str, told)))])
