@@ -32,10 +32,11 @@ test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
 	@.ci/engine
 	$(PYTEST) -m "heavy and not soak" -n $(WORKERS) $(SIDE_BY_SIDE)
 	$(PYTEST) -m "heavy and not soak" tests $(SIDE_BY_SIDE:%=--ignore %)
-	.ci/pytest .venv-console/bin/python $(PYTEST_ARGS) -m heavy tests/e2e/test_console.py
+	.ci/pytest .venv-console/bin/python $(PYTEST_ARGS) -m "heavy and not soak" tests/e2e/test_console.py
 
 soak: test-heavy ## All tests, those too that no change can wait for (control killed in every phase of every rollout ...)
 	$(PYTEST) -m soak tests
+	.ci/pytest .venv-console/bin/python $(PYTEST_ARGS) -m soak tests/e2e/test_console.py
 	EYRIE_EVERY_KILL=1 $(PYTEST) -m heavy tests/chaos/test_kill_rollouts.py
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
