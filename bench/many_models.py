@@ -58,16 +58,14 @@ def upload(eyrie: world.Eyrie, folder: Path, count: int) -> str:
 
 def load_all(eyrie: world.Eyrie, rows: np.ndarray[Any, Any], boosters: list[xgboost.Booster]) -> list[float]:
     """One request to each model, its answer compared with the model's own; milliseconds of each."""
-    row = csv(rows[0])
+    row, runtime = csv(rows[0]), eyrie.client("sagemaker-runtime")
 
     def load(number: int) -> float:
-        runtime = eyrie.client("sagemaker-runtime")
         began = time.perf_counter()
         reply = runtime.invoke_endpoint(
             EndpointName="many", TargetModel=f"m{number}.tar.gz", ContentType="text/csv", Accept="text/csv", Body=row
         )
         said, took = float(reply["Body"].read()), time.perf_counter() - began
-        runtime.close()
         wanted = float(boosters[number].inplace_predict(rows[:1])[0])
         if abs(said - wanted) > TOLERANCE:
             raise SystemExit(f"model {number} says {said}, and should say {wanted}")

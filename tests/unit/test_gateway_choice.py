@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from eyrie.decide.gathering import ENOUGH_S
+from eyrie.decide.gathering import ENOUGH_S, LIGHT_OUTSTANDING, first_is_light
 from eyrie.domain.routing import RoutingStrategy, VariantRoute
 from eyrie.gateway.routes import Variant
 
@@ -42,3 +42,10 @@ def test_small_requests_fill_the_first_worker_while_it_is_quick() -> None:
     assert variant.choose(None, gathers=True) is second
     first.gathering, first.answers_s = None, 0.0
     assert variant.choose(None, gathers=True) is second, "it takes no messages"
+
+
+def test_the_first_worker_has_requests_for_many_models_while_it_is_idle_or_quick() -> None:
+    assert first_is_light(10 * ENOUGH_S, 0)
+    assert first_is_light(ENOUGH_S / 2, LIGHT_OUTSTANDING - 1)
+    assert not first_is_light(ENOUGH_S / 2, LIGHT_OUTSTANDING)
+    assert not first_is_light(ENOUGH_S, 1)

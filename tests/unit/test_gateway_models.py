@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from gateway_world import ACCOUNT, REGION, SECRET, Call, FakeInstance, Reply, World, read_reply, until, world
 
+from eyrie.decide.routing import rendezvous
 from eyrie.domain.routing import ContainerMode, Execution
 from eyrie.domain.target_models import key_of
 from eyrie.http1.unix import listen_unix
@@ -27,6 +28,7 @@ class Holder:
     models: set[str] = field(default_factory=set)
     gate: asyncio.Event | None = None  # answers wait for it
     status: int = 200
+    room: bool | None = None  # what it says when it has loaded one
 
     async def __call__(self, call: Call) -> None:
         key = call.path.split("/")[2]
@@ -64,7 +66,8 @@ class Control:
             writer.close()
 
     async def answer(self, unload: bool, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        holder, key = self.holders[wanted["instance"]], key_of(wanted["model"])
+        worker = f".{wanted['worker']}" if wanted["worker"] else ""
+        holder, key = self.holders[wanted["instance"] + worker], key_of(wanted["model"])
         if unload:
             self.unloaded.append(wanted["model"])
             holder.models.discard(key)
@@ -77,7 +80,7 @@ class Control:
             return said
         holder.models.add(key)
         times = {"download_us": 50, "load_us": 900, "unload_us": [30], "models": len(holder.models)}
-        return 200, {"key": key, "already": False, **times}
+        return 200, {"key": key, "already": False, **times, "room": holder.room}
 
 
 @dataclass
@@ -118,12 +121,15 @@ class Many:
 
 @contextlib.asynccontextmanager
 async def many(
-    count: int = 2, up: bool = True, route: dict[str, Any] | None = None, **settings: Any
+    count: int = 2, up: bool = True, route: dict[str, Any] | None = None, workers: int = 1, **settings: Any
 ) -> AsyncIterator[Many]:
     async with world(**settings) as made:
         holders = {f"i-{n}": Holder() for n in range(count)}
         instances = [await made.instance(name, holder) for name, holder in holders.items()]
-        made.publish({"v": (1.0, instances)}, **{**MULTI, **(route or {})})
+        for name, worker in ((name, worker) for name in tuple(holders) for worker in range(1, workers)):
+            holders[f"{name}.{worker}"] = Holder()
+            await made.instance(name, holders[f"{name}.{worker}"], worker=worker)
+        made.publish({"v": (1.0, instances)}, workers=workers, **{**MULTI, **(route or {})})
         found = Many(made, Control(holders), instances)
         if up:
             await found.control_up()
@@ -296,6 +302,85 @@ def test_a_model_that_ends_two_instances_is_loaded_nowhere_for_a_while() -> None
             assert len(m.control.asked) == asked
             m.control.says = lambda wanted: None
             assert (await m.ask("harmless")).status == 200
+
+    run(work)
+
+
+NAMES = [f"m{n}" for n in range(8)]
+
+
+def test_the_first_worker_of_an_instance_holds_every_model_that_it_has_room_for() -> None:
+    async def work() -> None:
+        async with many(1, workers=2) as m:
+            first = m.control.holders["i-0"]
+            for name in NAMES:
+                assert (await m.ask(name)).body == name.encode()
+            assert {wanted["worker"] for wanted in m.control.asked} == {0}
+            first.room = False
+            assert (await m.ask("last that fits")).status == 200
+            others = [f"o{n}" for n in range(8)]
+            for name in others:
+                assert (await m.ask(name)).body == name.encode()
+            placed = Counter(wanted["worker"] for wanted in m.control.asked[9:])
+            assert len(placed) == 2, "each in its own worker from now on"
+            for name in (*NAMES, *others):
+                assert (await m.ask(name)).status == 200
+            assert len(m.control.asked) == 17, "and none is loaded again"
+
+    run(work)
+
+
+def test_a_gateway_that_knows_nothing_finds_models_in_either_worker() -> None:
+    async def work() -> None:
+        async with many(1, workers=2) as m:
+            m.world.gateway.feed.tell_meter = lambda: None  # the second does not end
+            workers = list(m.control.holders)
+            own = {name: workers[rendezvous(workers, key_of(name))[0]] for name in NAMES}
+            assert set(own.values()) == {"i-0", "i-0.1"}
+            for name in NAMES:
+                m.control.holders[own[name]].models.add(key_of(name))
+            for name in NAMES:
+                assert (await m.ask(name)).body == name.encode()
+            assert m.control.asked == []
+            (counts,) = m.counts()
+            assert (counts["hits"], counts["misses"]) == (len(NAMES), 0), "it was loaded, wherever"
+
+    run(work)
+
+
+def test_a_first_worker_that_is_not_quick_has_a_model_loaded_in_its_own_worker_and_serves_meanwhile() -> None:
+    async def work() -> None:
+        async with many(1, workers=2) as m:
+            first, second = (m.control.holders[name] for name in ("i-0", "i-0.1"))
+            for name in NAMES:
+                await m.ask(name)
+            assert second.models == set()
+            first.gate, m.control.gate = asyncio.Event(), asyncio.Event()
+            calls = m.instances[0].calls
+            before = len(calls)
+            stuck = [asyncio.create_task(m.ask(name)) for name in NAMES[:4]]
+            await until(lambda: len(calls) == before + 4)
+            asking = [asyncio.create_task(m.ask(name)) for name in NAMES]
+            await until(lambda: len(calls) == before + 4 + len(NAMES))
+            assert [wanted["worker"] for wanted in m.control.asked[len(NAMES) :]] == [1], "one at a time"
+            m.control.gate.set()
+            await until(lambda: len(second.models) == 1)
+            first.gate.set()
+            assert {(await each).status for each in (*stuck, *asking)} == {200}
+            assert second.models < first.models
+
+    run(work)
+
+
+def test_when_the_first_worker_ends_the_next_one_takes_its_place() -> None:
+    async def work() -> None:
+        async with many(1, workers=2) as m:
+            for name in NAMES:
+                await m.ask(name)
+            await m.instances[0].kill()
+            for name in NAMES:
+                assert (await m.ask(name)).body == name.encode()
+            assert len(m.control.holders["i-0.1"].models) == len(NAMES)
 
     run(work)
 

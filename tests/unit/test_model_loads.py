@@ -185,6 +185,16 @@ def test_a_container_without_room_unloads_what_it_loaded_first() -> None:
     assert world.loads.count(SOCKET) == 3
 
 
+@pytest.mark.parametrize(
+    ("said", "room"),
+    [(b'{"room": true}', True), (b'{"room": false}', False), (b"", None), (b"[1]", None), (b'{"room": 1}', None)],
+)
+def test_whether_a_worker_has_room_left_is_told_where_it_says_so(said: bytes, room: bool | None) -> None:
+    w = World()
+    w.rooms.containers[0].refuses = (200, said)
+    assert w.load("m").room is room
+
+
 def test_a_model_without_room_at_all_is_refused_in_the_containers_words() -> None:
     world = World(room=0)
     with pytest.raises(LoadRefused) as refused:

@@ -235,6 +235,18 @@ def test_the_least_recently_used_goes_and_never_one_in_use(tmp_path: Path) -> No
     asyncio.run(run())
 
 
+def test_a_load_tells_whether_one_more_like_it_fits(tmp_path: Path) -> None:
+    put(tmp_path, "a", "b", "c", extra_bytes=400_000)
+
+    async def rooms(**bounds: str) -> list[bool]:
+        async with hosting(tmp_path, multi_model(**bounds)) as server:
+            return [json.loads((await load(server, name)).body)["room"] for name in "abc"]
+
+    assert asyncio.run(rooms(MULTI_MODEL_MODELS_MAX="2")) == [True, False, False]
+    assert asyncio.run(rooms(MULTI_MODEL_MEMORY_MB="1")) == [True, False, False]
+    assert asyncio.run(rooms()) == [True, True, True]
+
+
 def test_memory_is_the_measure(tmp_path: Path) -> None:
     put(tmp_path, "a", "b", "c", extra_bytes=400_000)
     put(tmp_path, "huge", extra_bytes=2_000_000)

@@ -77,6 +77,7 @@ class Loaded:
     load_us: int = 0
     unload_us: list[int] = field(default_factory=list)  # of each model that had to make room
     models: int = 0  # how many the worker holds now
+    room: bool | None = None  # whether it has room for one more like this; None: it did not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,7 @@ class ModelLoads:
             loaded.load_us = self._since(began_s)
             loaded.already = status == 409
             if status in (200, 409):
+                loaded.room = _read_room(said) if status == 200 else None
                 return
             victim = self._victim(place.socket, wanted.worker, loaded.key) if status == 507 else None
             if victim is None:
@@ -309,6 +311,16 @@ def _container(endpoint: Endpoint, instance: Instance) -> ContainerSpec | None:
     variant = variant_of(endpoint, instance)
     containers: Sequence[ContainerSpec] = variant.spec.model.containers if variant is not None else ()
     return next((container for container in containers if container.multi_model), None)
+
+
+def _read_room(body: bytes) -> bool | None:
+    """What our model server adds to its answer to POST /models; None for what a user's own container says."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return None
+    room = told.get("room") if isinstance(told, dict) else None
+    return room if isinstance(room, bool) else None
 
 
 def _read_list(status: int, body: bytes) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ WAIT_MAX_S = 0.002  # a target that takes longer to answer is not waited for
 ENOUGH_S = 0.001  # the first worker answers within this, and EACH_S for each request that it has: no second is needed
 EACH_S = 0.00002  # less than a request costs the gateway that sends it: one that answers so quickly keeps up with it
 ENOUGH_OUTSTANDING = 64
+LIGHT_OUTSTANDING = 4  # the same for requests that do not gather: each costs a prediction of its own
 WEIGHT = 0.03  # of a new answer in the mean
 
 
@@ -49,3 +50,10 @@ def next_first(gathered: int, answered: int) -> bool:
     works on it meanwhile. Not a much smaller one: those who are answered now may soon ask again.
     """
     return 2 * gathered >= answered
+
+
+def first_is_light(answers_s: float, outstanding: int) -> bool:
+    """Whether an instance's first worker may have one more request for one of the many models that it holds, while
+    others of the instance hold it too or could: an idle one always, a busy one while it is quick.
+    """
+    return outstanding == 0 or (answers_s < ENOUGH_S and outstanding < LIGHT_OUTSTANDING)

@@ -29,6 +29,7 @@ class ModelInvocation(InvokeRequest):
 
     _gathers = False
     load: Load | None = None  # what it waits for
+    asked: tuple[Instance, ...] = ()  # targets of an instance that were asked, and it held the model in neither
     _loads = 0  # that it waited for
     _waited_us = 0
     _parked_at = 0.0
@@ -105,6 +106,11 @@ class ModelInvocation(InvokeRequest):
         """The model is there: on it goes."""
         self._count_wait()
         if instance.ejected or instance.retired or self._send(instance) is not None:
+            self.dispatch()
+
+    def ask(self, instance: Instance) -> None:
+        """Another worker of the instance may hold the model."""
+        if not self._models.join(self, instance) and self._send(instance) is not None:
             self.dispatch()
 
     def elsewhere(self, instance: Instance) -> None:

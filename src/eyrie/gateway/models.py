@@ -1,9 +1,14 @@
 """Multi-model endpoints in a gateway worker: which target a model's requests go to, and loads that they wait for.
 
 A model has its order of targets (rendezvous hashing, the same in every worker), so that its requests meet the instance
-that holds it; a hot one is spread over the next targets of that order. A target is asked right away, whether it holds
-the model or not: one that does not says 404, and then control is asked on `run/models.sock` to load it. While that
-lasts, everybody who needs the model there waits for the same load. With control dead, what is loaded goes on serving.
+that holds it; a hot one is spread over the next targets of that order. Of an instance with several workers, the first
+one (its front) holds every model that it has room for, and has all requests while it is quick: a process that is asked
+for all is awake and its caches are warm. When it is not quick, a model is loaded in its own worker of the order too;
+when it is full, there alone.
+
+A target is asked right away, whether it holds the model or not: one that does not says 404, and then, where neither the
+front nor the model's own worker has it, control is asked on `run/models.sock` to load it. While that lasts, everybody
+who needs the model there waits for the same load. With control dead, what is loaded goes on serving.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from collections.abc import Mapping
 from json import dumps, loads
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eyrie.decide.gathering import first_is_light
 from eyrie.decide.routing import PoisonMemory, rendezvous, spread
 from eyrie.domain import target_models
 from eyrie.gateway import errors
@@ -158,15 +164,20 @@ class Models:
         return self._kinds[type(plain)](plain, self, model) if model is not None else None
 
     def choose(self, variant: Variant, model: TargetModel, avoid: Instance | None) -> Instance | None:
-        """The target for a request: the first in the model's order, the least busy of the first few for a hot model;
-        one that holds it already where those do not, who load it meanwhile.
+        """The target for a request: the front while it is light, else the first in the model's order, the least busy of
+        the first few for a hot model; one that holds it already where those do not, who load it meanwhile.
         """
-        order = self._order(variant, model.key)
+        if not variant.routed:
+            return None
+        front, order = self._order(variant, model.key)
         if avoid is not None:
             elsewhere = [i for i in order if i.instance_id != avoid.instance_id]
             order = elsewhere or [i for i in order if i is not avoid]
-        if not order:
-            return None
+            if not order:
+                return None
+            front = _front(order[0], order)
+        if model.key in front.holding and first_is_light(front.answers_s, len(front.invocations)):
+            return front
         first = order[0]
         if len(order) == 1 or (len(first.invocations) < AT_ONCE and model.key in first.holding):
             return first
@@ -176,9 +187,9 @@ class Models:
         if not able:
             able = [n for n, target in enumerate(order) if model.key in target.holding][:1]
             if not able:
-                return first
+                return first if front.full else front
         for target in wide:
-            if model.key not in target.holding:
+            if model.key not in target.holding and (len(wide) > 1 or not self._loading(target)):
                 self._begin(target, model)
         self._ask_next()
         return order[min(able, key=busy.__getitem__)]
@@ -192,9 +203,15 @@ class Models:
         return True
 
     def absent(self, invocation: ModelInvocation, instance: Instance) -> None:
-        """The target does not hold the model: have it loaded, and wait."""
+        """The target does not hold the model: ask the other one that may, else have it loaded, and wait."""
         model = invocation.model
         instance.holding.discard(model.key)
+        goal, other = self._places(instance, model)
+        if other is not None and other not in invocation.asked:
+            invocation.asked = (instance, other)
+            invocation.ask(other)
+            return
+        instance = goal
         if not self._poison.empty and self._poison.refused(_hash(instance, model), self._sweep.now):
             invocation.refuse(_poisoned(instance))
             return
@@ -230,14 +247,31 @@ class Models:
         """Loads under way, and requests that wait for one."""
         return {"loads": len(self._loads), "waiting": sum(len(load.waiting) for load in self._loads.values())}
 
-    def _order(self, variant: Variant, key: str) -> list[Instance]:
-        order = variant.orders.get(key)
-        if order is None:
+    def _order(self, variant: Variant, key: str) -> tuple[Instance, list[Instance]]:
+        """A model's targets, the one first that is to hold it, and the front of that one's instance."""
+        known = variant.orders.get(key)
+        if known is None:
             if len(variant.orders) >= ORDERS_MAX:
                 variant.orders.clear()
             routed = variant.routed
-            order = variant.orders[key] = [routed[n] for n in rendezvous([i.name for i in routed], key)]
-        return order
+            order = [routed[n] for n in rendezvous([i.name for i in routed], key)]
+            known = variant.orders[key] = _front(order[0], routed), order
+        return known
+
+    def _places(self, instance: Instance, model: TargetModel) -> tuple[Instance, Instance | None]:
+        """Where a model is to be loaded that a target does not hold, and who else of the same instance may hold it."""
+        routed = instance.variant.routed
+        if instance not in routed:
+            return instance, None
+        _, order = self._order(instance.variant, model.key)
+        front = _front(instance, routed)
+        own = next(i for i in order if i.instance_id == instance.instance_id)
+        if front is own or instance not in (front, own):
+            return instance, None
+        return own if front.full else front, own if instance is front else front
+
+    def _loading(self, instance: Instance) -> bool:
+        return any(where is instance for where, _ in self._loads)
 
     @staticmethod
     def _outstanding(instance: Instance, model: TargetModel) -> int:
@@ -334,6 +368,8 @@ class Models:
         instance = load.instance
         if status == 200:
             instance.holding.add(load.model.key)
+            if isinstance(told.get("room"), bool):
+                instance.full = not told["room"]
             self.counts(instance).add_load(told)
         self._meter.count("model_loads" if status == 200 else "model_loads_refused")
         for invocation in list(load.waiting):
@@ -356,6 +392,11 @@ class Models:
     def close(self) -> None:
         """Cut the idle connections to control."""
         self._pool.close()
+
+
+def _front(one: Instance, targets: list[Instance]) -> Instance:
+    """The first worker of an instance, of those in the route."""
+    return min((i for i in targets if i.instance_id == one.instance_id), key=lambda i: i.worker)
 
 
 def _model(name: str) -> TargetModel:

@@ -78,6 +78,7 @@ class Instance:
         "asked_at_s",
         "ejected",
         "endpoint",
+        "full",
         "gathering",
         "heads",
         "heard_at_s",
@@ -114,6 +115,7 @@ class Instance:
         self.rollup = Rollup()
         self.rollup.taken = True
         self.holding: set[str] = set()  # keys of models that it was seen to hold, of a multi-model endpoint
+        self.full = False  # one more model would push another one out, when it last loaded one
         self.answers_s = 0.0  # how long it took to answer, of late
         self.gathering: Gathering | None = None  # it takes many small requests as one message
         self.apart = False  # it does not, although it said so
@@ -183,7 +185,7 @@ class Variant:
         self.container = route.container
         self.multi_model = route.mode is ContainerMode.MULTI_MODEL
         self.direct = route.execution is Execution.DIRECT and len(route.containers) > 1
-        self.orders: dict[str, list[Instance]] = {}  # by key of a model: who is to hold it, first of all the first
+        self.orders: dict[str, tuple[Instance, list[Instance]]] = {}  # of models, by key (`models`)
         self.instances: list[Instance] = []
         self.routed: list[Instance] = []
         self.of_one = False  # those are workers of one instance

@@ -1,6 +1,7 @@
 """The models of a multi-model container: loaded and unloaded while it serves, each answering for itself.
 
-    POST /models {"model_name", "url"}    200; 409, it is loaded already; 507, no room; 4xx or 5xx, why it cannot be
+    POST /models {"model_name", "url"}    200 and {"room": whether one more like it fits}; 409, it is loaded already;
+                                          507, no room; 4xx or 5xx, why it cannot be
     GET /models, GET /models/NAME, DELETE /models/NAME, POST /models/NAME/invoke, GET /models/NAME/metadata
 
 A model is loaded in the loader's thread, one at a time, while all others serve. Before that, and after it when it was
@@ -81,6 +82,10 @@ class Limits:
     bytes_max: int  # 0: no limit was said
     models_max: int
     body_bytes_max: int
+
+    def leave_room(self, models: int, taken: int) -> bool:
+        """Whether so many models that take so many bytes stay within them."""
+        return models <= self.models_max and (self.bytes_max == 0 or taken <= self.bytes_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +310,8 @@ class Shelf:
             _tell_all(waiting, 507, b"this model is larger than the room that there is, and all others are in use")
             return
         log.info("loaded model %s: %s, %d bytes, %.1f ms", name.decode(), _title(outcome), outcome.bytes, outcome.ms)
-        waiting[0].reply(200, TEXT_LINES, b"")
+        room = json.dumps({"room": self._limits.leave_room(len(self._models) + 1, self._bytes + outcome.bytes)})
+        waiting[0].reply(200, JSON_LINES, room.encode())
         _tell_all(waiting[1:], 409, b"this model is loaded already")
 
     def _count_load(self, ms: float) -> None:
