@@ -15,7 +15,16 @@ from eyrie.decide import check
 from eyrie.decide.analysis import judge, told
 from eyrie.decide.rehearsal import rehearse
 from eyrie.decide.steering import Steer
-from eyrie.domain.analysis import PAUSE_LIMIT_MS, AnalysisPolicy, Compared, Evidence, FleetSample, Verdict
+from eyrie.domain.analysis import (
+    PAUSE_LIMIT_MS,
+    AnalysisPolicy,
+    Compared,
+    Evidence,
+    FleetSample,
+    Pause,
+    PausedBy,
+    Verdict,
+)
 from eyrie.domain.deployment import CapacitySize, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import EndpointStatus
 from eyrie.domain.errors import BadAmount, NoDeployment, NotInThisPhase
@@ -337,6 +346,18 @@ def test_a_pause_that_nobody_ends_is_given_back() -> None:
     assert in_phase(rig, _Phase.BAKING)()
     assert settled(rig) == "config-1"
     assert "paused (by a person: let me look)" in (rig.endpoint().failure_reason or "")
+
+
+def test_a_second_pause_is_for_longer_and_keeps_its_reason() -> None:
+    rig = serving(("A", 4))
+    updating(rig, replace(EVERY["canary"], analysis=None))
+    rig.run_until(in_phase(rig, _Phase.BAKING))
+    for why, kept in (("lunch", "by a person: lunch"), ("", "by a person: lunch"), ("tea", "by a person: tea")):
+        rig.clock.ms += 1_000
+        rig.endpoints.steer(KEY, Steer.PAUSE, why)
+        deployment = rig.endpoint().deployment
+        assert deployment is not None
+        assert deployment.pause == Pause(PausedBy.PERSON, rig.clock.ms, PAUSE_LIMIT_MS, kept)
 
 
 def test_what_cannot_be_steered_is_refused() -> None:

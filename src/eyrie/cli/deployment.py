@@ -139,6 +139,8 @@ def _size(found: dict[str, Any]) -> str:
 
 def _print_now(found: dict[str, Any]) -> None:
     since = _span(found["now_ms"] - found["since_ms"])
+    if found["phase"] == "BAKING":
+        since += f" of {_span(found['bake_ends_ms'] - found['since_ms'])}"
     print(
         f"{found['endpoint']}: {found['from']} -> {found['to']}, {found['strategy']}: {found['phase']} for {since}, "
         f"step {found['step']} of {found['steps']}, green has {found['green_share']:.0%} of the traffic"

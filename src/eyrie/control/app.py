@@ -239,8 +239,8 @@ class ControlApp:
             answered = await self._run(lambda: image_door.answer(context, data, head.method, head.path, body))
             return story.reply(answered, request.request_id)
         if head.path.startswith(deployment_door.PATH):
-            door = self._with.deployments
-            found = await self._run(lambda: door.answer(context, head.method, head.path, body))
+            door, models = self._with.deployments, self._wire.models
+            found = await self._run(lambda: door.answer(context, models, head.method, head.path, body))
             return story.reply(found, request.request_id)
         if head.path.startswith(api_quotas.PATH) and head.method == "POST":
             return story.reply(await self._run(lambda: api_quotas.decide(context, head.path)), request.request_id)

@@ -7,13 +7,18 @@ refused by `decide/rollout.check`, which knows it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from eyrie.control import alarm_table
 from eyrie.control.context import Context
 from eyrie.decide.rollout import MEMBERS
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
-from eyrie.wire.errors import validation
+from eyrie.wire import plain
+from eyrie.wire.errors import constraint_violations, validation
+from eyrie.wire.model import Models
+from eyrie.wire.validate import violations
+from eyrie.wire.values import Malformed
 
 Given = Mapping[str, Any]
 
@@ -28,6 +33,26 @@ def traffic_policy(config: Given | None) -> TrafficPolicy:
     if rolling is not None:
         return _rolling(rolling, alarms)
     return _blue_green(blue_green, alarms) if blue_green is not None else TrafficPolicy(alarms=alarms)
+
+
+def held_to_the_model(models: Models, given: Given) -> Given:
+    """A DeploymentConfig that no client has checked, as UpdateEndpoint would get it. Raises ValidationException, also
+    for a member that there is not: it would be left out, and another policy planned than was meant.
+    """
+    parameters = models.operation("sagemaker", "UpdateEndpoint").input
+    assert parameters is not None
+    shape = parameters.members["DeploymentConfig"]
+    try:
+        read: Given = plain.read_structure(shape, given)
+    except Malformed as problem:
+        raise validation(f"The DeploymentConfig is not as UpdateEndpoint has it: {problem.text}"[:512]) from None
+    unknown = [name[:128] for name in islice(plain.strays(shape, given), 3)]
+    if unknown:
+        raise validation(f"A DeploymentConfig has no {', '.join(unknown)}.")
+    broken = violations(shape, read)
+    if broken:
+        raise constraint_violations(broken)
+    return read
 
 
 def check_alarms(context: Context, policy: TrafficPolicy) -> None:

@@ -16,8 +16,9 @@ import msgspec
 
 from eyrie.adapters.described import described
 from eyrie.control import quotas
-from eyrie.control.api_endpoints import Change, change_of
+from eyrie.control.api_endpoints import change_of
 from eyrie.control.context import Context
+from eyrie.control.deployment_config import held_to_the_model
 from eyrie.control.evidence import EvidenceOf
 from eyrie.decide import analysis, rollout
 from eyrie.decide import endpoint as decide
@@ -30,6 +31,7 @@ from eyrie.domain.errors import NoDeployment, Refused
 from eyrie.domain.fleet import InstanceState
 from eyrie.domain.names import EndpointKey
 from eyrie.wire.errors import ApiError, resource_not_found, validation
+from eyrie.wire.model import Models
 
 PATH = "/eyrie/deployments/"
 STARTUP_MS = 10_000  # assumed of an endpoint that has started nothing yet
@@ -59,7 +61,7 @@ class DeploymentDoor:
     instances_max: int = 0
     host_memory: Callable[[], int] = lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    def answer(self, context: Context, method: str, path: str, body: bytes) -> dict[str, Any]:
+    def answer(self, context: Context, models: Models, method: str, path: str, body: bytes) -> dict[str, Any]:
         """The reply to a request of the command's. Raises ApiError, Conflict."""
         name = unquote(path.removeprefix(PATH))
         key = EndpointKey(context.scope.account, context.scope.region, name)
@@ -76,7 +78,7 @@ class DeploymentDoor:
             raise validation(str(error)) from None
         try:
             if asked.do == "plan":
-                return self._planned(context, endpoint, asked)
+                return self._planned(context, models, endpoint, asked)
             if asked.do not in frozenset(Steer):
                 raise validation(f"do must be plan, {', '.join(Steer)}, and is {asked.do[:64]!r}.")
             return self._shown(context, context.endpoints.steer(key, Steer(asked.do), asked.why))
@@ -107,7 +109,7 @@ class DeploymentDoor:
             "analysis": msgspec.to_builtins(found) if found else None,
         }
 
-    def _planned(self, context: Context, endpoint: Endpoint, asked: _Asked) -> dict[str, Any]:
+    def _planned(self, context: Context, models: Models, endpoint: Endpoint, asked: _Asked) -> dict[str, Any]:
         if not asked.config:
             raise validation("plan needs the name of a config.")
         params = {
@@ -117,8 +119,8 @@ class DeploymentDoor:
             "RetainAllVariantProperties": asked.retain_all_variant_properties,
         }
         if asked.deployment_config is not None:
-            params["DeploymentConfig"] = asked.deployment_config
-        change = _change(context, params)
+            params["DeploymentConfig"] = held_to_the_model(models, asked.deployment_config)
+        change = change_of(context, params)
         begun = decide.update(endpoint, change.wish, context.now_ms, **change.how).endpoint
         assert begun is not None
         assert begun.deployment is not None
@@ -171,14 +173,6 @@ class DeploymentDoor:
             "problems": problems,
             "notes": notes,
         }
-
-
-def _change(context: Context, params: dict[str, Any]) -> Change:
-    """Raises ValidationException also for a DeploymentConfig of another shape: no client has checked this one."""
-    try:
-        return change_of(context, params)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise validation(f"The DeploymentConfig is not as UpdateEndpoint has it: {error!r}"[:512]) from None
 
 
 def _verdict(deployment: Deployment, endpoint: Endpoint, evidence_of: EvidenceOf, now_ms: int) -> Analysis | None:

@@ -55,7 +55,10 @@ def _pause(deployment: Deployment, now_ms: int, said: str) -> tuple[Deployment, 
         raise NotInThisPhase("paused", deployment.phase, "all traffic has been moved already")
     policy = deployment.policy.analysis
     limit_ms = policy.pause_limit_ms if policy is not None else PAUSE_LIMIT_MS
+    before = deployment.pause
     pause = Pause(PausedBy.PERSON, now_ms, limit_ms, f"by a person{said}")
+    if before is not None and before.by is PausedBy.PERSON and not said:
+        pause = replace(pause, why=before.why)  # for longer, for the reason that was given
     changed = replace(deployment, pause=pause, promoted=0)
     return changed, Note("deployment PAUSED", f"by a person, for {limit_ms // 1000} s at the most{said}")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eyrie.wire.model import Shape
@@ -84,6 +84,22 @@ def read_structure(shape: Shape, value: Any, depth: int = 0) -> Any:
 def unknown_members(shape: Shape, value: Mapping[str, Any]) -> list[str]:
     """The names that a request's body has and its shape has not."""
     return [] if shape.document else [name for name in value if name not in shape.body and name != "__type"]
+
+
+def strays(shape: Shape, value: Any, path: str = "") -> Iterator[str]:
+    """The same deep inside, each by its path: what botocore's clients refuse before they send it. For a value that
+    could be read.
+    """
+    if shape.kind == "structure" and not shape.document and isinstance(value, dict):
+        for name, item in value.items():
+            member = shape.body.get(name)
+            if member is None:
+                yield path + name
+            else:
+                yield from strays(shape.members[member], item, f"{path}{name}.")
+    elif shape.kind == "list" and shape.element is not None and isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from strays(shape.element, item, f"{path}{number}.")
 
 
 def _read_list(shape: Shape, value: Any, depth: int) -> list[Any]:

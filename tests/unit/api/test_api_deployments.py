@@ -75,6 +75,15 @@ def test_a_plan_is_told_and_nothing_is_done(door: Any, second: str) -> None:
         ({"do": "plan"}, "plan needs the name of a config"),
         ({"do": "plan", "config": "none"}, "Could not find endpoint configuration"),
         ({"do": "plan", "config": "f", "deployment_config": {"BlueGreenUpdatePolicy": 7}}, "not as UpdateEndpoint has"),
+        ({"do": "plan", "config": "f", "deployment_config": {"BlueGreen": {}}}, "A DeploymentConfig has no BlueGreen."),
+        (
+            {"do": "plan", "config": "f", "deployment_config": {"RollingUpdatePolicy": {"MaximumBatch": 1}}},
+            "A DeploymentConfig has no RollingUpdatePolicy.MaximumBatch.",
+        ),
+        (
+            {"do": "plan", "config": "f", "deployment_config": {"RollingUpdatePolicy": {"WaitIntervalInSeconds": 5}}},
+            "Value null at 'rollingUpdatePolicy.maximumBatchSize' failed",
+        ),
         ({"do": "plan", "config": "f"}, "ALL_AT_ONCE of 2 instances in one step"),
         ({"do": "promote"}, "No deployment of endpoint"),
         ({"do": "promote", "when": 1}, "unknown field"),
