@@ -126,6 +126,7 @@ class RolloutFleet(VirtualFleet):
         self._of = rollout
         self._requests = random.Random(f"requests {rollout.seed}")
         self._away_until_ms = 0
+        self._given_up: dict[str, bool] = {}  # instances that drain: whether others served when that was decided
         self._performed: dict[str, Effect] = {}
         self._bake: tuple[int, int] = (0, 0)
         self._answers = {"blue": _Answers(), "green": _Answers()}
@@ -218,6 +219,9 @@ class RolloutFleet(VirtualFleet):
     def _look(self) -> None:
         if self.now_ms >= self._away_until_ms:
             super()._look()
+            for instance in self.endpoint.instances:
+                if instance.state is InstanceState.DRAINING and instance.instance_id not in self._given_up:
+                    self._given_up[instance.instance_id] = self._known_to_serve(instance.instance_id)
 
     def _do(self, effect: Effect) -> None:
         if self.now_ms < self._away_until_ms:
@@ -230,7 +234,13 @@ class RolloutFleet(VirtualFleet):
         return None if instance_id in self.instances else super()._ensure(instance_id)
 
     def _others_serve(self, instance_id: str) -> bool:
-        """As far as control can know: what fell silent a moment ago is READY until two pings were missed."""
+        """Judged when it was taken out of the route: what strikes the others while it drains is healed, and it stays
+        out.
+        """
+        return self._given_up.get(instance_id, self._known_to_serve(instance_id))
+
+    def _known_to_serve(self, instance_id: str) -> bool:
+        """Whether another does, as far as control can know: what fell silent is READY until it missed two pings."""
         ready = {i.instance_id for i in self.endpoint.instances if i.state is InstanceState.READY}
         return any(i.alive and name in ready for name, i in self.instances.items() if name != instance_id)
 

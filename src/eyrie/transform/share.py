@@ -25,9 +25,7 @@ from eyrie.transform.wire import Reply
 
 BUNDLE_BYTES, BUNDLE_PAYLOADS = 1 << 20, 2_048  # that go out in one message
 BUNDLE_FIRST, BUNDLE_SHORT_S, BUNDLE_LONG_S = 16, 0.2, 1.0  # a bundle grows and shrinks by how long one takes
-AHEAD = (
-    4  # requests that are made, for each that is asked at once: workers do not wait while an output is being written
-)
+AHEAD = 4  # payloads made for each that is asked at once: workers do not wait while an output is being written
 STREAM_PIECE = 1 << 18
 
 
