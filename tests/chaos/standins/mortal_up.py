@@ -21,6 +21,13 @@ def command(part: Part) -> list[str]:
 if __name__ == "__main__":
     scale = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     settings = Settings(
-        data=Path(sys.argv[1]), port=0, gateways=1, slot_imports=(), warm_slots=3, drain_ms=3_000, time_scale=scale
+        console=False,
+        data=Path(sys.argv[1]),
+        port=0,
+        gateways=1,
+        slot_imports=(),
+        warm_slots=3,
+        drain_ms=3_000,
+        time_scale=scale,
     )
     up.supervise(settings, lambda line: print(line, flush=True), foreground=True, command=command)

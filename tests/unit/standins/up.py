@@ -15,7 +15,7 @@ PART = Path(__file__).with_name("part.py")
 
 def main() -> None:
     data = Path(sys.argv[1])
-    settings = Settings(data=data, port=int(sys.argv[2]), gateways=int(sys.argv[3]), drain_ms=2000)
+    settings = Settings(data=data, port=int(sys.argv[2]), gateways=int(sys.argv[3]), drain_ms=2000, console=False)
 
     def command(part: Part) -> list[str]:
         return [sys.executable, str(PART), part.kind, str(part.index), str(data)]
