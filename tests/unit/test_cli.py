@@ -268,11 +268,29 @@ def test_doctor_names_the_extra_of_a_framework_that_is_missing(
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    doctor.run(Settings())
+    doctor.run(Settings(), as_json=False)
     told = capsys.readouterr().out
     assert "pip install 'eyrie[torch]'" in told
     assert "2.99" in told
     assert "tensorflow-cpu" not in told
+    doctor.run(Settings(), as_json=True)
+    found = {one["what"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (found["torch"]["good"], found["tensorflow"]["found"]) == (False, "2.99")
+
+
+def test_what_lists_for_people_lists_for_programs_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from eyrie.cli import key
+
+    datadir.make(tmp_path)
+    datadir.ensure_credentials(tmp_path, "123456789012")
+    key.create(tmp_path, "us-east-1", ["iris"], None)
+    secret = capsys.readouterr().out.strip()
+    key.show(tmp_path, as_json=True)
+    text = capsys.readouterr().out
+    (shown,) = json.loads(text)
+    assert (shown["endpoints"], shown["expires_ms"], shown["expired"]) == (["iris"], None, False)
+    assert secret not in text
+    assert "sha256" not in text
 
 
 def test_a_data_directory_keeps_its_port(tmp_path: Path) -> None:

@@ -84,11 +84,11 @@ def objective_set(
     command.set_objective(settings_of(data).data, endpoint, percent, notify, alarms, probe, content_type)
 
 
-def objective_show(endpoint: Endpoint, data: Data = None) -> None:
+def objective_show(endpoint: Endpoint, data: Data = None, as_json: AsJson = False) -> None:
     """Show objective, maintenance and probe of an endpoint."""
     from eyrie.cli import availability as command
 
-    command.show_objective(settings_of(data).data, endpoint)
+    command.show_objective(settings_of(data).data, endpoint, as_json)
 
 
 def objective_remove(endpoint: Endpoint, data: Data = None) -> None:

@@ -172,13 +172,16 @@ def remove_objective(data: Path, endpoint: str) -> None:
     print(f"{endpoint}: no objective of its own")
 
 
-def show_objective(data: Path, endpoint: str) -> None:
+def show_objective(data: Path, endpoint: str, as_json: bool) -> None:
     """Print what its tags say. Raises CommandError."""
     found = _tags(Public.of(data), endpoint)
-    for key in (tags.OBJECTIVE, tags.MAINTENANCE, tags.PROBE):
-        if found.get(key):
-            print(f"{key}  {found[key]}")
-    if not any(found.get(key) for key in (tags.OBJECTIVE, tags.MAINTENANCE, tags.PROBE)):
+    own = {key: found[key] for key in (tags.OBJECTIVE, tags.MAINTENANCE, tags.PROBE) if found.get(key)}
+    if as_json:
+        print(json.dumps(own))
+        return
+    for key, value in own.items():
+        print(f"{key}  {value}")
+    if not own:
         print(f"{endpoint}: nothing of its own (EYRIE_OBJECTIVE holds)")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.table import Table
 from rich.text import Text
@@ -40,8 +41,11 @@ class Finding:
     advice: str = ""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, as_json: bool) -> None:
     """Print the findings. Missing optional things are no failure: the exit code is 0."""
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings(settings)]))
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

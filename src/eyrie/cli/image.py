@@ -6,6 +6,7 @@ control nothing, and what an endpoint was created with stays what it is.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,8 +37,11 @@ def add(settings: Settings, name: str, source: str, entrypoint: str, environment
     print(f"{named['name']}\nsha256:{made.digest} ({made.kind}, {made.size_bytes / 1e6:.1f} MB)")
 
 
-def list_all(data: Path) -> None:
+def list_all(data: Path, as_json: bool) -> None:
     """Print every name."""
+    if as_json:
+        print(json.dumps(_client(data).images()))
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "digest", "kind", "MB", "from"):
         table.add_column(column, no_wrap=column == "name")

@@ -6,6 +6,7 @@ running Eyrie. Gateway workers see the new file within a second.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ import string
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,10 +71,15 @@ def revoke(data: Path, key_id: str) -> None:
     print(f"revoked {wanted}")
 
 
-def show(data: Path) -> None:
-    """Print a row a key."""
+def show(data: Path, as_json: bool) -> None:
+    """Print a row a key, without its secret."""
     datadir.credential(data)
-    Console().print(table(_read(data), time.time_ns() // 1_000_000))
+    now_ms = time.time_ns() // 1_000_000
+    if as_json:
+        told = [{**asdict(key), "expired": key.expired(now_ms)} for key in _read(data)]
+        print(json.dumps([{name: value for name, value in one.items() if name != "sha256"} for one in told]))
+    else:
+        Console().print(table(_read(data), now_ms))
 
 
 def table(keys: list[ApiKey], now_ms: int) -> Table:

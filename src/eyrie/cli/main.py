@@ -13,7 +13,7 @@ import typer
 from eyrie import __version__
 from eyrie.cli import account_commands, endpoint_commands
 from eyrie.cli.errors import CommandError
-from eyrie.cli.options import Data
+from eyrie.cli.options import AsJson, Data
 from eyrie.cli.options import settings_of as _settings
 from eyrie.settings import variable
 
@@ -141,18 +141,20 @@ def advise(
 
 
 @app.command()
-def story(endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")], data: Data = None) -> None:
+def story(
+    endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")], data: Data = None, as_json: AsJson = False
+) -> None:
     """Tell the life of an endpoint: each decision, when, and why."""
     from eyrie.cli import story as command
 
-    command.run(_settings(data).data, endpoint)
+    command.run(_settings(data).data, endpoint, as_json)
 
 
 @app.command()
 def insights(
     name: Annotated[str | None, typer.Argument(metavar="[ENDPOINT|ALARM]", help="[every endpoint]")] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is unusual, and what probably explains it: anomalies, changes and new log lines joined in time."""
     from eyrie.cli import insights as command
@@ -165,7 +167,7 @@ def compare(
     endpoint: str,
     baseline: Annotated[str | None, typer.Option(metavar="VARIANT", help="[the config's first variant]")] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare an endpoint's variants by what is measured of them: differences, intervals, what is decided."""
     from eyrie.cli import compare as command
@@ -184,7 +186,7 @@ def shadow_report(
         str | None, typer.Option(metavar="NAME", help="An inference experiment. [the shadow of now, else the last]")
     ] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say how a shadow's latency, errors and predictions differ from production's, and for which requests."""
     from eyrie.cli import shadow as command
@@ -241,7 +243,7 @@ def recommend(
     rps: Annotated[float | None, typer.Option(help="Requests a second that are expected at the most.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job. [made of the model's]")] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deploy, load and measure ways to host a model, and propose one: type, settings, instances, scaling."""
     from eyrie.cli import recommend as command
@@ -252,11 +254,11 @@ def recommend(
 
 
 @app.command()
-def doctor(data: Data = None) -> None:
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
     """Say what isolation, limits and extras this machine offers."""
     from eyrie.cli import doctor as command
 
-    command.run(_settings(data))
+    command.run(_settings(data), as_json)
 
 
 @keys.command("create")
@@ -279,11 +281,11 @@ def key_create(
 
 
 @keys.command("list")
-def key_list(data: Data = None) -> None:
+def key_list(data: Data = None, as_json: AsJson = False) -> None:
     """Show the API keys: ids, endpoints, and when they end."""
     from eyrie.cli import key as command
 
-    command.show(_settings(data).data)
+    command.show(_settings(data).data, as_json)
 
 
 @keys.command("revoke")
@@ -349,11 +351,11 @@ def image_add(
 
 
 @image.command("list")
-def image_list(data: Data = None) -> None:
+def image_list(data: Data = None, as_json: AsJson = False) -> None:
     """Show the images of your own."""
     from eyrie.cli import image as command
 
-    command.list_all(_settings(data).data)
+    command.list_all(_settings(data).data, as_json)
 
 
 @image.command("remove")
@@ -371,7 +373,6 @@ deployments = typer.Typer(
 )
 app.add_typer(deployments, name="deployment")
 Endpoint = Annotated[str, typer.Argument(help="Name of the endpoint.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Why = Annotated[str, typer.Option("--why", metavar="WORDS", help="Your reason, for the story.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from eyrie.cli.errors import CommandError
 from eyrie.cli.screen import show
 
 
-def run(data: Path, endpoint: str) -> None:
-    """Print the story. Raises CommandError where there is none."""
+def run(data: Path, endpoint: str, as_json: bool) -> None:
+    """Print the story, oldest first. Raises CommandError where there is none."""
     region = str(datadir.running_env(data)["region"])
     events = ControlClient(data, region).story(endpoint)
     if not events:
         raise CommandError(f"nothing is known of an endpoint {endpoint!r} in {region}")
-    show(told(events))
+    if as_json:
+        print(json.dumps(events))
+    else:
+        show(told(events))
 
 
 def told(events: list[dict[str, Any]]) -> Table:
