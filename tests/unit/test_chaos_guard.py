@@ -170,8 +170,9 @@ def test_a_group_is_squeezed_and_let_go(victim: int, tmp_path: Path) -> None:
     told |= {"group": str(tmp_path), "bytes": 4_194_304}
     guard = Guard(tmp_path, told)
     assert (limit.read_text(), score.read_text().strip()) == ("4096", "1000")
-    until(lambda: (tmp_path / "cgroup.procs").exists())  # what asks for memory joins the group
-    hog = int((tmp_path / "cgroup.procs").read_text())
+    joined = tmp_path / "cgroup.procs"
+    until(lambda: joined.exists() and joined.read_text())  # what asks for memory joins the group
+    hog = int(joined.read_text())
     guard.end()
     assert (limit.read_text(), score.read_text().strip()) == ("max", before)
     assert not Path(f"/proc/{hog}").exists()
