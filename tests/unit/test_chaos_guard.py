@@ -43,7 +43,7 @@ def state(pid: int) -> str:
 
 
 def until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not seen():
         assert time.monotonic() < deadline
         time.sleep(0.005)
