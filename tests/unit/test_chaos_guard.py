@@ -11,10 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults_world import state, until, victim_process
 
 from eyrie.cli.chaos_faults import Guard, Place
 from eyrie.cli.chaos_processes import processes_of
@@ -32,21 +33,8 @@ time.sleep(60)
 
 @pytest.fixture
 def victim() -> Iterator[int]:
-    child = subprocess.Popen(["sleep", "60"])
-    yield child.pid
-    child.kill()
-    child.wait()
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    with victim_process() as pid:
+        yield pid
 
 
 def test_a_guard_lets_go_when_its_time_is_over_or_when_it_is_told(victim: int, tmp_path: Path) -> None:

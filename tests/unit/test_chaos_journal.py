@@ -9,12 +9,12 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults_world import state, until, victim_process
 
 from eyrie.cli import chaos_journal
 from eyrie.cli.chaos_holds import known
@@ -25,21 +25,8 @@ GUARD = [sys.executable, "-P", "-m", "eyrie.cli.chaos_guard"]
 
 @pytest.fixture
 def victim() -> Iterator[int]:
-    child = subprocess.Popen(["sleep", "60"])
-    yield child.pid
-    child.kill()
-    child.wait()
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    with victim_process() as pid:
+        yield pid
 
 
 def written(data: Path, told: dict[str, Any], seconds: float = 60.0) -> Path:
