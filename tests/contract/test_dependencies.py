@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -108,6 +109,38 @@ def test_a_build_sees_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DependencyError, match="code 3") as caught:
         Requirements(ISOLATION, tmp_path).build(artifact(tmp_path, "nest\n"))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["PIP_CONFIG_FILE", "UV_CONFIG_FILE"])
+def test_settings_switched_off_by_the_null_device_leave_the_device_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setattr(dependencies, "installer", lambda: ("sh", ["/bin/sh", "-c", "exec </dev/null >/dev/null"]))
+    assert Requirements(ISOLATION, tmp_path).build(artifact(tmp_path, "nest\n")) is not None
+
+
+def test_a_tool_is_reached_wherever_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True, mode=0o700)
+    shutil.copy2("/bin/sh", home / "tool")
+    (home / "bin" / "uv").symlink_to("../tool")
+    home.chmod(0o700)
+    monkeypatch.setattr(
+        dependencies, "installer", lambda: ("uv", [str(home / "bin" / "uv"), "-c", "echo here; exit 3"])
+    )
+    with pytest.raises(DependencyError, match="uv ended with code 3: here"):
+        Requirements(ISOLATION, tmp_path / "data").build(artifact(tmp_path, "nest\n"))
+
+
+def test_a_script_that_only_finds_uv_is_no_installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, text in (("shims", b"#!/bin/sh\nexec elsewhere\n"), ("real", b"\x7fELF")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "uv").write_bytes(text)
+        (tmp_path / folder / "uv").chmod(0o755)
+    monkeypatch.setattr(dependencies.sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'shims'}:{tmp_path / 'real'}")
+    assert dependencies.uv_command() == str(tmp_path / "real" / "uv")
 
 
 def test_links_that_lead_out_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

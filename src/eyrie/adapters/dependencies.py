@@ -86,7 +86,7 @@ class Requirements:
         environment = {**_sources(), "HOME": f"{inside}/tmp", "TMPDIR": f"{inside}/tmp"}
         words = [word.replace("{work}", inside) for word in command]
         if sandboxed:
-            words = [*self._enter(work, environment), *words]
+            words = [*self._enter(work, environment, Path(words[0])), *words]
         output = work / "output"
         with output.open("wb") as file:
             code = _finish(words, {**sandbox.ENVIRONMENT, **environment}, file.fileno(), deadline)
@@ -98,13 +98,15 @@ class Requirements:
             f"requirements.txt of the model could not be installed: {tool} {how}: {' | '.join(lines)}"
         )
 
-    def _enter(self, work: Path, environment: Mapping[str, str]) -> list[str]:
-        """bubblewrap's words: this Python, package sources on this host, and the folder of the build; with network."""
+    def _enter(self, work: Path, environment: Mapping[str, str], tool: Path) -> list[str]:
+        """bubblewrap's words: this Python, the tool wherever it is, package sources on this host, and the folder of
+        the build; with network.
+        """
         uid = sum(self.isolation.uids) - 1 if self.isolation.uids else None
         if uid is not None:
             for path in (work, *work.iterdir()):
                 os.chown(path, uid, uid)
-        paths = sandbox.outermost([*sandbox.runtime_paths(), *_local_sources(environment)])
+        paths = sandbox.outermost([*sandbox.runtime_paths(), tool, *_local_sources(environment)])
         seen = {str(path): str(path) for path in paths}
         hidden = sandbox.hidden_paths(paths, self.data)
         box = Sandbox(seen, {"/build": str(work)}, hidden, uid, network=True, environment=environment)
@@ -120,16 +122,33 @@ class Requirements:
 def installer() -> tuple[str, list[str]]:
     """A tool that installs packages, and its command; `{work}` stands for the folder of the build."""
     what = ["--target", "{work}/target", "--requirement", "{work}/requirements.txt"]
-    uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
+    uv = uv_command()
+    common = ["--python", sys.executable, "--cache-dir", "{work}/tmp/cache", "--link-mode", "copy", "--no-progress"]
     if uv and not _pip_alone_is_told():
-        common = ["--python", sys.executable, "--cache-dir", "{work}/tmp/cache", "--link-mode", "copy", "--no-progress"]
         return "uv", [uv, "pip", "install", *common, *what]
     if importlib.util.find_spec("pip") is not None:
         quiet = ["--no-input", "--no-cache-dir", "--disable-pip-version-check"]
         return "pip", [sys.executable, "-m", "pip", "install", *quiet, *what]
     if uv:
-        return "uv", [uv, "pip", "install", *what]
+        return "uv", [uv, "pip", "install", *common, *what]
     raise DependencyError("the model has a requirements.txt, but neither uv nor pip is installed on this host")
+
+
+def uv_command() -> str | None:
+    """uv beside this Python or on the path; not a script that looks for it, which finds nothing in a sandbox."""
+    for folder in (str(Path(sys.executable).parent), *os.environ.get("PATH", "").split(os.pathsep)):
+        found = shutil.which("uv", path=folder) if folder else None
+        if found and not _is_script(Path(found)):
+            return found
+    return None
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return True  # it may be run and not read: it cannot be shown to a sandbox either
 
 
 def _pip_alone_is_told() -> bool:
@@ -158,8 +177,15 @@ def _local_sources(environment: Mapping[str, str]) -> Iterator[Path]:
     texts = [*environment.values(), *(read_bounded(path).decode(errors="replace") for path in files)]
     for text in texts:
         for word in [*_FILE_URL.findall(text), *text.split()]:
-            if word.startswith("/") and Path(word).exists() and len(Path(word).parts) > 2:
+            if word.startswith("/") and _can_be_shown(Path(word)):
                 yield Path(word)
+
+
+def _can_be_shown(path: Path) -> bool:
+    """Whether it is a file or a folder of its own. /dev/null (settings switched off) is neither: bound, it would take
+    the sandbox's device away.
+    """
+    return len(path.parts) > 2 and (path.is_file() or path.is_dir()) and path.parts[1] not in ("dev", "proc", "sys")
 
 
 def _finish(words: list[str], environment: dict[str, str], output: int, deadline: float) -> int | None:
