@@ -143,17 +143,23 @@ class Invocation:
                 self.bundle = instance.gathering.add(self, self._kinds_known(), self._body)
                 return
             failure = self._send(instance)
-            if failure is None:
+            if failure is None or not self._another(instance, failure, full):
                 return
             if failure is Failure.FULL:
-                self._invoker.meter.count("instances_full")
-                self._invoker.health.suspect(instance)
-                if full is not None:
-                    self._finish(errors.unavailable(f"The instances of endpoint {self._name} take no more requests."))
-                    return
                 full = instance
-            else:
-                self._invoker.health.dead(instance, "nobody listens on its socket")
+
+    def _another(self, instance: Instance, failure: Failure, full: Instance | None) -> bool:
+        """The instance did not take the request: whether to try another. After a second full one it is answered: each
+        further try would add to what overloads them.
+        """
+        if failure is not Failure.FULL:
+            self._invoker.health.dead(instance, "nobody listens on its socket")
+            return True
+        self._invoker.meter.count("instances_full")
+        self._invoker.health.suspect(instance)
+        if full is not None:
+            self._finish(errors.unavailable(f"The instances of endpoint {self._name} take no more requests."))
+        return full is None
 
     def _rejoin(self, endpoint: Endpoint, session: Session) -> None:
         """Send the request to the target that holds its session; wait for one that is out of the route."""

@@ -56,17 +56,10 @@ class ModelInvocation(InvokeRequest):
             if self._models.join(self, instance):
                 return
             failure = self._send(instance)
-            if failure is None:
+            if failure is None or not self._another(instance, failure, full):
                 return
             if failure is Failure.FULL:
-                self._invoker.meter.count("instances_full")
-                self._invoker.health.suspect(instance)
-                if full is not None:
-                    self.refuse(errors.unavailable(f"The instances of endpoint {self._name} take no more requests."))
-                    return
                 full = instance
-            else:
-                self._invoker.health.dead(instance, "nobody listens on its socket")
 
     def _dealt(self, endpoint: Endpoint) -> Variant | None:
         if self._variant:
