@@ -28,7 +28,8 @@ from demo import processes_of
 from demo_models import build_models
 from eyrie.cli.assess_load import USERS, Sender
 from eyrie.cli.chaos import injected, until_whole
-from eyrie.cli.chaos_faults import Place, whole
+from eyrie.cli.chaos_faults import whole
+from eyrie.cli.chaos_place import Place
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
 from eyrie.settings import Settings
@@ -155,7 +156,7 @@ def assess_kill(eyrie: world.Eyrie) -> tuple[float, float]:
     victim = next(name for name in before if name in fault.what)
     beside = threading.Thread(target=lambda: found.append(until_routed(eyrie, victim, len(before), began)))
     beside.start()
-    _, whole_s = until_whole(fault, WITHIN_S, began)
+    _, whole_s = until_whole(place, fault, WITHIN_S, began)
     beside.join()
     if whole_s is None or not found:
         raise SystemExit(f"not whole within {WITHIN_S:g} s")

@@ -30,7 +30,9 @@ from footprint import footprint
 from own_eyrie import BASELINE, INSTANCES, TYPE, VCPU, OwnEyrie, running
 from questions import MINUTE_MS, Window
 
-from eyrie.cli.chaos_faults import Place, kill_instance
+from eyrie.cli.chaos import until_whole
+from eyrie.cli.chaos_faults import kill_instance
+from eyrie.cli.chaos_place import Place
 
 ROLE = "arn:aws:iam::123456789012:role/experiment"
 VARIANT = "AllTraffic"
@@ -313,15 +315,12 @@ def loss_minute(run: Run) -> float:
 def lose_one(place: Place, say: Any) -> float | None:
     """kill -9 of an instance; real seconds until as many serve again as are wanted, without it."""
     fault = kill_instance(place)
-    began = time.monotonic()
-    while time.monotonic() - began < WHOLE_WITHIN_S:
-        if fault.whole():
-            took_s = time.monotonic() - began
-            say(f"{fault.what}: all whole again after {took_s:.2f} s")
-            return took_s
-        time.sleep(0.02)
-    say(f"{fault.what}: not whole again within {WHOLE_WITHIN_S:g} s")
-    return None
+    _, took_s = until_whole(place, fault, WHOLE_WITHIN_S, time.monotonic())
+    if took_s is None:
+        say(f"{fault.what}: not whole again within {WHOLE_WITHIN_S:g} s")
+    else:
+        say(f"{fault.what}: all whole again after {took_s:.2f} s")
+    return took_s
 
 
 def gather(run: Run, endpoint: str, told: dict[str, Any], window: Window) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from faults_world import state, until, victim_process
 
-from eyrie.cli.chaos_faults import Guard, Place
+from eyrie.cli.chaos_faults import Guard
+from eyrie.cli.chaos_place import Place
 from eyrie.cli.chaos_processes import processes_of
 from eyrie.cli.errors import CommandError
 

@@ -23,7 +23,7 @@ from eyrie.cli import data as datadir
 from eyrie.cli.assess_copy import Subject
 from eyrie.cli.assess_faults import SHARED, Breaking, Window, broken
 from eyrie.cli.assess_load import Lengths, Sender
-from eyrie.cli.chaos_faults import Place
+from eyrie.cli.chaos_place import Place
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public

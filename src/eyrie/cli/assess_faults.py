@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from eyrie.cli import chaos
 from eyrie.cli.assess_load import Sender
-from eyrie.cli.chaos_faults import Fault, Place
+from eyrie.cli.chaos_faults import Fault
+from eyrie.cli.chaos_place import Place
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
@@ -142,7 +143,7 @@ def _quiet(place: Place, within_s: float, progress: Progress) -> None:
     chaos.settled(place, within_s, progress)
     deadline = time.monotonic() + WARM_WITHIN_S
     while not place.warm() and time.monotonic() < deadline:
-        time.sleep(chaos.LOOK_S * 5)
+        time.sleep(chaos.SETTLE_LOOK_S)
     time.sleep(CALM_S)
 
 
@@ -156,7 +157,7 @@ def _one(place: Place, name: str, asked: Breaking, begin_s: float, progress: Pro
         fault = chaos.injected(place, name, asked.seconds, asked.share, zones[0] if zones else "")
         at = time.monotonic()
         progress.now(f"{fault.what}: until all is whole")
-        noticed_s, whole_s = chaos.until_whole(fault, asked.within_s, at)
+        noticed_s, whole_s = chaos.until_whole(place, fault, asked.within_s, at)
         time.sleep(COOL_S)
     except CommandError as error:
         progress.step(f"{name} was not injected: {error}")

@@ -7,125 +7,24 @@ Processes are reached by pidfd, looked up anew for each fault. What is killed Ey
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eyrie.adapters import process_lock
 from eyrie.cli.chaos_guard import HOLDING
 from eyrie.cli.chaos_holds import known
 from eyrie.cli.chaos_journal import reverted
+from eyrie.cli.chaos_place import Instance, Place
 from eyrie.cli.chaos_processes import kill_tree, processes_of
-from eyrie.cli.client import ControlClient, ControlUnreachable
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import living
-from eyrie.http1.unix import connect_unix
 
 GUARD_READY_S = 15.0
-STATS_WITHIN_S = 0.5
-STATS_BYTES_MAX = 16 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Instance:
-    """An instance as control tells of it."""
-
-    id: str
-    zone: str
-    pid: int
-    serving: bool
-
-
-class Place:
-    """The Eyrie of a data directory, and one endpoint of it."""
-
-    def __init__(self, data: Path, region: str, endpoint: str) -> None:
-        """Raises CommandError for a directory of another user."""
-        if data.stat().st_uid != os.geteuid():
-            raise CommandError(f"{data} belongs to another user: faults are for one's own Eyrie", code=2)
-        self.data, self.endpoint, self.region = data, endpoint, region
-        self._control = ControlClient(data, region, timeout_s=2.0)
-
-    def instances(self) -> list[Instance] | None:
-        """Those of the endpoint; None while control does not answer."""
-        told = self._told()
-        if told is None:
-            return None
-        return [
-            Instance(str(i["id"]), str(i["zone"]), int(i["pid"] or 0), i["state"] == "READY" and bool(i["routed"]))
-            for i in told.get("instances", [])
-        ]
-
-    def wanted(self) -> int:
-        """How many instances the endpoint is to have. Raises CommandError where there is none of the name."""
-        told = self._told()
-        if not told:
-            raise CommandError(f"there is no endpoint {self.endpoint!r}, or control does not answer")
-        return sum(int(variant["desired"]) for variant in told.get("variants", []))
-
-    def process(self, name: str) -> int | None:
-        """The pid of one of Eyrie's own processes, by its lock."""
-        return process_lock.holder(self.data / "run" / f"{name}.lock")
-
-    def gateways(self) -> list[str]:
-        """The names of the gateway workers that live."""
-        found = []
-        for part in living(self.data):
-            found.append(part.name)
-            part.close()
-        return sorted(name for name in found if name.startswith("gateway-"))
-
-    def kill(self, name: str) -> None:
-        """SIGKILL one of Eyrie's own processes."""
-        running = process_lock.pin(self.data / "run" / f"{name}.lock")
-        if running is None:
-            raise CommandError(f"{name} does not run")
-        running.send(signal.SIGKILL)
-        running.close()
-
-    def ejected(self) -> set[str]:
-        """Targets that a gateway worker has taken out of its route: instance ids, perhaps with a worker's number."""
-        found: set[str] = set()
-        for path in (self.data / "run").glob("gateway-*.sock"):
-            for slug, told in _stats(path).get("endpoints", {}).items():
-                if slug.endswith(f".{self.endpoint}"):
-                    found |= {name for name, target in told["instances"].items() if target["ejected"]}
-        return found
-
-    def noticed(self, victims: set[str]) -> bool:
-        """Whether Eyrie knows: a gateway worker sends them nothing any more, or control does not count on them."""
-        if any(name.startswith(tuple(victims)) for name in self.ejected()):
-            return True
-        found = self.instances()
-        return found is not None and not victims & {instance.id for instance in found if instance.serving}
-
-    def started(self, name: str) -> int | None:
-        """The pid of a process that the supervisor started last under this name."""
-        try:
-            return int(json.loads((self.data / "env.json").read_text())["processes"][name])
-        except (OSError, ValueError, LookupError):
-            return None
-
-    def warm(self) -> int:
-        """How many slots wait for an instance; 0 while control does not answer."""
-        try:
-            return int(self._control.status().get("slots", {}).get("warm", 0))
-        except ControlUnreachable:
-            return 0
-
-    def _told(self) -> dict[str, Any] | None:
-        """What control says of the endpoint; {} where it knows none."""
-        try:
-            endpoints = self._control.status()["endpoints"]
-        except ControlUnreachable:
-            return None
-        found = [e for e in endpoints if e["name"] == self.endpoint and e["region"] == self.region]
-        return dict(found[0]) if found else {}
+TOLD_WITHIN_S = 15.0
+TOLD_PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -247,22 +146,29 @@ def zone_outage(place: Place, zone: str, seconds: float, clock: Callable[[], flo
 
 def victim_of(place: Place) -> Instance:
     """The instance that a fault breaks: one that serves. Raises CommandError where none does."""
-    serving = [instance for instance in place.instances() or [] if instance.serving and instance.pid]
+    deadline = time.monotonic() + TOLD_WITHIN_S
+    while (found := place.instances()) is None and time.monotonic() < deadline:
+        time.sleep(TOLD_PAUSE_S)  # control answers late where much was asked of it a moment ago
+    if found is None:
+        raise CommandError(f"control has not told of {place.endpoint} within {TOLD_WITHIN_S:g} s")
+    serving = [instance for instance in found if instance.serving and instance.pid]
     if not serving:
         raise CommandError(f"{place.endpoint} has no instance that serves")
     return serving[0]
 
 
-def whole(place: Place, without: set[str] | None = None) -> bool:
-    """As many instances serve as are wanted, the victim not among them."""
-    found = place.instances()
-    if not found:
+def whole(place: Place, without: Collection[str] = ()) -> bool:
+    """As many instances serve as are wanted, the victims not among them: in the table that the gateways go by, which is
+    looked at first since that asks nobody for anything, and as control tells.
+    """
+    routed = place.routed()
+    if not routed.targets.isdisjoint(without) or place.lacking(routed):
         return False
-    serving = {instance.id for instance in found if instance.serving}
-    try:
-        return len(serving) >= place.wanted() and not serving & (without or set())
-    except CommandError:
+    standing = place.standing()
+    if not standing:
         return False
+    serving = {one.id for one in standing.instances if one.serving} & place.routed().targets
+    return len(serving) >= standing.wanted and serving.isdisjoint(without)
 
 
 # ---------------------------------------------------------------------------------------------------------- processes
@@ -304,18 +210,3 @@ class Guard:
             self._process.wait()
         if self._process.returncode != 0:
             reverted(self._data)
-
-
-def _stats(path: Path) -> dict[str, Any]:
-    """What a gateway worker tells of itself; {} where it does not."""
-    try:
-        with connect_unix(str(path)) as door:
-            door.settimeout(STATS_WITHIN_S)
-            door.sendall(b"stats\n")
-            told = b""
-            while not told.endswith(b"\n") and len(told) < STATS_BYTES_MAX and (more := door.recv(1_048_576)):
-                told += more
-        found = json.loads(told)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

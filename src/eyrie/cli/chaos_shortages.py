@@ -17,8 +17,9 @@ from eyrie.adapters import cgroups, process_lock
 from eyrie.adapters.slots import Slot
 from eyrie.adapters.tending import DISK_SLACK_BYTES
 from eyrie.cli import data as datadir
-from eyrie.cli.chaos_faults import Fault, Guard, Instance, Place, victim_of, whole
+from eyrie.cli.chaos_faults import Fault, Guard, victim_of, whole
 from eyrie.cli.chaos_holds import soft_limit
+from eyrie.cli.chaos_place import Instance, Place
 from eyrie.cli.chaos_processes import processes_of
 from eyrie.cli.errors import CommandError
 from eyrie.settings import Settings
