@@ -45,6 +45,7 @@ from eyrie.control.alarms import Alarms
 from eyrie.control.announcements import AnnouncingStore
 from eyrie.control.anomaly_table import training_of
 from eyrie.control.app import ControlApp, Surroundings
+from eyrie.control.audit import Audit
 from eyrie.control.availability import Availability
 from eyrie.control.availability_door import AvailabilityDoor
 from eyrie.control.backlogs import Backlogs
@@ -152,6 +153,7 @@ class Control:
         self._logs = LogBook(self._log_file, InstanceLogs(settings.data), store, self._metrics)
         self._queries = LogQueries(self._logs)
         self._access = AccessLog(self._logs, clock, wall_ms)
+        self._audit = Audit(self._logs, clock)
         self._follower = LogFollower(self._logs, clock, wall_ms)
         self._watching()
         self._scaler = Scaler(
@@ -243,6 +245,7 @@ class Control:
             self._metering.run(),
             self._serverless.run(),
             self._access.run(),
+            self._audit.run(),
             self._captures.run(),
             self._replays.run(),
             self._follower.run(),
@@ -277,6 +280,7 @@ class Control:
             wake_events=self._wake_events,
             alarm_actions=self._alarm_actions,
             wake_scaling=self._scaler.wake,
+            audit=self._audit.take,
             availability=AvailabilityDoor(self._minutes, self._availability),
             deployments=DeploymentDoor(self._evidence.of, settings.instances_max),
         )
@@ -314,6 +318,7 @@ class Control:
         self._models.close()
         await self._feed.close()
         self._access.write()
+        self._audit.write()
         await asyncio.to_thread(self._captures.finish)
         await asyncio.to_thread(self._availability.finish)
         files = (self._log_file, self._minutes, self._metrics, self._database)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,11 +15,14 @@ from eyrie.console import (
     assets,
     charts,
     dashboard_bodies,
+    deploy_page,
     desk,
     door,
     endpoint_views,
     login_page,
     measures,
+    overview_page,
+    recommendation_views,
     shown,
     views,
 )
@@ -441,3 +445,72 @@ def test_no_part_of_an_instance_stands_on_an_axis() -> None:
     shares = charts.chart("CPU", "", (charts.Series("a", ((1.0, 0.4), (2.0, 1.0))),), charts.Span(0, 2, 1))
     assert counts["yAxis"]["minInterval"] == 1
     assert "minInterval" not in shares["yAxis"]
+
+
+def test_what_is_too_much_to_draw_is_drawn_together() -> None:
+    rates = {f"e{at:02}": [(0.0, float(at)), (10.0, 1.0)] for at in range(1, 31)}
+    drawn = overview_page.drawn_of({**rates, "idle": []})
+    assert len(drawn) == overview_page.DRAWN_MAX
+    assert drawn[-1].name == "21 others"
+    assert sum(value for one in drawn for _, value in one.points) == sum(range(1, 31)) + 30
+    assert [one.name for one in overview_page.drawn_of({"a": [(0.0, 1.0)], "b": []})] == ["a"]
+
+
+class Pages:
+    """A logs client that has so many lines, one a millisecond, the newest now."""
+
+    def __init__(self, count: int, a_page: int = 1_000) -> None:
+        self._now, self._count, self._a_page = time.time() * 1000, count, a_page
+        self.asked: list[float] = []
+
+    def get_paginator(self, operation: str) -> Any:
+        assert operation == "filter_log_events"
+        return self
+
+    def paginate(self, startTime: float, **more: Any) -> Any:
+        self.asked.append(startTime)
+        times = [self._now - back for back in range(self._count, 0, -1) if self._now - back >= startTime]
+        for at in range(0, len(times), self._a_page):
+            yield {"events": [{"timestamp": ms, "message": str(ms)} for ms in times[at : at + self._a_page]]}
+
+
+@pytest.mark.parametrize(("count", "looks"), [(20_000, 1), (3, 3), (0, 3)])
+def test_the_newest_lines_of_a_log_are_shown_however_many_there_are(
+    count: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = Pages(count)
+    client = Client(cast(Any, None), "http://127.0.0.1:1", "us-east-1", Keys("k", "s"))
+    monkeypatch.setattr(client, "_client", lambda service: pages)
+    found = client.newest_lines("group", 400)
+    assert len(found) == min(count, 400)
+    assert len(pages.asked) == looks
+    assert not found or found[-1]["timestamp"] == pytest.approx(pages._now - 1, abs=2)
+
+
+def test_what_a_recommendation_says_arrives_where_it_is_deployed() -> None:
+    one = {
+        "EndpointConfiguration": {"InstanceType": "ml.c5.xlarge", "InitialInstanceCount": 3},
+        "ModelConfiguration": {"EnvironmentParameters": [{"Key": "WORKERS", "Value": "2 & more"}]},
+    }
+    asked = deploy_page.asked_of(recommendation_views.way_on("churn", one))
+    assert asked == deploy_page.Asked("churn", "ml.c5.xlarge", 3, {"WORKERS": "2 & more"})
+    limits = {"EndpointConfiguration": {"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5}}}
+    at_rest = deploy_page.asked_of(recommendation_views.way_on("churn", limits))
+    assert at_rest.serverless == {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+    nonsense = {"type": "rm -rf", "count": "-1", "env": "[", "serverless": "x"}
+    assert deploy_page.asked_of(nonsense) == deploy_page.Asked()
+
+
+def test_a_model_with_variables_of_its_own_is_made_of_the_one_that_is_there() -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def call(service: str, operation: str, **params: Any) -> dict[str, Any]:
+        calls.append((operation, params))
+        return {"ModelName": "churn", "PrimaryContainer": {"Image": "i", "Environment": {"A": "1"}}, "ModelArn": "a"}
+
+    client = cast(Client, SimpleNamespace(call=call))
+    asked = deploy_page.Asked("churn", "ml.c5.xlarge", 3, {"B": "2"})
+    deploy_page.deploy(client, deploy_page.Wanted("e", "ml.c5.xlarge", 3, None, asked, False, None))
+    made = dict(calls)["create_model"]
+    assert made["PrimaryContainer"] == {"Image": "i", "Environment": {"A": "1", "B": "2"}}
+    assert dict(calls)["create_endpoint_config"]["ProductionVariants"][0]["ModelName"] == made["ModelName"]

@@ -60,6 +60,7 @@ def application(desk: Desk) -> Any:
     from nicegui import app, ui
 
     from eyrie.console import (
+        audit_page,
         costs_page,
         dashboards_page,
         deploy_page,
@@ -74,7 +75,7 @@ def application(desk: Desk) -> Any:
     )
 
     pages = (overview_page, endpoint_page, deploy_page, lists_page, metrics_page, logs_page, dashboards_page)
-    for part in (*pages, shadow_page, transform_page, recommendation_page, costs_page):
+    for part in (*pages, shadow_page, transform_page, recommendation_page, costs_page, audit_page):
         part.register(desk)
     app.config.socket_io_js_transports = ["polling"]
     app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for

@@ -16,6 +16,7 @@ from eyrie.console import shown
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#0f8a7e", "#3b7dd8", "#c98500", "#cc5577", "#7d66c9", "#6b7f8f")
 BAD = "#c8453b"
+OTHERS = "#8b949c"  # what is drawn together because there is too much of it
 _BAR_PX_MAX = 9
 _GAP_PERIODS = 2.5  # without a point for so long, the line ends
 

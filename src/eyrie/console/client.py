@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from eyrie.console import measures
 from eyrie.console.charts import Points, Span
 
 _PAGES_MAX = 50
+_LOOKS_MS = (60_000.0, 3_600_000.0)
+_LOG_PAGES_MAX = 60  # of 10,000 lines at most
+AWAY = "away"  # the code of a Trouble that is over once Eyrie answers again
 _AWAY = (
     "Eyrie does not answer at {url}. What is routed goes on being served; this page goes on by itself when it is back."
 )
@@ -91,6 +95,36 @@ class Client:
             told = said.get("message") or said.get("Message") or f"HTTP {reply.status_code}"
             raise Trouble(str(told), str(said.get("__type", "")))
         return dict(said)
+
+    def newest_lines(
+        self, group: str, most: int, pattern: str = "", since_ms: float = 0.0, prefix: str = ""
+    ) -> list[dict[str, Any]]:
+        """The newest `most` lines of a log group that match, oldest first, from a time on. Raises Trouble.
+
+        FilterLogEvents begins with the oldest, so that the last minute is asked for first, and then longer times until
+        there are enough lines; where the last minute alone is too much for one look, it is read on to its end.
+        """
+        more: dict[str, Any] = {"filterPattern": pattern} if pattern else {}
+        more |= {"logStreamNamePrefix": prefix} if prefix else {}
+        now_ms = time.time() * 1000
+        found: list[dict[str, Any]] = []
+        for length_ms in (*_LOOKS_MS, now_ms):
+            start_ms = max(since_ms, now_ms - length_ms)
+            found = self._lines_from(group, start_ms, most, more)
+            if len(found) >= most or start_ms <= since_ms:
+                break
+        return found
+
+    def _lines_from(self, group: str, start_ms: float, most: int, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The last `most` of the lines from a time on, of as many as are looked at."""
+        kept: list[dict[str, Any]] = []
+        with self._troubles():
+            pages = self._client("logs").get_paginator("filter_log_events")
+            for count, page in enumerate(pages.paginate(logGroupName=group, startTime=int(start_ms), **more)):
+                kept = [*kept, *page.get("events", ())][-most:]
+                if count >= _LOG_PAGES_MAX:
+                    break
+        return kept
 
     # --- what several pages ask ---------------------------------------------------------------------------------------
 
@@ -165,7 +199,7 @@ class Client:
             code = str(told.get("Code", ""))
             raise Trouble(str(told.get("Message") or code or "The request was refused."), code) from None
         except HTTPClientError:
-            raise Trouble(_AWAY.format(url=self.url), "away") from None
+            raise Trouble(_AWAY.format(url=self.url), AWAY) from None
         except BotoCoreError as error:  # a parameter that botocore itself refuses
             raise Trouble(str(error)) from None
 

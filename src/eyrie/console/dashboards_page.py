@@ -9,7 +9,7 @@ from nicegui import ui
 
 from eyrie.console import charts, dashboard_bodies, logs_page, measures, shown, views
 from eyrie.console.charts import Series
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.dashboard_bodies import Widget
 from eyrie.console.desk import Desk
 from eyrie.console.endpoint_live import SPANS, Choice
@@ -121,7 +121,7 @@ class Dashboard:
             elif widget.kind != "text":
                 part.show(note(f"A widget of type {widget.kind!r} is not drawn here."))
         except Trouble as trouble:
-            if trouble.code == "away" or isinstance(part, Chart):
+            if trouble.code == AWAY or isinstance(part, Chart):
                 raise
             part.show(note(str(trouble), "error"))
 

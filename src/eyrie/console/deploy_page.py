@@ -6,9 +6,13 @@ them), all by the public API.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,9 @@ from eyrie.console.pages import place
 BUCKET = "eyrie-console"
 ROLE = "arn:aws:iam::{account}:role/Eyrie"
 _TYPES = ("ml.m5.large", "ml.m5.xlarge", "ml.c5.large", "ml.c5.xlarge", "ml.t2.medium", "ml.t3.medium", "ml.r5.large")
+_MODEL = ("PrimaryContainer", "Containers", "InferenceExecutionConfig", "ExecutionRoleArn", "VpcConfig")
+_TYPE = re.compile(r"ml\.[a-z0-9-]{1,20}\.[a-z0-9-]{1,20}")
+_LIMITS = re.compile(r"(\d{1,5}):(\d{1,4})")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 
@@ -34,7 +41,7 @@ def register(desk: Desk) -> None:
 
     async def page(request: Any) -> None:
         wanted = str(request.query_params.get("endpoint", ""))
-        model = str(request.query_params.get("model", ""))
+        asked = asked_of(request.query_params)
         crumbs = (
             (("Endpoints", ("endpoints",)), (wanted, ("endpoints", wanted)))
             if wanted
@@ -43,9 +50,37 @@ def register(desk: Desk) -> None:
         with framed(desk, request, "Deploy a model", ("endpoints",), crumbs) as frame:
             title = f"Deploy a new model to {wanted}" if wanted else "Deploy a model"
             ui.html(tag("div", tag("h1", title), class_="head"), sanitize=False)
-            Deploy(frame, wanted, model)
+            Deploy(frame, wanted, asked)
 
     place("/deploy", page)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks the page to begin with: a model that is there, and how it is to run."""
+
+    model: str = ""
+    kind: str = ""
+    count: int = 2
+    variables: Mapping[str, str] = field_of(default_factory=dict)
+    serverless: Mapping[str, int] | None = None
+
+
+def asked_of(query: Mapping[str, str]) -> Asked:
+    """What an address asks for; what cannot be read in it is left out, and the fields show what is taken."""
+    count, limits = query.get("count", ""), query.get("serverless", "")
+    try:
+        given = json.loads(query.get("env", "{}"))
+    except ValueError:
+        given = {}
+    found = _LIMITS.fullmatch(limits)
+    return Asked(
+        model=str(query.get("model", "")),
+        kind=query.get("type", "") if _TYPE.fullmatch(query.get("type", "")) else "",
+        count=int(count) if count.isdecimal() and 0 < int(count) <= 1_000 else 2,
+        variables={str(name): str(value) for name, value in given.items()} if isinstance(given, dict) else {},
+        serverless={"MemorySizeInMB": int(found[1]), "MaxConcurrency": int(found[2])} if found else None,
+    )
 
 
 def name_of(file: str) -> str:
@@ -57,8 +92,9 @@ def name_of(file: str) -> str:
 class Deploy:
     """The page's three steps."""
 
-    def __init__(self, frame: Frame, endpoint: str, model: str) -> None:
-        self._frame, self._endpoint, self._model = frame, endpoint, model
+    def __init__(self, frame: Frame, endpoint: str, asked: Asked) -> None:
+        self._frame, self._endpoint, self._asked = frame, endpoint, asked
+        model = self._model = asked.model
         self._packed: Packed | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="eyrie-console-", ignore_cleanup_errors=True)
         ui.context.client.on_disconnect(self._folder.cleanup)
@@ -74,7 +110,7 @@ class Deploy:
             )
             if not model:
                 self._take_files()
-            self._seen = Live(facts({"Model": model}) if model else Html(""))
+            self._seen = Live(facts(begun(asked)) if model else Html(""))
         with ui.element("section").classes("card") as self._second:
             ui.html(tag("h2", "2. How it runs"), sanitize=False)
             self._fields()
@@ -106,8 +142,12 @@ class Deploy:
             self._name = field("Name of the endpoint", self._endpoint or self._model, classes="grow")
             if self._endpoint:
                 self._name.disable()
-            self._type = field("Instance type", _TYPES[0], options=_TYPES)
-            self._count = field("Instances", "2", number=True)
+            kinds = tuple(dict.fromkeys((self._asked.kind or _TYPES[0], *_TYPES)))
+            self._type = field("Instance type", kinds[0], options=kinds)
+            self._count = field("Instances", str(self._asked.count), number=True)
+            if self._asked.serverless:
+                self._type.set_visibility(False)
+                self._count.set_visibility(False)
             if self._endpoint:
                 self._policy = field(
                     "How the traffic moves", next(iter(POLICIES)), options=tuple(POLICIES), classes="grow"
@@ -145,64 +185,88 @@ class Deploy:
         self._said.show(Html(""))
         verb = "is updated to it" if self._endpoint else "is created with it"
         how = f", {self._policy.value}" if self._endpoint else ""
-        self._question.open(
-            join(
-                [
-                    "The endpoint ",
-                    tag("b", self._name.value),
-                    f" {verb}, on {int(self._count.value)} × {self._type.value}{how}.",
-                ]
-            )
-        )
+        on = f"{int(self._count.value)} × {self._type.value}"
+        on = f"serverless, {in_words(self._asked.serverless)}" if self._asked.serverless else f"on {on}"
+        self._question.open(join(["The endpoint ", tag("b", self._name.value), f" {verb}, {on}{how}."]))
 
     async def _do(self) -> str:
-        client, name = self._frame.client, str(self._name.value)
-        policy = POLICIES[str(self._policy.value)] if self._endpoint else None
-        kind, count, packed, model, update = (
-            str(self._type.value),
-            int(self._count.value),
-            self._packed,
-            self._model,
-            bool(self._endpoint),
+        client, update = self._frame.client, bool(self._endpoint)
+        wanted = Wanted(
+            name=str(self._name.value),
+            kind=str(self._type.value),
+            count=int(self._count.value),
+            packed=self._packed,
+            asked=self._asked,
+            update=update,
+            policy=POLICIES[str(self._policy.value)] if update else None,
         )
-        await self._frame.ask(lambda: deploy(client, name, kind, count, packed, model, update, policy))
-        ui.navigate.to(
-            href("endpoints", name, "deployment").removeprefix("/console")
-            if update
-            else href("endpoints", name).removeprefix("/console")
-        )
-        return f"{name} is on its way."
+        await self._frame.ask(lambda: deploy(client, wanted))
+        to = href("endpoints", wanted.name, "deployment") if update else href("endpoints", wanted.name)
+        ui.navigate.to(to.removeprefix(ROOT))
+        return f"{wanted.name} is on its way."
 
 
-def deploy(
-    client: Client, name: str, kind: str, count: int, packed: Packed | None, model: str, update: bool, policy: Any
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be deployed, and how."""
+
+    name: str
+    kind: str
+    count: int
+    packed: Packed | None  # None: the model of `asked`
+    asked: Asked
+    update: bool
+    policy: Any
+
+
+def begun(asked: Asked) -> dict[str, object]:
+    """What the page begins with, in names and values."""
+    said: dict[str, object] = {"Model": asked.model}
+    if asked.variables:
+        said["Environment"] = tag("code", ", ".join(f"{name}={value}" for name, value in asked.variables.items()))
+    if asked.serverless:
+        said["Serverless"] = in_words(asked.serverless)
+    return said
+
+
+def in_words(limits: Mapping[str, int]) -> str:
+    """The limits of a serverless variant."""
+    return f"{limits['MemorySizeInMB']} MB an instance, {limits['MaxConcurrency']} requests at once"
+
+
+def deploy(client: Client, wanted: Wanted) -> None:
     """Upload, CreateModel, CreateEndpointConfig, and CreateEndpoint or UpdateEndpoint. Raises Trouble."""
-    made = f"{name[:40].rstrip('-')}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    if packed is not None:
-        model = made
-        upload(client, f"{made}/model.tar.gz", packed.archive)
-        container = {"Image": packed.model.image, "ModelDataUrl": f"s3://{BUCKET}/{made}/model.tar.gz"}
-        client.call(
-            "sagemaker",
-            "create_model",
-            ModelName=made,
-            PrimaryContainer=container,
-            ExecutionRoleArn=ROLE.format(account=client.who()),
-        )
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": model,
-        "InstanceType": kind,
-        "InitialInstanceCount": count,
-        "InitialVariantWeight": 1.0,
-    }
+    made = f"{wanted.name[:40].rstrip('-')}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    limits = wanted.asked.serverless
+    place_: dict[str, Any] = (
+        {"ServerlessConfig": limits}
+        if limits
+        else {"InstanceType": wanted.kind, "InitialInstanceCount": wanted.count, "InitialVariantWeight": 1.0}
+    )
+    variant = {"VariantName": "AllTraffic", "ModelName": model_of(client, wanted, made), **place_}
     client.call("sagemaker", "create_endpoint_config", EndpointConfigName=made, ProductionVariants=[variant])
-    if update:
-        how = {"DeploymentConfig": policy} if policy else {}
-        client.call("sagemaker", "update_endpoint", EndpointName=name, EndpointConfigName=made, **how)
-    else:
-        client.call("sagemaker", "create_endpoint", EndpointName=name, EndpointConfigName=made)
+    operation = "update_endpoint" if wanted.update else "create_endpoint"
+    how = {"DeploymentConfig": wanted.policy} if wanted.update and wanted.policy else {}
+    client.call("sagemaker", operation, EndpointName=wanted.name, EndpointConfigName=made, **how)
+
+
+def model_of(client: Client, wanted: Wanted, made: str) -> str:
+    """The model that is deployed: made of the file, or of the one that is there where it gets variables of its own."""
+    asked = wanted.asked
+    if wanted.packed is not None:
+        upload(client, f"{made}/model.tar.gz", wanted.packed.archive)
+        container = {"Image": wanted.packed.model.image, "ModelDataUrl": f"s3://{BUCKET}/{made}/model.tar.gz"}
+        role = ROLE.format(account=client.who())
+        client.call("sagemaker", "create_model", ModelName=made, PrimaryContainer=container, ExecutionRoleArn=role)
+        return made
+    if not asked.variables:
+        return asked.model
+    described = client.call("sagemaker", "describe_model", ModelName=asked.model)
+    kept = {name: described[name] for name in _MODEL if name in described}
+    for container in [kept["PrimaryContainer"]] if "PrimaryContainer" in kept else kept.get("Containers", []):
+        container["Environment"] = {**container.get("Environment", {}), **asked.variables}
+    client.call("sagemaker", "create_model", ModelName=made, **kept)
+    return made
 
 
 def packed_of(path: Path) -> Packed:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 from eyrie.console import assets, login_page
-from eyrie.console.client import Keys, Trouble
+from eyrie.console.client import AWAY, Keys, Trouble
 from eyrie.console.desk import Busy, Desk, cookies
 from eyrie.console.sessions import COOKIE, LIFETIME_S
 
@@ -124,7 +124,7 @@ class Door:
             async with self._trying:
                 await self._desk.ask(client.who)
         except (Trouble, Busy) as trouble:
-            status = 503 if getattr(trouble, "code", "") == "away" or isinstance(trouble, Busy) else 403
+            status = 503 if getattr(trouble, "code", "") == AWAY or isinstance(trouble, Busy) else 403
             said = str(trouble) if status == 503 else f"These credentials are not taken: {trouble}"
             await self._show(send, status, wanted, said, keys.access_key_id, region)
             return

@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from eyrie.console import endpoint_views
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.dialogs import Question
 from eyrie.console.frame import Frame, button, field
 from eyrie.console.markup import Html, href, join, tag
@@ -165,7 +165,7 @@ def before(client: Client, name: str) -> str | None:
     try:
         client.config(found)
     except Trouble as trouble:
-        if trouble.code == "away":
+        if trouble.code == AWAY:
             raise
         return None
     return found

@@ -197,7 +197,7 @@ class Logs:
         client, pattern = self._frame.client, str(self._pattern.value or "").strip()
         group, since_ms = f"/aws/sagemaker/Endpoints/{self._name}", int(time.time() * 1000 - self._minutes * 60_000)
         try:
-            events = await self._frame.ask(lambda: newest_lines(client, group, pattern, since_ms))
+            events = await self._frame.ask(lambda: client.newest_lines(group, LINES_MAX, pattern, since_ms))
         except Trouble as trouble:
             if trouble.code not in ("InvalidParameterException", "ResourceNotFoundException"):
                 raise
@@ -205,15 +205,6 @@ class Logs:
             return
         empty = "No line matches in this time." if pattern else "Instances have said nothing in this time."
         self._lines.show(endpoint_views.log_lines(events, pattern, empty))
-
-
-def newest_lines(client: Client, group: str, pattern: str, since_ms: int) -> list[dict[str, Any]]:
-    """The newest lines of a group that match, oldest first. Raises Trouble."""
-    more: dict[str, Any] = {"filterPattern": pattern} if pattern else {}
-    found = client.every(
-        "logs", "filter_log_events", "events", most=5_000, logGroupName=group, startTime=since_ms, **more
-    )
-    return found[-LINES_MAX:]
 
 
 class Invoke:

@@ -12,13 +12,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from dataclasses import field as filled
 from typing import Any
 
 from nicegui import ui
 
 from eyrie.console import assets, charts
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Busy, Desk
 from eyrie.console.markup import Html, href, join, link, note, tag, text
 from eyrie.console.sessions import Session
@@ -46,6 +45,7 @@ _NAVIGATION = (
             ("Metrics", ("metrics",)),
             ("Logs", ("logs",)),
             ("Events", ("events",)),
+            ("Audit", ("audit",)),
         ),
     ),
 )  # fmt: skip
@@ -60,7 +60,8 @@ class Frame:
     scheme: charts.Scheme
     title: str
     trouble: Live | None = None
-    _asked: list[Callable[[], Awaitable[None]]] = filled(default_factory=list)
+    place: Any = None  # where the page's content stands
+    _filled: bool = False  # whether it showed once what it is about
 
     @property
     def client(self) -> Client:
@@ -92,17 +93,34 @@ class Frame:
         ui.add_head_html(f"<script>window.eyrieEvery={int(every_s * 1000)}</script>")
 
     async def _turn(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Ask once. A page that has nothing to show (its endpoint is not there) is its trouble alone, in words."""
         try:
             await refresh()
         except (Trouble, Busy) as trouble:
+            bare = not self._filled and isinstance(trouble, Trouble) and trouble.code != AWAY
             self.tell(str(trouble))
+        except RuntimeError:
+            if not left(self.place):
+                raise
+            return  # whoever looked at the page has left it, and with it all its elements went
         else:
+            bare, self._filled = False, True
             self.tell("")
+        if self.place is not None and not left(self.place):
+            self.place.classes(add="bare") if bare else self.place.classes(remove="bare")
 
     def tell(self, trouble: str) -> None:
         """Show what goes wrong, or that nothing does."""
         if self.trouble is not None:
             self.trouble.show(note(trouble, "error") if trouble else Html(""))
+
+
+def left(element: Any) -> bool:
+    """Whether nobody has the page of an element open any more."""
+    try:
+        return bool(element.is_deleted or element.client.is_deleted)
+    except RuntimeError:  # its client is gone
+        return True
 
 
 class Live:
@@ -184,13 +202,13 @@ def framed(
     with ui.element("div").classes("shell"):
         with ui.element("header").classes("side"):
             ui.html(_side(desk, session, here), sanitize=False).style("display: contents")
-        with ui.element("div").classes("page").props("id=main tabindex=-1"):
+        with ui.element("div").classes("page").props("id=main tabindex=-1") as frame.place:
             if crumbs:
                 ui.html(
                     tag("p", *(join([link(said, *path), " / "]) for said, path in crumbs), class_="crumb"),
                     sanitize=False,
-                )
-            frame.trouble = Live()
+                ).classes("crumbs")
+            frame.trouble = Live(classes="trouble")
             yield frame
 
 

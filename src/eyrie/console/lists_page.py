@@ -9,14 +9,15 @@ from typing import Any
 from nicegui import ui
 
 from eyrie.console import overview_page, recommendation_page, transform_page, views
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
 from eyrie.console.frame import Live, button, field, framed
-from eyrie.console.markup import Html, facts, join, link, note, since, table, tag
+from eyrie.console.markup import Html, facts, href, join, link, note, since, table, tag
 from eyrie.console.pages import place
 
 ROWS_MAX = 500
+STORIES_MAX = 200  # endpoints whose events are shown
 _MADE = ("CreationTime", "Made")
 JOBS = (
     (
@@ -112,7 +113,7 @@ def jobs_of(client: Client) -> Html:
         try:
             rows = client.call("sagemaker", operation, MaxResults=100)[under]
         except Trouble as trouble:
-            if trouble.code == "away":
+            if trouble.code == AWAY:
                 raise
             parts += [tag("h2", title), note(str(trouble))]
             continue
@@ -149,7 +150,7 @@ async def one_model(desk: Desk, request: Any, name: str) -> None:
         with ui.element("div").classes("head"):
             ui.html(tag("h1", name), sanitize=False)
             ui.element("span").classes("spacer")
-            ui.html(tag("a", "Deploy", href=f"/console/deploy?model={name}", class_="button main"), sanitize=False)
+            ui.html(tag("a", "Deploy", href=href("deploy", model=name), class_="button main"), sanitize=False)
             button("Delete", lambda: question.open(), "risk")
         with ui.element("section").classes("card"):
             shown = Live(note("Loading …"))
@@ -221,8 +222,12 @@ async def told(desk: Desk, request: Any) -> None:
 def events_of(client: Client) -> list[dict[str, Any]]:
     """The stories of all endpoints and the history of all alarms. Raises Trouble."""
     found: list[dict[str, Any]] = []
-    for one in client.status()[: overview_page.ENDPOINTS_MAX]:
-        found += client.story(str(one["name"]))
+    for one in client.status()[:STORIES_MAX]:
+        try:
+            found += client.story(str(one["name"]))
+        except Trouble as trouble:
+            if trouble.code == AWAY:
+                raise  # any other: the endpoint went meanwhile
     history = client.every(
         "cloudwatch", "describe_alarm_history", "AlarmHistoryItems", most=300, HistoryItemType="StateUpdate"
     )

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from eyrie.console import measures
 from eyrie.console.charts import Series
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.endpoint_live import SPANS, Choice
 from eyrie.console.frame import Chart, Frame, Live, button, field, framed
@@ -109,7 +109,7 @@ class Explorer:
         try:
             points = await self._frame.ask(lambda: client.measured(list(wanted.values()), span))
         except Trouble as trouble:
-            if trouble.code == "away":
+            if trouble.code == AWAY:
                 raise
             self._said.show(note(str(trouble), "error"))
             return

@@ -13,10 +13,11 @@ from eyrie.console import charts, measures, views
 from eyrie.console.client import Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.frame import Chart, Frame, Live, framed
-from eyrie.console.markup import note, tag
+from eyrie.console.markup import join, note, tag
 from eyrie.console.pages import place
 
-ENDPOINTS_MAX = 40  # whose load and story the overview asks for
+ENDPOINTS_MAX = 300  # whose load the overview asks for; what is beyond is said
+DRAWN_MAX = 10  # series of the chart; the others are one
 MINUTES = 15.0
 _STORIES = 8
 _EVENTS = 100
@@ -57,17 +58,30 @@ def look(client: Client) -> Seen:
     ]
     points = client.measured(wanted, span)
     rates = {name: _load(points[3 * at : 3 * at + 3], span) for at, name in enumerate(names)}
-    drawn = [
-        charts.Series(name, _per_second(points[3 * at], span), kind="bar", stack="all")
-        for at, name in enumerate(names)
-        if points[3 * at]
-    ]
+    drawn = drawn_of({name: _per_second(points[3 * at], span) for at, name in enumerate(names)})
     events = _stories(client, names[:_STORIES])
     alarms = views.own_alarms(client.alarms())
     idle, used = measures.latest(points[-3], span, 12), measures.latest(points[-2], span, 12)
     host = {"cpu": None if idle is None else 1 - idle / 100, "memory": None if used is None else used / 100}
     host["cost"] = measures.latest(points[-1], span, _COST_PERIODS)
     return Seen(endpoints, rates, drawn, alarms, events, host, span, now_ms)
+
+
+def drawn_of(rates: Mapping[str, charts.Points]) -> list[charts.Series]:
+    """The busiest endpoints as series of a stack, and all the others as one: nothing is left out of its height."""
+    asked = {name: points for name, points in rates.items() if points}
+    busiest = sorted(asked, key=lambda name: -measures.total(asked[name]))
+    if len(busiest) > DRAWN_MAX:
+        busiest = busiest[: DRAWN_MAX - 1]
+    others: dict[float, float] = {}
+    for name in asked.keys() - set(busiest):
+        for ms, value in asked[name]:
+            others[ms] = others.get(ms, 0.0) + value
+    drawn = [charts.Series(name, asked[name], kind="bar", stack="all") for name in sorted(busiest)]
+    if others:
+        said = f"{len(asked) - len(busiest)} others"
+        drawn.append(charts.Series(said, sorted(others.items()), kind="bar", stack="all", colour=charts.OTHERS))
+    return drawn
 
 
 def _per_second(points: charts.Points, span: charts.Span) -> charts.Points:
@@ -150,7 +164,9 @@ class Overview:
         client = self._frame.client
         seen: Seen = await self._frame.ask(lambda: look(client))
         self._figures.show(views.load_of(figures(seen)))
-        self._endpoints.show(views.endpoints_table(seen.endpoints, seen.rates))
+        beyond = len(seen.endpoints) - ENDPOINTS_MAX
+        left_out = note(f"The load of {beyond} endpoints beyond {ENDPOINTS_MAX} is not in these figures.", "error")
+        self._endpoints.show(join([left_out if beyond > 0 else "", views.endpoints_table(seen.endpoints, seen.rates)]))
         self._chart.show(list(seen.drawn), seen.span, "No endpoint was asked in the last 15 minutes.")
         self._alarms.show(views.alarms_table(seen.alarms, seen.now_ms))
         self._lately.show(views.lately(views.weighty(seen.events), seen.now_ms))

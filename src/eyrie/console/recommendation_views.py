@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def candidates(job: Row) -> Html:
         (
             title(one),
             *measured(one.get("Metrics", {})),
-            link("Deploy", "deploy", model=str(model)) if model else shown.NOTHING,
+            link("Deploy", "deploy", **way_on(str(model), one)) if model else shown.NOTHING,
         )
         for one in job.get("InferenceRecommendations", [])
     ]
@@ -76,6 +77,17 @@ def candidates(job: Row) -> Html:
     found = table("Recommended configurations", columns, rows, range(1, 8), "Nothing is recommended yet.")
     told = {variables(one).get(NOTE) for one in job.get("InferenceRecommendations", [])} - {None}
     return join([found, *(note(said, "hint") for said in sorted(map(str, told)))])
+
+
+def way_on(model: str, one: Row) -> dict[str, str]:
+    """What the page that deploys is told of a configuration: model, type or serverless memory, and variables."""
+    where = one.get("EndpointConfiguration", {})
+    asked = {"model": model, "env": json.dumps({k: v for k, v in variables(one).items() if k != NOTE})}
+    limits = where.get("ServerlessConfig")
+    if limits:
+        return {**asked, "serverless": f"{limits['MemorySizeInMB']}:{limits['MaxConcurrency']}"}
+    count = where.get("InitialInstanceCount")
+    return {**asked, "type": str(where.get("InstanceType", "")), **({"count": str(count)} if count else {})}
 
 
 def tests(steps: Sequence[Row]) -> Html:

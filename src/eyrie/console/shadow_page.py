@@ -12,7 +12,7 @@ from nicegui import ui
 
 from eyrie.console import charts, lists_page, measures, shadow_views
 from eyrie.console.charts import Series
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
 from eyrie.console.frame import Chart, Frame, Live, button, framed
@@ -126,7 +126,7 @@ class Test:
         try:
             seen: Seen = await self._frame.ask(lambda: look(client, name, experiment))
         except Trouble as trouble:
-            if trouble.code == "away":
+            if trouble.code == AWAY:
                 raise
             self._standing.show(note(join([str(trouble), " ", link("All shadow tests", "shadow")])))
             for part in (self._beside, self._slices):

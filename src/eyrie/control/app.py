@@ -11,13 +11,14 @@ that wait for a thread are bounded.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eyrie.control import (
@@ -31,6 +32,7 @@ from eyrie.control import (
     shadow_report,
     story,
 )
+from eyrie.control.audit import OWN, Deed, Hears
 from eyrie.control.context import Caller, Context
 from eyrie.control.dispatch import not_here, table
 from eyrie.control.endpoints import Endpoints
@@ -59,6 +61,7 @@ access = logging.getLogger("eyrie.access")
 
 BODY_BYTES_MAX = 4_194_304  # the largest request of these APIs is a pipeline definition of 1 MB
 THREADS = 16
+OWN_PARAMS_BYTES_MAX = 16_384  # of a request to a path of our own, for the audit
 WAITING_MAX = 256  # operations running or waiting for a thread; beyond it ThrottlingException
 RACES_MAX = 8  # times that an operation that lost a race is run again
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){0,4}")
@@ -85,6 +88,7 @@ class Surroundings:
     wake_events: Callable[[], None] = lambda: None  # there is something to announce or to deliver
     alarm_actions: AlarmActions = field(default_factory=dict)
     wake_scaling: Callable[[], None] = lambda: None  # likewise a scalable target, or something that it has
+    audit: Hears = lambda deed: None  # every call that was answered, and who made it
     availability: availability_door.AvailabilityDoor | None = None  # None: nobody watches it
     deployments: deployment_door.DeploymentDoor = field(
         default_factory=lambda: deployment_door.DeploymentDoor(no_evidence)
@@ -150,14 +154,21 @@ class ControlApp:
         whole = HttpRequest(head.method, head.path, head.query, head.headers, body)
         call = self._wire.decode(whole, request.request_id)
         told = f"{call.service}.{call.operation}"
+        deed = Deed(
+            call.service, call.operation, call.params, signer, call.request_id, head.headers.get("user-agent", "")
+        )
         try:
             result = await self._run(lambda: self._operate(call, signer))
             reply = self._wire.encode(call, result)
         except ApiError as error:
+            self._with.audit(replace(deed, error=(error.code, error.message)))
             return self._wire.refuse(call, error), f"{told} {error.code}"
         except Exception:  # the process boundary, here so that the refusal is in the protocol of the call
             log.exception("request %s failed: %s", request.request_id, told)
-            return self._wire.refuse(call, internal_failure()), told
+            failure = internal_failure()
+            self._with.audit(replace(deed, error=(failure.code, failure.message)))
+            return self._wire.refuse(call, failure), told
+        self._with.audit(deed)
         return reply, told
 
     async def _verified(self, request: Request, service: str | None = None) -> tuple[Signer, bytes]:
@@ -231,8 +242,20 @@ class ControlApp:
         return HttpReply(200, [("Content-Type", CONTENT_TYPE)], found["text"])
 
     async def _own(self, request: Request, head: HttpRequest) -> HttpReply:
-        """Eyrie's own paths: what control tells about itself."""
+        """Eyrie's own paths: what control tells about itself, and does by ways that AWS has no operation for."""
         signer, body = await self._verified(request, service="sagemaker")
+        agent = head.headers.get("user-agent", "")
+        deed = Deed(OWN, f"{head.method} {head.path[:256]}", _asked(body), signer, request.request_id, agent)
+        try:
+            reply = await self._told(request, head, signer, body)
+        except ApiError as error:
+            self._with.audit(replace(deed, error=(error.code, error.message)))
+            raise
+        refused = None if reply.status < 400 else (str(reply.status), reply.body.decode("utf-8", "replace"))
+        self._with.audit(replace(deed, error=refused))
+        return reply
+
+    async def _told(self, request: Request, head: HttpRequest, signer: Signer, body: bytes) -> HttpReply:
         context = self._context(signer)
         if head.path.startswith(image_door.PATH):
             data = self._with.settings.data
@@ -262,6 +285,17 @@ class ControlApp:
         else:
             return story.reply({"message": f"There is no {head.path[:200]} here."}, request.request_id, status=404)
         return story.reply(found, request.request_id)
+
+
+def _asked(body: bytes) -> dict[str, Any]:
+    """What a request to a path of our own asks for, where it is JSON of a sensible size."""
+    if not body or len(body) > OWN_PARAMS_BYTES_MAX:
+        return {}
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _http_request(request: Request) -> HttpRequest:
