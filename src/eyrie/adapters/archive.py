@@ -33,7 +33,8 @@ def unpack(file: IO[bytes], folder: Path, url: str) -> None:
         bounded = _Bounded(plain)
         with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as archive:
             _unpack_all(archive, bounded, folder, url)
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, ValueError, OverflowError, IndexError) as error:
+        # the last three: what tarfile itself stumbles over, in numbers that are none and maps of sparse files
         raise ArtifactError(f"The model data at {url} is not a readable tar.gz archive: {error}") from None
 
 
@@ -61,7 +62,11 @@ class _Bounded:
 
 def _unpack_all(archive: tarfile.TarFile, bounded: _Bounded, folder: Path, url: str) -> None:
     total = count = 0
+    last = -1
     for entry in archive:
+        if entry.size < 0 or entry.offset <= last:  # else the same header is found again and again
+            raise tarfile.ReadError("an entry says that it is smaller than nothing")
+        last = entry.offset
         count, total = count + 1, total + entry.size
         if count > ENTRIES_MAX:
             raise ArtifactError(f"The model data at {url} has more than {ENTRIES_MAX} entries.")
