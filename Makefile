@@ -5,9 +5,16 @@ PY := .venv/bin/python
 WORKERS ?= 2
 PYTEST := .ci/pytest $(PY) $(PYTEST_ARGS)
 SIDE_BY_SIDE := tests/unit tests/sim tests/chaos/test_crash_everywhere.py # heavy tests that start no process
+# Process tests run two files at a time (each has its own Eyrie and port), those with the longest waits first; those
+# that load the machine, run on a faster clock or look at seconds have it for themselves.
+ALONE_E2E := alarms assess async_heavy availability busy credits endpoint_experiment gateway_process guardrails http_limits \
+	logs metrics recommender rollout_matrix scaling shadow variants wind_tunnel
+PAIRS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+WAITING := tests/sdk tests/frameworks tests/clients tests/contract tests/e2e tests/chaos
+ALONE := tests/chaos/test_kill_rollouts.py $(ALONE_E2E:%=tests/e2e/test_%.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console screenshots demo test test-unit test-process test-all test-heavy soak check fmt up bench bench-peers bench-table survival wheel lock clean
+.PHONY: help setup setup-sdk setup-frameworks setup-clients setup-console setup-all screenshots demo test test-unit test-process test-all test-heavy soak check fmt up bench bench-peers bench-table survival wheel lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +33,14 @@ test-unit: setup
 	$(PYTEST) -m "not heavy" -n $(WORKERS) tests/unit tests/wire tests/contract tests/sim tests/test_house.py
 
 test-process: setup
-	$(PYTEST) -m "not heavy" tests/chaos tests/e2e
+	$(PYTEST) -m "not heavy" $(PAIRS) tests/e2e tests/chaos $(ALONE:%=--ignore %)
+	$(PYTEST) -m "not heavy" $(ALONE)
 
-test-heavy: setup setup-sdk setup-frameworks setup-clients setup-console
+test-heavy: setup # the environments are made while the tests run that need none of them
 	@.ci/engine
-	$(PYTEST) -m "heavy and not soak" -n $(WORKERS) $(SIDE_BY_SIDE)
-	$(PYTEST) -m "heavy and not soak" tests $(SIDE_BY_SIDE:%=--ignore %)
+	.ci/beside "make --no-print-directory setup-all" $(PYTEST) -m "heavy and not soak" -n $(WORKERS) $(SIDE_BY_SIDE)
+	$(PYTEST) -m "heavy and not soak" $(PAIRS) $(WAITING) $(ALONE:%=--ignore %) $(SIDE_BY_SIDE:%=--ignore %)
+	$(PYTEST) -m "heavy and not soak" $(ALONE)
 	.ci/pytest .venv-console/bin/python $(PYTEST_ARGS) -m "heavy and not soak" tests/e2e/test_console.py
 
 soak: test-heavy ## All tests, those too that no change can wait for (control killed in every phase of every rollout ...)
@@ -40,6 +49,8 @@ soak: test-heavy ## All tests, those too that no change can wait for (control ki
 	EYRIE_EVERY_KILL=1 $(PYTEST) -m heavy tests/chaos/test_kill_rollouts.py
 
 test-all: test test-heavy ## The core tests, then those that need environments of their own
+
+setup-all: setup-sdk setup-frameworks setup-clients setup-console
 
 setup-clients: # tritonclient and KServe's client of the Open Inference Protocol
 	@.ci/setup .venv-clients tests/clients/clients.lock

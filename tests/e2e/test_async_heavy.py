@@ -237,7 +237,8 @@ one = predictor.predict_async(data=sys.argv[1], input_path="s3://async/in/sdk.cs
 found = one.get_result(wait)
 both = predictor.predict(data=sys.argv[1], input_path="s3://async/in/sdk2.csv", waiter_config=wait)
 said = {"output": one.output_path, "failure": one.failure_path}
-print(json.dumps({**said, "result": found.decode(), "again": both.decode()}))
+print(json.dumps({**said, "result": found.decode(), "again": both.decode()}), flush=True)
+os._exit(0)  # the SDK's threads that look for a failure that there is not would look on for a minute
 """
 
 

@@ -17,6 +17,7 @@ ALPHA = 0.05  # chance of ever deciding wrongly where there is no difference
 COUNT_MIN = 100  # of each variant: below it a variance says too little
 PLANNED = 1_500.0  # samples a variant, halved, that the bound is tightest at
 COUNT_MAX = 10**9  # more than that is "never"
+NEEDED_STEPS = 24  # halvings of what is needed: it is told within a millionth
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def needed(first: Sample, second: Sample, alpha: float = ALPHA) -> float | None:
         return 0.0
     if high <= 1 or _width(first, second, alpha, high) >= value:
         return None
-    for _ in range(60):
+    for _ in range(NEEDED_STEPS):
         middle = sqrt(low * high)
         low, high = (low, middle) if _width(first, second, alpha, middle) < value else (middle, high)
     return both * (high - 1)
