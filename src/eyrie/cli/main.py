@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from eyrie import __version__
-from eyrie.cli import account_commands, endpoint_commands
+from eyrie.cli import account_commands, endpoint_commands, examples
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import AsJson, Data
 from eyrie.cli.options import settings_of as _settings
@@ -508,6 +508,9 @@ account_commands.add_to(app)
 def version() -> None:
     """Print the version."""
     print(f"eyrie {__version__}")
+
+
+examples.show(app)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from eyrie.console.pages import place
 GROUP = "/eyrie/audit"
 ROWS_MAX = 200
 _SPANS = (("1 h", 60.0), ("1 day", 1_440.0), ("1 week", 10_080.0), ("90 days", 129_600.0))
-_ASKED_CHARS_MAX = 400
+_ASKED_CHARS_MAX = 2_000
 _NAMES = ("EndpointName", "ResourceId", "TransformJobName", "AlarmName", "DashboardName", "logGroupName", "Name")
-COLUMNS = ("When", "What", "On", "By", "Outcome", "Asked for")
+COLUMNS = ("When", "What", "On", "By", "Outcome")
 
 
 def register(desk: Desk) -> None:
@@ -99,15 +99,15 @@ def deeds_table(deeds: Sequence[Mapping[str, Any]], now_ms: float, empty: str) -
     for deed in reversed(deeds):
         asked = deed.get("requestParameters") or {}
         service = str(deed.get("eventSource", "")).removesuffix(".amazonaws.com")
-        told = json.dumps(asked)
+        told = json.dumps(asked, indent=1)[:_ASKED_CHARS_MAX]
+        details = tag("details", tag("summary", "What was asked for"), tag("pre", told, class_="body")) if asked else ""
         rows.append(
             (
                 when(deed, now_ms),
-                tag("div", tag("b", deed["eventName"]), tag("div", service, class_="hint")),
+                tag("div", tag("b", deed["eventName"]), tag("div", service, class_="hint"), details),
                 subject(asked, str(deed["eventName"])),
-                deed.get("userIdentity", {}).get("accessKeyId", ""),
+                tag("code", deed.get("userIdentity", {}).get("accessKeyId", "")),
                 outcome(deed),
-                tag("code", told[:_ASKED_CHARS_MAX] + ("…" if len(told) > _ASKED_CHARS_MAX else "")),
             )
         )
     return table("Calls that changed something", COLUMNS, rows, empty=empty)

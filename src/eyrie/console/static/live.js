@@ -2,7 +2,7 @@
 (() => {
   const same = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName;
   const patchAttributes = (old, fresh) => {
-    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
     for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   };
   const patch = (old, fresh) => {
