@@ -19,6 +19,7 @@ from eyrie.cli import data as datadir
 from eyrie.cli import env, status, story, up
 from eyrie.cli.errors import CommandError
 from eyrie.cli.logs import Seen
+from eyrie.cli.main import main
 from eyrie.cli.parts import Part, last_words
 from eyrie.cli.supervisor import how
 from eyrie.settings import Settings
@@ -302,3 +303,17 @@ def test_a_data_directory_keeps_its_port(tmp_path: Path) -> None:
         assert up.last_port(tmp_path) is None
     (tmp_path / "env.json").write_text("no json")
     assert up.last_port(tmp_path) is None
+
+
+@pytest.mark.parametrize("command", ["down", "doctor"])
+def test_a_directory_that_there_cannot_be_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    long = tmp_path / ("x" * 300)
+    monkeypatch.setattr("sys.argv", ["eyrie", command, "--data", str(long)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"eyrie: cannot use {long}")
+    assert told.endswith(": File name too long\n")

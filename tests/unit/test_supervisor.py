@@ -212,6 +212,15 @@ def test_a_data_directory_of_a_newer_version_is_refused(data: Path) -> None:
     assert errors.count("\n") == 1
 
 
+def test_a_data_directory_that_cannot_be_used_is_one_clear_line(data: Path) -> None:
+    long = data / ("x" * 300)
+    _, errors = Started(long).process.communicate(timeout=10)
+    assert errors.startswith(f"eyrie: cannot use the data directory {long}: File name too long")
+    (data / "logs" / "up.log").mkdir(parents=True)
+    _, errors = Started(data).process.communicate(timeout=10)
+    assert errors == f"eyrie: cannot use the data directory {data}: Is a directory ({data}/logs/up.log)\n"
+
+
 def test_a_folder_that_holds_something_else_is_refused_untouched(data: Path) -> None:
     data.mkdir()
     (data / "thesis.tex").touch()

@@ -514,7 +514,7 @@ examples.show(app)
 
 
 def main() -> None:
-    """The entry point: a CommandError becomes one line and an exit code."""
+    """The entry point: a CommandError, or a file that cannot be used, becomes one line and an exit code."""
     try:
         app()
     except CommandError as error:
@@ -522,6 +522,11 @@ def main() -> None:
         sys.exit(error.code)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # not about a file: nobody foresaw it
+            raise
+        print(f"eyrie: cannot use {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 

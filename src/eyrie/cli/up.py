@@ -121,12 +121,7 @@ def supervise(
     """The life of one `eyrie up`: `tell` gets the ready line; `command` starts a part, `end` ends all instances."""
     began = time.monotonic()
     data = settings.data
-    datadir.check_ours(data)
-    datadir.make(data)
-    lock = _take_data(data)
-    datadir.check_version(data)
-    datadir.ensure_credentials(data, settings.account)
-    _log_here(data, foreground)
+    lock = _open_data(settings, foreground)
     survivors = living(data)
     listener = takeover.listen(settings.host, settings.port, data, survivors)
     address = Address(settings.host, listener.getsockname()[1])
@@ -226,6 +221,22 @@ def _detached(life: Callable[[Callable[[str], None]], None], writer: int) -> int
     return 0
 
 
+def _open_data(settings: Settings, foreground: bool) -> int:
+    """Take the data directory, made where there is none; the lock on it. Raises CommandError."""
+    data = settings.data
+    try:
+        datadir.check_ours(data)
+        datadir.make(data)
+        lock = _take_data(data)
+        datadir.check_version(data)
+        datadir.ensure_credentials(data, settings.account)
+        _log_here(data, foreground)
+    except OSError as error:  # of another user, read-only, full, or of a name that there cannot be
+        which = f" ({error.filename})" if error.filename not in (None, str(data)) else ""
+        raise CommandError(f"cannot use the data directory {data}: {error.strerror}{which}") from None
+    return lock
+
+
 def _take_data(data: Path) -> int:
     try:
         return process_lock.take(data / "eyrie.lock")
@@ -233,8 +244,6 @@ def _take_data(data: Path) -> int:
         raise CommandError(
             f"an Eyrie already runs with the data directory {data} (process {held.pid}); `eyrie down` ends it"
         ) from None
-    except OSError as error:
-        raise CommandError(f"cannot use the data directory {data}: {error.strerror}") from None
 
 
 def _log_here(data: Path, foreground: bool) -> None:
