@@ -12,12 +12,15 @@ from gateway_world import Call, World, hanging, until, world
 
 from eyrie.decide.gathering import (
     AT_ONCE,
+    BUSY,
     EACH_S,
     ENOUGH_OUTSTANDING,
     ENOUGH_S,
     WAIT_MAX_S,
     Then,
+    at_half,
     first_is_enough,
+    half_of,
     next_first,
     then,
 )
@@ -123,13 +126,15 @@ def test_a_target_that_offers_nothing_gets_each_request_alone() -> None:
     run(test)
 
 
-def test_a_target_that_does_not_understand_its_own_offer_is_asked_once() -> None:
+def test_a_target_that_does_not_understand_its_own_offer_is_sent_no_more_messages() -> None:
     async def test(w: World) -> None:
         instance = await learnt(w, alone_only)
         bodies = [b"%d" % n for n in range(20)]
-        for _ in range(2):
-            assert await all_at_once(w, bodies) == [(200, b"of " + body) for body in bodies]
-        assert paths(instance.calls).count("/eyrie/batch") == 1
+        assert await all_at_once(w, bodies) == [(200, b"of " + body) for body in bodies]
+        assert "/eyrie/batch" in paths(instance.calls)
+        instance.calls.clear()
+        assert await all_at_once(w, bodies) == [(200, b"of " + body) for body in bodies]
+        assert "/eyrie/batch" not in paths(instance.calls)
 
     run(test)
 
@@ -238,21 +243,103 @@ def test_when_requests_leave() -> None:
 
 
 def test_when_the_first_worker_is_enough() -> None:
-    assert first_is_enough(0.0, 0)
-    assert not first_is_enough(ENOUGH_S, 0)
-    assert not first_is_enough(0.0, ENOUGH_OUTSTANDING)
+    assert first_is_enough(0.0, 0, 0.0, 0.0)
+    assert not first_is_enough(ENOUGH_S, 0, 0.0, 0.0)
+    assert not first_is_enough(0.0, ENOUGH_OUTSTANDING, 0.0, 0.0)
 
 
 def test_a_quick_worker_may_take_as_much_longer_as_it_has_to_answer() -> None:
-    assert first_is_enough(ENOUGH_S, 16)
-    assert not first_is_enough(ENOUGH_S + 17 * EACH_S, 16)
-    assert not first_is_enough(WAIT_MAX_S, ENOUGH_OUTSTANDING - 1), "such a one is not waited for either"
+    assert first_is_enough(ENOUGH_S, 16, 0.0, 0.0)
+    assert not first_is_enough(ENOUGH_S + 17 * EACH_S, 16, 0.0, 0.0)
+    assert not first_is_enough(WAIT_MAX_S, ENOUGH_OUTSTANDING - 1, 0.0, 0.0), "such a one is not waited for either"
+
+
+def test_a_worker_with_little_to_do_is_enough_although_its_answers_are_late() -> None:
+    late_s = 10 * WAIT_MAX_S
+    assert first_is_enough(late_s, 16, ENOUGH_S / 3, BUSY / 2), "the delay is the gateway's, or the host's"
+    assert not first_is_enough(late_s, 16, ENOUGH_S / 3, BUSY), "it has no more to give"
+    assert not first_is_enough(late_s, 16, ENOUGH_S, BUSY / 2), (
+        "a message costs it much: another works on one meanwhile"
+    )
+    assert not first_is_enough(late_s, ENOUGH_OUTSTANDING, ENOUGH_S / 3, BUSY / 2)
+
+
+def test_half_of_the_requests_leave_while_the_other_half_is_on_its_way() -> None:
+    assert half_of(32, AT_ONCE) == 16
+    assert half_of(31, AT_ONCE) == 16
+    assert half_of(1, AT_ONCE) == AT_ONCE
+    assert half_of(2, 16) == 15, "a moment in which few are there changes little"
+    assert at_half(0, 16, 16)
+    assert at_half(16, 16, 16)
+    assert not at_half(0, 15, 16)
+    assert not at_half(17, 16, 16), "a third message would be on its way"
 
 
 def test_which_goes_first_the_next_message_or_the_answers() -> None:
     assert next_first(16, 16)
     assert next_first(8, 16)
     assert not next_first(7, 16), "those who are answered would go alone, and the next message with few"
+
+
+def test_two_messages_are_on_their_way_and_what_comes_more_waits_for_an_answer() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        target = endpoint.variants["v", 0].instances[0]
+        go = asyncio.Event()
+
+        async def later(call: Call) -> None:
+            await go.wait()
+            await batching(call)
+
+        instance.behave = later
+        asked = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(2 * AT_ONCE)]
+        await until(lambda: len(instance.calls) == 2)
+        assert [len(bodies_of(call.body) or []) for call in instance.calls] == [AT_ONCE, AT_ONCE]
+        gathering = target.gathering
+        assert gathering is not None
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(gathering, "_alarm", asyncio.get_running_loop().call_later(60, lambda: None))
+            target.answers_s = 0.0
+            asked += [asyncio.ensure_future(w.invoke(b"m%d" % n)) for n in range(2 * AT_ONCE)]
+            await until(lambda: gathering.waiting == 2 * AT_ONCE)
+            assert len(instance.calls) == 2
+            go.set()
+            replies = await asyncio.gather(*asked)
+        assert [reply.status for reply in replies] == [200] * 4 * AT_ONCE
+        assert not target.invocations
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_worker_s_word_of_its_effort_is_heard() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        target = endpoint.variants["v", 0].instances[0]
+
+        def telling(effort: str) -> Callable[[Call], Awaitable[None]]:
+            async def behave(call: Call) -> None:
+                bodies = bodies_of(call.body) if call.path == "/eyrie/batch" else None
+                parts = [struct.pack("<HI", 200, 1) + b"1" for _ in bodies or []]
+                lines = f"{ANSWERING}x-eyrie-effort: {effort}\r\n" if bodies else OFFERING
+                await call.answer(b"".join(parts), 200, lines)
+
+            return behave
+
+        for effort in ("much", "300", "-1 5", "300 "):
+            instance.behave = telling(effort)
+            await all_at_once(w, [b"1"] * AT_ONCE)
+            assert (target.message_s, target.busy) == (0.0, 0.0), effort
+        instance.behave = telling("300 612")
+        await all_at_once(w, [b"1"] * AT_ONCE)
+        assert (target.message_s, target.busy) == (0.0003, 0.612)
+        instance.behave = telling("1300 50")
+        await all_at_once(w, [b"1"] * AT_ONCE)
+        assert 0.0003 < target.message_s < 0.0006
+        assert target.busy == 0.05
+
+    run(test)
 
 
 def test_what_waits_leaves_before_the_answers_go_out() -> None:

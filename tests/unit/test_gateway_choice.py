@@ -34,12 +34,14 @@ def test_of_two_idle_instances_each_gets_its_share() -> None:
 def test_small_requests_fill_the_first_worker_while_it_is_quick() -> None:
     variant, (first, second) = of_two("i-1", "i-1")
     variant.of_one = True
-    first.gathering, first.answers_s = object(), ENOUGH_S / 2
+    first.gathering, first.answers_s, first.message_s, first.busy = object(), ENOUGH_S / 2, 0.0, 0.0
     first.invocations.update(range(20))
     assert variant.choose(None, gathers=True) is first
     assert variant.choose(None) is second, "a large one goes to the least busy"
     first.answers_s = 2 * ENOUGH_S
     assert variant.choose(None, gathers=True) is second
+    first.message_s, first.busy = ENOUGH_S / 2, 0.5
+    assert variant.choose(None, gathers=True) is first, "by its own word it is the delay of others"
     first.gathering, first.answers_s = None, 0.0
     assert variant.choose(None, gathers=True) is second, "it takes no messages"
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_many_requests_in_a_message_are_one_prediction_and_answered_apart(tmp_pa
         status, lines, body = message.replies[0]
         assert status == 200
         assert b"x-eyrie-content-type: application/json" in lines
+        assert re.search(rb"x-eyrie-effort: \d+ \d+\r\n", lines)
         answers = answers_of(body)
         assert [status for status, _ in answers] == [200, 400, 200]
         assert [json.loads(said) for status, said in answers if status == 200] == [[2.0], [10.0]]

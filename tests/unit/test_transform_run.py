@@ -24,6 +24,7 @@ from eyrie.decide import transform_plan
 from eyrie.decide.transform_split import splitter
 from eyrie.domain.transform import Assemble, InputObject, Mark, Split, TransformSpec
 from eyrie.modelserver import bulk
+from eyrie.modelserver.effort import Effort
 from eyrie.transform import sink as sinks
 from eyrie.transform import source
 from eyrie.transform.bucket import BucketError, Door
@@ -76,12 +77,12 @@ def test_many_requests_in_one_message_are_answered_in_order() -> None:
         client, echo = Client(), Echo(loop)
         bodies = [str(number).encode() for number in range(count)]
         message = b"".join(struct.pack("<I", len(body)) + body for body in bodies)
-        bulk.answer(echo, loop, client, message, {b"content-type": b"text/csv"})  # type: ignore[arg-type]
+        bulk.answer(echo, loop, Effort(), client, message, {b"content-type": b"text/csv"})  # type: ignore[arg-type]
         while not client.status:
             await asyncio.sleep(0)
         for broken in (b"", b"\x05\0\0\0abc", b"\x01"):
             refused = Client()
-            bulk.answer(echo, loop, refused, broken, {})  # type: ignore[arg-type]
+            bulk.answer(echo, loop, Effort(), refused, broken, {})  # type: ignore[arg-type]
             assert refused.status == 400
         return client, echo
 

@@ -12,6 +12,7 @@ from enum import Enum
 AT_ONCE = 4  # requests that a target has to work on before further ones gather for the next message
 WAIT_MAX_S = 0.002  # a target that takes longer to answer is not waited for
 ENOUGH_S = 0.001  # the first worker answers within this, and EACH_S for each request that it has: no second is needed
+BUSY = 0.85  # share of a core from which a worker has no more to give
 EACH_S = 0.00002  # less than a request costs the gateway that sends it: one that answers so quickly keeps up with it
 ENOUGH_OUTSTANDING = 64
 LIGHT_OUTSTANDING = 4  # the same for requests that do not gather: each costs a prediction of its own
@@ -26,23 +27,43 @@ class Then(Enum):
     ANSWER = "the target is busy: it would wait there as long, in more messages"
 
 
-def then(outstanding: int, gathered: int, before: int, answers_s: float) -> Then:
+def then(outstanding: int, gathered: int, before: int, takes_s: float) -> Then:
     """`outstanding` requests were sent and are not answered, `gathered` ones were not sent, `before` of them were there
-    when the turn before ended; the target answers within `answers_s` of late.
+    when the turn before ended; the target takes `takes_s` for a message of late.
     """
-    if answers_s >= WAIT_MAX_S:
+    if takes_s >= WAIT_MAX_S:
         return Then.GO
     if outstanding >= AT_ONCE:
         return Then.ANSWER
     return Then.NEXT_TURN if gathered > max(before, 1) else Then.GO
 
 
-def first_is_enough(answers_s: float, outstanding: int) -> bool:
-    """Whether an instance's first worker, which answers within `answers_s` of late, may have one more small request
-    while others of the instance are idle.
+def half_of(total: int, before: int) -> int:
+    """How many requests make a message while a target has `total` of them, sent or not; it was `before` at the message
+    before. With two messages on their way, the target works on one while the gateway reads and answers the other; what
+    falls slowly is not led astray by a moment in which few are there.
     """
-    enough_s = min(ENOUGH_S + outstanding * EACH_S, WAIT_MAX_S)
-    return answers_s < enough_s and outstanding < ENOUGH_OUTSTANDING
+    return max((total + 1) // 2, before - 1, AT_ONCE)
+
+
+def at_half(outstanding: int, gathered: int, half: int) -> bool:
+    """Whether the `gathered` requests leave at once, though the turn of the loop may bring more: they are half of what
+    there is, and no more than the other half is on its way.
+    """
+    return gathered >= half >= outstanding
+
+
+def first_is_enough(answers_s: float, outstanding: int, message_s: float, busy: float) -> bool:
+    """Whether an instance's first worker may have one more small request while others of the instance are idle.
+
+    It answers within `answers_s` of late. Where that is late, its own word counts: a message costs it `message_s` of
+    CPU time (0: it has told nothing), and it is at work for `busy` of a core; the delay is then not its own.
+    """
+    if outstanding >= ENOUGH_OUTSTANDING:
+        return False
+    if answers_s < min(ENOUGH_S + outstanding * EACH_S, WAIT_MAX_S):
+        return True
+    return 0.0 < message_s < ENOUGH_S and busy < BUSY
 
 
 def next_first(gathered: int, answered: int) -> bool:

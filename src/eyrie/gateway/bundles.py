@@ -19,7 +19,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from eyrie.decide.gathering import WAIT_MAX_S, Then, next_first, then
+from eyrie.decide.gathering import AT_ONCE, WAIT_MAX_S, Then, at_half, half_of, next_first, then
 from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ MESSAGE_BYTES_MAX = 65_536
 TOGETHER_MAX = 128
 REPLY_BYTES_MAX = 8_388_608  # of a message's reply: answers so long are better streamed, each alone
 KIND = b"x-eyrie-content-type"  # of a message's answers
+EFFORT = b"x-eyrie-effort"  # what they cost: microseconds of CPU; and thousandths of a core that the worker is at work
+_EFFORT_WEIGHT = 0.1  # of a new message in the mean
 _HEADS_MAX = 64  # of messages, and of answers
 _ANSWER = struct.Struct("<HI")
 
@@ -41,7 +43,18 @@ _ANSWER = struct.Struct("<HI")
 class Gathering:
     """What is gathered for one target. `add` is the hot path."""
 
-    __slots__ = ("_alarm", "_heads", "_kinds_of", "_loop", "_open", "_scheduled", "_seen", "instance", "waiting")
+    __slots__ = (
+        "_alarm",
+        "_half",
+        "_heads",
+        "_kinds_of",
+        "_loop",
+        "_open",
+        "_scheduled",
+        "_seen",
+        "instance",
+        "waiting",
+    )
 
     def __init__(self, instance: Instance, loop: AbstractEventLoop) -> None:
         self.instance = instance
@@ -49,23 +62,27 @@ class Gathering:
         self._loop = loop
         self._open: dict[Kinds, Bundle] = {}
         self._scheduled = False
+        self._half = AT_ONCE  # requests that leave without waiting for the end of the turn
         self._seen = 0  # requests that waited at the end of the turn before
         self._alarm: TimerHandle | None = None  # ends the waiting for a message that is under way
         self._heads: dict[Kinds, bytes] = {}  # of messages, but for their length
         self._kinds_of: dict[tuple[int, bytes], ReplyHead] = {}  # heads of answers, by status and content type
 
-    def add(self, invocation: Invocation, kinds: Kinds, body: bytes) -> Bundle:
-        """Have a request leave with others; the bundle that it is in."""
+    def add(self, invocation: Invocation, kinds: Kinds, body: bytes) -> None:
+        """Have a request, which is among the target's already, leave with others."""
         bundle = self._open.get(kinds)
         if bundle is None or bundle.full(len(body)):
             if bundle is not None:
                 del self._open[kinds]
                 bundle.send()
             bundle = self._open[kinds] = Bundle(self, kinds)
+        invocation.bundle = bundle
         bundle.add(invocation, body)
         self.waiting += 1
-        self._soon()
-        return bundle
+        if at_half(len(self.instance.invocations) - self.waiting, self.waiting, self._half):
+            self._flush()
+        else:
+            self._soon()
 
     def heard(self) -> None:
         """The target has answered: what waits may go at the end of this turn, with what else it brings."""
@@ -81,10 +98,12 @@ class Gathering:
     def _turn(self) -> None:
         """The turn ends."""
         self._scheduled = False
+        if not self.waiting:  # it has left meanwhile
+            return
         instance, before = self.instance, self._seen
         self._seen = self.waiting
         outstanding = len(instance.invocations) - self.waiting
-        match then(outstanding, self.waiting, before, instance.answers_s):
+        match then(outstanding, self.waiting, before, instance.message_s or instance.answers_s):
             case Then.GO:
                 self._flush()
             case Then.NEXT_TURN:
@@ -103,11 +122,20 @@ class Gathering:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self._half = half_of(len(self.instance.invocations), self._half)
         opened, self._open = self._open, {}
         self.waiting = 0
         for bundle in opened.values():
             bundle.send()
         self.instance.pool.outbox.flush()  # this is the end of the turn that the outbox waits for
+
+    def learn(self, effort: bytes) -> None:
+        """What a message cost the target, in its own words."""
+        cost_us, _, share = effort.partition(b" ")
+        if cost_us.isdigit() and share.isdigit():
+            instance, message_s = self.instance, int(cost_us[:9]) / 1e6
+            instance.message_s += (message_s - instance.message_s) * (_EFFORT_WEIGHT if instance.message_s else 1.0)
+            instance.busy = int(share[:9]) / 1000
 
     def head(self, kinds: Kinds) -> bytes:
         """The head of a message whose requests have these Content-Type and Accept, but for its length."""
@@ -131,7 +159,8 @@ class Gathering:
 
     def give_up(self) -> None:
         """This target is not sent any message again."""
-        log.warning("%s takes its requests one by one from now on", self.instance.name)
+        if self.instance.gathering is not None:  # the first of the messages that are on their way
+            log.warning("%s takes its requests one by one from now on", self.instance.name)
         self.instance.gathering = None
         self.instance.apart = True
 
@@ -234,7 +263,12 @@ class Bundle:
             if len(answers) != len(members):
                 self._fail(members, Failure.GARBAGE, True)
                 return
-            kind = next((value for name, value in head.headers if name == KIND), b"")
+            kind = b""
+            for name, value in head.headers:
+                if name == KIND:
+                    kind = value
+                elif name == EFFORT:
+                    gathering.learn(value)
             for member, (status, said) in zip(members, answers, strict=True):
                 if member.bundle is self:
                     member.bundle = None

@@ -140,7 +140,7 @@ class Invocation:
                 return
             if gathers and instance.gathering is not None:
                 self._sent_to(instance)
-                self.bundle = instance.gathering.add(self, self._kinds_known(), self._body)
+                instance.gathering.add(self, self._kinds_known(), self._body)
                 return
             failure = self._send(instance)
             if failure is None or not self._another(instance, failure, full):

@@ -76,6 +76,7 @@ class Instance:
         "answers_s",
         "apart",
         "asked_at_s",
+        "busy",
         "ejected",
         "endpoint",
         "full",
@@ -85,6 +86,7 @@ class Instance:
         "holding",
         "instance_id",
         "invocations",
+        "message_s",
         "name",
         "pool",
         "retired",
@@ -117,6 +119,10 @@ class Instance:
         self.holding: set[str] = set()  # keys of models that it was seen to hold, of a multi-model endpoint
         self.full = False  # one more model would push another one out, when it last loaded one
         self.answers_s = 0.0  # how long it took to answer, of late
+        self.message_s = (
+            0.0  # CPU time that a message of many requests cost it, of late, as it says; 0: it said nothing
+        )
+        self.busy = 0.0  # share of a core that it was at work, as it said last
         self.gathering: Gathering | None = None  # it takes many small requests as one message
         self.apart = False  # it does not, although it said so
         self.heads: dict[Kinds, bytes] = {}  # request heads that were sent before, up to what differs every time
@@ -201,7 +207,7 @@ class Variant:
         routed = self.routed
         if gathers and self.of_one and avoid is None and routed[0].gathering is not None:
             warm = routed[0]
-            if first_is_enough(warm.answers_s, len(warm.invocations)):
+            if first_is_enough(warm.answers_s, len(warm.invocations), warm.message_s, warm.busy):
                 return warm
         if len(routed) == 2 and avoid is None and self.route.strategy is _LEAST:  # the usual case, without making lists
             first, second = len(routed[0].invocations), len(routed[1].invocations)
@@ -322,9 +328,7 @@ class Endpoint:
             return None
         return self._variants[self._wheel.deal() if len(self._variants) > 1 else 0]
 
-    def choose(
-        self, variant: Variant | None, avoid: Instance | None, gathers: bool = False
-    ) -> Instance | None:
+    def choose(self, variant: Variant | None, avoid: Instance | None, gathers: bool = False) -> Instance | None:
         """The instance for a request: of the named variant, else of the one whose turn it is. `avoid` is taken only by
         nobody: a request never goes back to where it failed. `gathers`: as for `Variant.choose`.
         """

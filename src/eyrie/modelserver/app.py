@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from eyrie.http1.server import Connection
 from eyrie.modelserver import bulk, environment, hosting, opening
 from eyrie.modelserver.board import Board
+from eyrie.modelserver.effort import Effort
 from eyrie.modelserver.environment import Claim, ClaimError
 from eyrie.modelserver.frameworks.interface import LoadError
 from eyrie.modelserver.hosting import Hosted
@@ -94,6 +95,7 @@ class ModelServer:
         self._body_max = environment.BODY_BYTES_DEFAULT
         self._hosted: Hosted | None = None
         self._servable: Servable | None = None
+        self._effort = Effort()
         self._of_rows = False  # it looks at no header but those of types
         self._compiling: Any = None  # a model's compilation beside the server, where it was asked for
         self._shelf: Shelf | None = None  # of a multi-model container
@@ -186,7 +188,7 @@ class ModelServer:
         elif connection.target == b"/ping":
             self._wait(connection)
         elif servable is not None and connection.target == bulk.PATH:
-            bulk.answer(servable, self._loop, connection, data, self._fields(connection))
+            bulk.answer(servable, self._loop, self._effort, connection, data, self._fields(connection))
         else:
             self._claimed(connection, data)
 
@@ -345,6 +347,7 @@ class ModelServer:
         if self._board is not None:
             hosting.size_pools(hosted.claim, self._pools, hosted.claim.workers)
         self._hosted = hosted
+        self._effort = Effort()  # of this process, which may be a fork of the one that made us
         self._body_max = opening.body_bytes_max(hosted.claim)
         self._servable = opening.open_containers(hosted, self._loop, self._guests.members if self._guests else ())
         self._of_rows = isinstance(self._servable, RowServable)

@@ -2,9 +2,9 @@
 
 A batch transform sends its records so, and a gateway its small requests: `u32 length, body` one after the other; the
 headers are those of each. The answer is `u16 status, u32 length, body` in the same order, and `x-eyrie-content-type`
-says what the successful ones are. The requests go to the servable a window at a time, so a row model predicts many of
-them in one call, and a full queue turns none away. A server for which that is worth while says so in its replies
-(`OFFER`).
+says what the successful ones are, `x-eyrie-effort` what they cost (`effort`). The requests go to the servable a window
+at a time, so a row model predicts many of them in one call, and a full queue turns none away. A server for which that
+is worth while says so in its replies (`OFFER`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eyrie.http1.application import Listener
+from eyrie.modelserver.effort import Effort
 from eyrie.modelserver.replier import TEXT_LINES, Fields, Replier
 from eyrie.modelserver.servable import RowServable, Servable
 
@@ -44,14 +45,19 @@ def bodies_of(message: bytes) -> list[bytes] | None:
 
 
 def answer(
-    servable: Servable, loop: asyncio.AbstractEventLoop, client: Replier, message: bytes, fields: Fields
+    servable: Servable,
+    loop: asyncio.AbstractEventLoop,
+    effort: Effort,
+    client: Replier,
+    message: bytes,
+    fields: Fields,
 ) -> None:
     """Have every request of a message answered, then the message."""
     bodies = bodies_of(message)
     if not bodies:
         client.reply(400, TEXT_LINES, b"this is no batch of requests")
         return
-    _Bulk(servable, loop.call_soon, client, bodies, fields).advance()
+    _Bulk(servable, loop.call_soon, effort, client, bodies, fields).advance()
 
 
 class _Bulk:
@@ -61,11 +67,13 @@ class _Bulk:
         self,
         servable: Servable,
         soon: Callable[[Callable[[], None]], object],
+        effort: Effort,
         client: Replier,
         bodies: list[bytes],
         fields: Fields,
     ) -> None:
         self._servable, self._soon, self.client, self._bodies = servable, soon, client, bodies
+        self._effort, self._began = effort, effort.begin()
         self._fields = fields if b"content-length" not in fields else _without_length(fields)
         self._rows = servable if isinstance(servable, RowServable) else None  # it looks at no header but those of types
         self._together = self._rows is not None  # they may be read and predicted as one
@@ -118,7 +126,7 @@ class _Bulk:
         """Answer the message, or go on with what is left of it."""
         if self._done == len(self._bodies):
             parts = [part for status, body in self._answers for part in (_HEAD.pack(status, len(body)), body)]
-            self.client.reply(200, BATCH_LINES + self._kind, b"".join(parts))
+            self.client.reply(200, BATCH_LINES + self._kind + self._effort.line(self._began), b"".join(parts))
         elif not self._woken and self._next < len(self._bodies):
             self._woken = True
             self._soon(self.advance)  # not from within the servable, which may be in the middle of something
