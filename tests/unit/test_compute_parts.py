@@ -23,6 +23,8 @@ from eyrie.adapters.tending import excess
 from eyrie.domain.fleet import ContainerSpec, InstanceSpec
 from eyrie.domain.names import EndpointKey
 
+CRASH = ["Fatal Python error: Segmentation fault", "", 'File "a.py", line 1', "Extension modules: numpy (total: 1)"]
+
 
 @pytest.mark.parametrize(
     ("exit_code", "oom_kills", "asked", "tail", "expected"),
@@ -33,6 +35,9 @@ from eyrie.domain.names import EndpointKey
         (139, 0, False, [], "killed by signal 11 (SIGSEGV)"),
         (250, 0, False, [], "killed by signal 122 (unknown)"),
         (None, 0, False, ["x"], "gone, its lock is free; how it ended was not seen; last line: x"),
+        (70, 0, False, CRASH, "exited with code 70; last line: Fatal Python error: Segmentation fault"),
+        (70, 0, False, [*CRASH, "later"], "exited with code 70; last line: later"),
+        (1, 0, False, CRASH[2:], "exited with code 1; last line: Extension modules: numpy (total: 1)"),
         (137, 2, False, [], "killed by the kernel: its memory limit of 512 MB was reached (oom_kill 2)"),
     ],
 )

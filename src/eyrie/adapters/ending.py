@@ -20,6 +20,8 @@ from eyrie.adapters.slots import Slot, SlotRecord, Status
 EXIT_CODE_WAIT_S = 0.2  # from the fall of the lock until the launcher has written the exit code
 _PAUSE_S = 0.005
 _LAST_LINE_CHARACTERS_MAX = 300
+_TAIL_LINES = 150  # faulthandler writes up to a hundred frames of a thread
+_CRASH_ACCOUNT = ("Extension modules:", 'File "')
 
 
 def terminate(slot: Slot) -> None:
@@ -54,7 +56,7 @@ def bury(slot: Slot, record: SlotRecord, memory_mb: int | None = None, wait_s: f
     status = _final_status(slot, wait_s)
     _kill_left_behind(status)
     oom_kills = cgroups.oom_kills(record.groups)
-    reason = describe(status.exit_code, oom_kills, slot.ending() is not None, slot.tail(20), memory_mb)
+    reason = describe(status.exit_code, oom_kills, slot.ending() is not None, slot.tail(_TAIL_LINES), memory_mb)
     with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
         slot.write_once("exit.json", reason)
     cgroups.kill(record.groups)
@@ -77,8 +79,16 @@ def describe(
         how = f"exited with code {exit_code}"
     if asked:
         return f"stopped as asked, {how}"
-    last = next((line.strip() for line in reversed(list(tail)) if line.strip()), "")
+    last = _last_words(tail)
     return f"{how}; last line: {last[:_LAST_LINE_CHARACTERS_MAX]}" if last else how
+
+
+def _last_words(tail: Iterable[str]) -> str:
+    """The last line; where that only ends Python's account of a crash (frames, modules), the line that names it."""
+    lines = [line.strip() for line in tail if line.strip()]
+    if not lines or not lines[-1].startswith(_CRASH_ACCOUNT):
+        return lines[-1] if lines else ""
+    return next((line for line in reversed(lines) if line.startswith("Fatal Python error:")), lines[-1])
 
 
 @dataclass(frozen=True, slots=True)
