@@ -6,11 +6,13 @@ import json
 import math
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from eyrie.adapters.model_pack import Unpackable
 from eyrie.console import (
     assets,
     charts,
@@ -514,3 +516,15 @@ def test_a_model_with_variables_of_its_own_is_made_of_the_one_that_is_there() ->
     made = dict(calls)["create_model"]
     assert made["PrimaryContainer"] == {"Image": "i", "Environment": {"A": "1", "B": "2"}}
     assert dict(calls)["create_endpoint_config"]["ProductionVariants"][0]["ModelName"] == made["ModelName"]
+
+
+def test_a_page_does_not_speak_of_options_of_the_command_line(tmp_path: Path) -> None:
+    for content in (b"\x80\x04}\x94.", b"no model at all"):
+        (tmp_path / "model.pkl").write_bytes(content)
+        with pytest.raises(Unpackable) as refused:
+            deploy_page.packed_of(tmp_path / "model.pkl")
+        told = deploy_page.without_options(str(refused.value))
+        assert told.startswith("model.pkl is ")
+        assert "--" not in told
+        assert "model.tar.gz" in told
+    assert deploy_page.without_options("empty.json is empty") == "empty.json is empty"

@@ -55,6 +55,14 @@ def register(desk: Desk) -> None:
     place("/deploy", page)
 
 
+def without_options(trouble: str) -> str:
+    """Why a file is not taken; in place of options of `eyrie deploy`, which a page has not, what can be done here."""
+    what, is_one, rest = trouble.partition(": ")
+    if not is_one or "(--" not in rest:
+        return trouble
+    return f"{what}. Put it into a model.tar.gz with its code, code/inference.py, and choose that."
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the address asks the page to begin with: a model that is there, and how it is to run."""
@@ -163,7 +171,7 @@ class Deploy:
             self._packed = await self._frame.ask(lambda: packed_of(into / name))
         except (Unpackable, OSError) as trouble:
             self._packed = None
-            self._seen.show(note(str(trouble), "error"))
+            self._seen.show(note(without_options(str(trouble)), "error"))
             return
         if not self._endpoint and not self._name.value:
             self._name.value = name_of(name)
