@@ -109,6 +109,13 @@ def test_both_forms_are_an_error(source: Source) -> None:
         load(source)
 
 
+@pytest.mark.parametrize("where", ["", "def model_fn(model_dir): "])
+def test_code_that_ends_the_process_is_why_the_model_cannot_be_loaded(source: Source, where: str) -> None:
+    write(source, f"import sys\n{where}sys.exit('no licence')")
+    with pytest.raises(LoadError, match=r"ends the process: sys\.exit\('no licence'\)"):
+        load(source)
+
+
 def test_context_is_given_to_those_who_take_it(source: Source) -> None:
     model = serve(
         source,

@@ -22,12 +22,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from eyrie.modelserver import recordio, sparse
+
 CSV = "text/csv"
 JSON = "application/json"
 JSONLINES = "application/jsonlines"
 NPY = "application/x-npy"
 LIBSVM = "text/libsvm"
 X_LIBSVM = "text/x-libsvm"
+RECORDIO = "application/x-recordio-protobuf"
+NPZ = "application/x-npz"
+SPARSE = (LIBSVM, X_LIBSVM, RECORDIO, NPZ)
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = list[list[Any]] | Array
@@ -93,11 +98,11 @@ def decode(body: bytes, content_type: str, shape: RowShape) -> Rows:
         return _checked(_json_lines(body, shape), shape)
     if kind == NPY:
         return _checked(_npy(body, shape), shape)
-    if kind in (LIBSVM, X_LIBSVM):
-        return _checked(_libsvm(body, shape), shape)
+    if kind in SPARSE:
+        return _checked(_sparse(body, kind, shape), shape)
     raise UnsupportedType(
         f"Content type {_show(kind)} is not supported. Supported content types are "
-        f"{', '.join((CSV, JSON, JSONLINES, NPY, LIBSVM, X_LIBSVM))}."
+        f"{', '.join((CSV, JSON, JSONLINES, NPY, *SPARSE))}."
     )
 
 
@@ -347,7 +352,7 @@ def _unwrapped_line(value: Any, shape: RowShape) -> Any:
     return value
 
 
-# --------------------------------------------------------------------------------------------------------- npy, libsvm
+# ------------------------------------------------------------------------------------------------- npy, sparse rows
 def _npy(body: bytes, shape: RowShape) -> Array:
     """Rows in NumPy's format. One dimension is taken for one row."""
     array = read_npy(body, "biufUS" if shape.strings else "biuf", 2)
@@ -380,51 +385,16 @@ def read_npy(body: bytes, kinds: str, dims_max: int) -> Array:
     return flat.reshape(dims, order="F" if fortran else "C")
 
 
-def _libsvm(body: bytes, shape: RowShape) -> Rows:
-    """`[label] index:value ...` a line, indexes as the model was trained on; what is left out is absent."""
-    rows = [pairs for line in _utf8(body, "libsvm").splitlines() if (pairs := _pairs(line)) is not None]
-    if not rows:
-        raise BadPayload("the body holds no rows")
-    width = shape.width
-    if width is None:
-        width = 1 + max((index for pairs in rows for index, _ in pairs), default=0)
-        if width * len(rows) > 64 * max(len(body), 1024):
-            raise BadPayload("the rows are too sparse for a model that does not say how wide they are")
-    filled = np.full((len(rows), width), shape.absent)
-    for r, pairs in enumerate(rows):
-        for index, value in pairs:
-            if index >= width:
-                raise BadPayload(
-                    f"Feature size of libsvm inference data {index + 1} is larger than "
-                    f"feature size of trained model {width}."
-                )
-            filled[r, index] = value
-    return filled
-
-
-def _pairs(line: str) -> list[tuple[int, float]] | None:
-    """Index and value pairs of one line; None for an empty line or a comment."""
-    words = line.partition("#")[0].split()
-    if not words:
-        return None
-    pairs = []
-    for position, word in enumerate(words):
-        index, colon, value = word.partition(":")
-        if not colon and position == 0:
-            continue  # the label
-        if index == "qid":
-            continue
-        if not (colon and index.isascii() and index.isdigit() and len(index) < 10):
-            raise BadPayload(f"{_show(word)} is not of the form index:value")
-        pairs.append((int(index), _value(word, value)))
-    return pairs
-
-
-def _value(word: str, value: str) -> float:
+def _sparse(body: bytes, kind: str, shape: RowShape) -> Array:
+    """libsvm, RecordIO or .npz: what a row leaves out is absent."""
     try:
-        return float(value)
-    except ValueError:
-        raise BadPayload(f"{_show(word)} is not of the form index:value") from None
+        if kind == RECORDIO:
+            return recordio.read(body, shape.width, shape.absent)
+        if kind == NPZ:
+            return sparse.npz_rows(body, lambda data: read_npy(data, "biuf", 1))
+        return sparse.dense(sparse.libsvm_rows(_utf8(body, "libsvm")), shape.width, shape.absent, len(body), "libsvm")
+    except ValueError as error:
+        raise BadPayload(str(error)) from None
 
 
 # ------------------------------------------------------------------------------------------------------------- checks
@@ -558,6 +528,8 @@ def encode_scores(values: Array, kind: str, lines: bool) -> bytes:
         return "".join(json.dumps({"score": value}) + "\n" for value in values.tolist()).encode()
     if kind == NPY:
         return encode_npy(values)
+    if kind == RECORDIO:
+        return recordio.write([{"score": value} for value in values])
     raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")
 
 
@@ -582,11 +554,13 @@ def _many_scores(values: Array, joint: bytes) -> bytes:
 
 
 def encode_selected(records: list[dict[str, Any]], kind: str) -> bytes:
-    """Chosen outputs (SAGEMAKER_INFERENCE_OUTPUT), one record a row, in the XGBoost container's three text forms."""
+    """Chosen outputs (SAGEMAKER_INFERENCE_OUTPUT), one record a row, in the XGBoost container's forms."""
     if kind == JSON:
         return json.dumps({"predictions": records}).encode()
     if kind == JSONLINES:
         return "".join(json.dumps(record) + "\n" for record in records).encode()
     if kind == CSV:
         return _csv_lines(list(record.values()) for record in records).rstrip(b"\n")
+    if kind == RECORDIO:
+        return recordio.write(records)
     raise NotAcceptable(f"Accept type {_show(kind)} is not supported.")

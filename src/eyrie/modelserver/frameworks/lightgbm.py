@@ -15,7 +15,7 @@ import numpy as np
 
 from eyrie.modelserver import codecs
 from eyrie.modelserver.batcher import stack
-from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
+from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, RECORDIO, Array, BadPayload, RowShape
 from eyrie.modelserver.frameworks import files
 from eyrie.modelserver.frameworks.gather import intra_op_threads
 from eyrie.modelserver.frameworks.interface import Defaults, Framework, LoadError, Source
@@ -67,7 +67,7 @@ class LightGBMModel:
         self._keys = selected_keys(env)
         self._batch = env.get("SAGEMAKER_BATCH", "").lower() == "true"
         self._rounds = booster.best_iteration if booster.best_iteration > 0 else None
-        self.offers = (CSV, JSON, JSONLINES) if self._keys else (CSV, JSON, JSONLINES, NPY)
+        self.offers = (CSV, JSON, JSONLINES, RECORDIO) if self._keys else (CSV, JSON, JSONLINES, NPY, RECORDIO)
         self.default_accept = default_accept(env, self.offers, CSV)
         if booster.pandas_categorical:
             log.warning(

@@ -1,23 +1,20 @@
 """MLeap's binary form (SerializationFormat.Protobuf): `model.pb`, `node.pb`, `tree.pb`, told as its JSON form tells it.
 
-Protocol buffers without their library: a message is a list of numbered fields, and what the numbers mean is the schema
-of MLeap's bundles (ml.bundle). Reached from `mleap` when a model is loaded; every function raises ValueError for bytes
-that are none of it.
+What the numbers of the fields mean is the schema of MLeap's bundles (ml.bundle). Reached from `mleap` when a model is
+loaded; every function raises ValueError for bytes that are none of it.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 
-Json: TypeAlias = dict[str, Any]
-Field: TypeAlias = int | bytes  # a number, or the bytes of whatever else it is
+from eyrie.modelserver.protobuf import Field, fields, signed, text, varints
 
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
-_SIGN, _WIDTH = 1 << 63, 1 << 64
+Json: TypeAlias = dict[str, Any]
+
 _NAMES = {1: "boolean", 2: "string", 3: "int", 4: "long", 5: "float", 6: "double", 8: "tensor"}  # of Scalar and List
 _FIXED = {5: "<f", 6: "<d"}
 # By a tensor's base and width: the bases moved up by one when the schema got a word for "undefined".
@@ -30,24 +27,24 @@ _BASES = {
 def model(data: bytes) -> Json:
     """`model.pb`: the op and its attributes."""
     told: Json = {"op": "", "attributes": {}}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            told["op"] = _text(value)
+            told["op"] = text(value)
         elif number == 2:
-            told["attributes"] = dict(_attribute(entry) for n, entry in _fields(value) if n == 1)
+            told["attributes"] = dict(_attribute(entry) for n, entry in fields(value) if n == 1)
     return told
 
 
 def node(data: bytes) -> Json:
     """`node.pb`: the name, and which column is at which port."""
     told: Json = {"name": "", "shape": {"inputs": [], "outputs": []}}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            told["name"] = _text(value)
+            told["name"] = text(value)
         elif number == 2:
-            for side, socket in _fields(value):
-                found = {n: v for n, v in _fields(socket) if n in (1, 2)}
-                port = {"port": _text(found.get(1, b"")), "name": _text(found.get(2, b""))}
+            for side, socket in fields(value):
+                found = {n: v for n, v in fields(socket) if n in (1, 2)}
+                port = {"port": text(found.get(1, b"")), "name": text(found.get(2, b""))}
                 told["shape"]["inputs" if side == 1 else "outputs"].append(port)
     return told
 
@@ -66,53 +63,56 @@ def tree(data: bytes) -> list[Json]:
 
 
 def _branch(data: bytes) -> Json:
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            return {"type": "internal", "split": next(_split(n, v) for _, s in _fields(value) for n, v in _fields(s))}
+            return {
+                "type": "internal",
+                "split": next(_split(n, v) for _, s in fields(value) for n, v in fields(s)),
+            }
         if number == 2:
-            return {"type": "leaf", "values": [d for n, v in _fields(value) if n == 1 for d in _numbers(6, v)]}
+            return {"type": "leaf", "values": [d for n, v in fields(value) if n == 1 for d in _numbers(6, v)]}
     return {"type": "leaf", "values": []}
 
 
 def _split(number: int, value: Field) -> Json:
-    fields = list(_fields(value))
-    found = dict(fields)
+    told = list(fields(value))
+    found = dict(told)
     split: Json = {"featureIndex": found.get(1, 0)}
     if number == 2:
         threshold = found.get(2)
         return split | {"type": "continuous", "threshold": 0.0 if threshold is None else _numbers(6, threshold)[0]}
-    categories = [category for n, v in fields if n == 4 for category in _numbers(6, v)]
-    told = {"type": "categorical", "isLeft": bool(found.get(2, 0)), "numCategories": found.get(3, 0)}
-    return split | told | {"categories": categories}
+    categories = [category for n, v in told if n == 4 for category in _numbers(6, v)]
+    kind = {"type": "categorical", "isLeft": bool(found.get(2, 0)), "numCategories": found.get(3, 0)}
+    return split | kind | {"categories": categories}
 
 
 # -------------------------------------------------------------------------------------------------------- attributes
 def _attribute(entry: Field) -> tuple[str, Json]:
     """One entry of the map: its name, and its value as the JSON form has it."""
-    found = dict(_fields(entry))
-    for kind, value in _fields(found.get(2, b"")):
+    found = dict(fields(entry))
+    for kind, value in fields(found.get(2, b"")):
         if kind == 1:
-            return _text(found.get(1, b"")), next((_scalar(n, v) for n, v in _fields(value) if n in _NAMES), {})
-        return _text(found.get(1, b"")), _list(value) if kind == 2 else _tensor(value)
-    return _text(found.get(1, b"")), {}
+            return text(found.get(1, b"")), next((_scalar(n, v) for n, v in fields(value) if n in _NAMES), {})
+        return text(found.get(1, b"")), _list(value) if kind == 2 else _tensor(value)
+    return text(found.get(1, b"")), {}
 
 
 def _scalar(number: int, value: Field) -> Json:
     if number == 8:
         return _tensor(value)
-    return {_NAMES[number]: _text(value) if number == 2 else _numbers(number, value)[0]}
+    return {_NAMES[number]: text(value) if number == 2 else _numbers(number, value)[0]}
 
 
 def _list(value: Field) -> Json:
     """All of one kind; numbers packed or one by one."""
     told: Json = {"type": "list"}
-    for number, item in _fields(value):
+    for number, item in fields(value):
         if number in _NAMES:
             items = told.setdefault(_NAMES[number], [])
             if number == 8:
                 items.append(_tensor(item))
             elif number == 2:
-                items.append(_text(item))
+                items.append(text(item))
             else:
                 items += _numbers(number, item)
     return told
@@ -120,11 +120,11 @@ def _list(value: Field) -> Json:
 
 def _tensor(value: Field) -> Json:
     base, sizes, content = 0, list[int](), b""
-    for number, field in _fields(value):
+    for number, field in fields(value):
         if number == 1 and isinstance(field, int):
             base = field
         elif number == 2:
-            sizes = [_numbers(3, dict(_fields(one)).get(1, 0))[0] for n, one in _fields(field) if n == 1]
+            sizes = [_numbers(3, dict(fields(one)).get(1, 0))[0] for n, one in fields(field) if n == 1]
         elif number == 3 and isinstance(field, bytes):
             content = field
         elif number > 3:
@@ -137,63 +137,12 @@ def _tensor(value: Field) -> Json:
     return {"type": "tensor", "double": numbers, "shape": {"dimensions": [{"size": size} for size in sizes]}}
 
 
-# ----------------------------------------------------------------------------------------------------------- the wire
-def _fields(data: Field) -> Iterator[tuple[int, Field]]:
-    """The fields of a message, in their order."""
-    if not isinstance(data, bytes):
-        raise ValueError("a number where a message should be")
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == _VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(data, at)
-        elif kind in (_EIGHT, _FOUR):
-            size = 8 if kind == _EIGHT else 4
-        else:
-            raise ValueError(f"a field of the kind {kind}")
-        if at + size > len(data):
-            raise ValueError("a message that is cut")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
-    value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("a number that does not end")
-
-
+# ------------------------------------------------------------------------------------------------------------ numbers
 def _numbers(number: int, value: Field) -> list[Any]:
     """Numbers of a Scalar's or List's field: one, or many that are packed."""
     if isinstance(value, int):
-        return [bool(value) if number == 1 else _signed(value)]
+        return [bool(value) if number == 1 else signed(value)]
     if number in _FIXED:
         return [found for (found,) in struct.iter_unpack(_FIXED[number], value)] if value else []
-    found, at = list[Any](), 0
-    while at < len(value):
-        one, at = _varint(value, at)
-        found.append(bool(one) if number == 1 else _signed(one))
-    return found
-
-
-def _signed(value: int) -> int:
-    value &= _WIDTH - 1
-    return value - _WIDTH if value & _SIGN else value
-
-
-def _text(value: Field) -> str:
-    if not isinstance(value, bytes):
-        raise ValueError("a number where a text should be")
-    return value.decode()
+    found = varints(value)
+    return [bool(one) for one in found] if number == 1 else list(found)

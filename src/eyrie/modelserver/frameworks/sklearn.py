@@ -96,6 +96,10 @@ def known(labels: Array, classes: Any, chances: Any) -> dict[str, list[Any]]:
     chances for each; of a regressor (classes None) its scores.
     """
     found: dict[str, list[Any]] = {"predicted_label": labels.tolist()}
+    if isinstance(chances, list):  # a classifier of several labels: the chances of each, and its classes
+        each = [[column.tolist() for column in row] for row in zip(*chances, strict=True)]
+        known_of_each = [np.asarray(one).tolist() for one in classes or ()]
+        return {**found, "probabilities": each, "labels": [known_of_each] * len(labels)}
     if classes is None:
         found = {"predicted_score": labels.tolist()}
     else:

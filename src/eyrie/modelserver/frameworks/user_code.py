@@ -14,6 +14,7 @@ import inspect
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -94,7 +95,8 @@ class Script:
 
 def import_script(path: Path) -> Script:
     """Import the entry point and check its functions. Raises LoadError, and what the module itself raises."""
-    module = _import(path)
+    with _staying(path.name):
+        module = _import(path)
     script = Script(module)
     for name in FUNCTIONS:
         function = getattr(module, name, None)
@@ -107,6 +109,15 @@ def import_script(path: Path) -> Script:
                 f"{path.name} defines transform_fn and {', '.join(both)}; transform_fn replaces those, so use one form"
             )
     return script
+
+
+@contextmanager
+def _staying(what: str) -> Iterator[None]:
+    """User code that runs while the model is loaded: that it ends the process is why the model cannot be loaded."""
+    try:
+        yield
+    except SystemExit as error:
+        raise LoadError(f"{what} ends the process: sys.exit({'' if error.code is None else error.code!r})") from error
 
 
 def _import(path: Path) -> ModuleType:
@@ -169,7 +180,8 @@ class UserModel:
         self.workers = _workers(env)
         context = Context(model_dir)
         if "model_fn" in script.functions:
-            self._model = script.run("model_fn", context, model_dir)
+            with _staying("model_fn"):
+                self._model = script.run("model_fn", context, model_dir)
         else:
             self._model = defaults.load(model_dir)
         self.title = (

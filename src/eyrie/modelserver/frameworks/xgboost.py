@@ -18,7 +18,7 @@ import numpy as np
 
 from eyrie.modelserver import codecs
 from eyrie.modelserver.batcher import stack
-from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, Array, BadPayload, RowShape
+from eyrie.modelserver.codecs import CSV, JSON, JSONLINES, NPY, RECORDIO, Array, BadPayload, RowShape
 from eyrie.modelserver.frameworks import files
 from eyrie.modelserver.frameworks.interface import Defaults, Framework, LoadError, Source
 from eyrie.modelserver.frameworks.selection import default_accept, records, selected_keys
@@ -75,7 +75,7 @@ class XGBoostModel:
         self._classes = int(config["learner_model_param"].get("num_class", "0"))
         self._keys = selected_keys(env)
         self._batch = env.get("SAGEMAKER_BATCH", "").lower() == "true"
-        self.offers = (CSV, JSON, JSONLINES) if self._keys else (CSV, JSON, JSONLINES, NPY)
+        self.offers = (CSV, JSON, JSONLINES, RECORDIO) if self._keys else (CSV, JSON, JSONLINES, NPY, RECORDIO)
         self.default_accept = default_accept(env, self.offers, CSV)
         self.shape = RowShape(
             width=_width(self._boosters), names=tuple(self._boosters[0].feature_names or ()), dtype="float32"
@@ -175,6 +175,10 @@ def known(objective: str, classes: int, raw: Array) -> dict[str, list[Any]]:
     scores = raw.tolist()
     if objective == "multi:softmax":
         return {"predicted_label": scores, "raw_score": scores, "labels": [list(range(classes))] * count}
+    if objective == "binary:logistic" and raw.ndim == 2:  # a column a label, of which a row may have several
+        found = dict.fromkeys(("probability", "probabilities", "raw_score", "raw_scores"), scores)
+        labels = [list(range(raw.shape[1]))] * count
+        return {**found, "predicted_label": (raw > 0.5).astype(int).tolist(), "labels": labels}
     if objective.startswith("binary:"):
         pairs = [[1.0 - score, score] for score in scores]
         known = {"raw_score": scores, "raw_scores": pairs, "labels": [[0, 1]] * count}
