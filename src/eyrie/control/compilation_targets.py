@@ -76,7 +76,7 @@ def device_refusal(device: str, machine: str = "") -> str | None:
     if device in DEVICES_REFUSED:
         return DEVICES_REFUSED[device]
     wanted = "aarch64" if device in ARM64 else "x86_64"
-    return None if machine == wanted else f"it is a {wanted} host, and this one is {machine}"
+    return None if machine == wanted else f"it is a host of {wanted}, and this one is of {machine}"
 
 
 def platform_refusal(given: Mapping[str, str], machine: str = "") -> str | None:

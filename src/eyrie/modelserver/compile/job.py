@@ -52,15 +52,16 @@ def run(ml: Path, box: Path, given: Mapping[str, Any]) -> Made:
 def _load(ml: Path) -> RowModel:
     source = Source(ml, {})
     try:
-        if loader.script_path(source) is not None:
-            raise ClientError("the archive has code/inference.py: what user code does cannot be compiled")
-        model = loader.load_files(source)
+        script = loader.script_path(source)
+        model = None if script is not None else loader.load_files(source)
     except LoadError as error:
         raise ClientError(f"the model could not be loaded: {error}") from error
     except MemoryError:
         raise
     except Exception as error:  # the boundary to foreign code: whatever unpickling or a library raises
         raise ClientError(f"the model could not be loaded: {type(error).__name__}: {error}") from error
+    if model is None:
+        raise ClientError("the archive has code/inference.py: what user code does cannot be compiled")
     if not isinstance(model, RowModel):
         raise ClientError(f"{model.title}: only models of rows are compiled")
     return model
