@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import botocore.session
 import pytest
 from gateway_world import ACCOUNT, Call, World, answering, hanging, read_reply, until, world
 
 from eyrie.domain.routing import RoutingStrategy
+from eyrie.gateway.headers import BOUNDS, TARGET_CONTAINER, TARGET_MODEL
 from eyrie.http1.limits import Limits
 
 SM = "X-Amzn-SageMaker-"
@@ -386,3 +388,36 @@ def test_a_second_is_rolled_up_by_endpoint_variant_and_instance() -> None:
         json.dumps(taken)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("header", "longest"), [(n, longest) for n, (_, longest) in BOUNDS.items() if n != TARGET_MODEL]
+)
+def test_a_header_is_as_long_as_the_api_says_at_most(header: bytes, longest: int) -> None:
+    async def test(w: World) -> None:
+        one = await w.instance("i-1")
+        w.publish({"AllTraffic": (1.0, [one])})
+        name, member = header.decode().title(), BOUNDS[header][0]
+        for _ in range(2):
+            got = await w.invoke(**{name: "a" * (longest + 1)})
+            assert (got.status, got.headers["x-amzn-errortype"]) == (400, "ValidationError")
+            message = got.json()["Message"]
+            assert message.startswith("1 validation error detected: Value 'aaa")
+            assert f"at '{member}' failed to satisfy constraint: Member must have length less than" in message
+        assert one.calls == []
+        if header != TARGET_CONTAINER:  # this endpoint has one container
+            assert (await w.invoke(**{name: "a" * longest})).status == 200
+
+    run(test)
+
+
+def test_the_bounds_of_headers_are_those_of_the_api() -> None:
+    service = botocore.session.get_session().get_service_model("sagemaker-runtime")
+    of_location = {}
+    for operation in ("InvokeEndpoint", "InvokeEndpointWithResponseStream"):
+        for name, member in service.operation_model(operation).input_shape.members.items():
+            if member.serialization.get("location") == "header" and "max" in member.metadata:
+                of_location[member.serialization["name"].lower().encode()] = (name, member.metadata["max"])
+    for header, (member_, longest) in BOUNDS.items():
+        name, said = of_location[header]
+        assert (name[0].lower() + name[1:], said) == (member_, longest)

@@ -221,6 +221,9 @@ def test_bad_bucket_names(name: str) -> None:
         ("bytes=-0", 10, "InvalidRange"),
         ("bytes=0-", 0, "InvalidRange"),
         ("bytes=" + "9" * 18 + "-", 10, "InvalidRange"),
+        ("bytes=" + "9" * 40 + "-", 10, "InvalidRange"),
+        ("bytes=2-" + "9" * 40, 10, (2, 10)),
+        ("bytes=-" + "9" * 40, 10, (0, 10)),
         ("bytes=" + "9" * 5000 + "-", 10, None),
     ],
 )

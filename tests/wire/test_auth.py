@@ -422,6 +422,18 @@ def test_old_presigned_urls_which_boto3_still_makes(query: str, headers: dict[st
     assert refused({**head, "query": head["query"].replace(KEY.encode(), b"X")}, "s3").code == "InvalidAccessKeyId"
 
 
+@pytest.mark.parametrize("signed_path", ["/b", "/b/"])
+def test_an_old_presigned_url_of_a_bucket_is_signed_with_or_without_a_slash_at_its_end(signed_path: str) -> None:
+    request = AWSRequest(method="GET", url=f"{BASE}/b?list-type=2&location")
+    request.auth_path = signed_path  # botocore's own is the longer one, and it asks for the shorter
+    botocore.auth.HmacV1QueryAuth(BotoCredentials(KEY, SECRET), expires=60).add_auth(request)
+    parts = urlsplit(request.url)
+    head = {"method": b"GET", "query": parts.query.encode(), "headers": {b"host": b"127.0.0.1:7777"}, "body": b""}
+    assert verify({**head, "path": b"/b"}, "s3").account == ACCOUNT
+    assert refused({**head, "path": b"/c"}, "s3").code == "SignatureDoesNotMatch"
+    assert refused({**head, "path": b"/"}, "s3").code == "SignatureDoesNotMatch"
+
+
 def test_an_old_presigned_url_of_a_bucket_in_the_host() -> None:
     request = AWSRequest(method="GET", url="http://models.localhost:7777/a/b?versionId=1")
     request.auth_path = "/models/a/b"

@@ -19,6 +19,8 @@ from eyrie.wire.messages import Call, HttpRequest
 from eyrie.wire.model import Models, UnknownService
 from eyrie.wire.values import Malformed
 
+CBOR_PATH = "/service/GraniteServiceVersion20100801/operation"
+
 PLAIN = st.recursive(
     st.none()
     | st.booleans()
@@ -237,6 +239,34 @@ def test_a_call_is_located_by_its_head_alone(models: Models) -> None:
         wire.locate(HttpRequest("POST", "/", "", {"x-amz-target": "SageMaker.Nothing"}))
     with pytest.raises(ApiError):
         wire.locate(HttpRequest("GET", "/b/%ff", "", {}))
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_an_operation_that_the_head_names_is_posted(models: Models, method: str) -> None:
+    for request in (
+        HttpRequest(method, "/", "", {"x-amz-target": "SageMaker.DeleteModel"}),
+        HttpRequest(method, f"{CBOR_PATH}/ListMetrics", "", {"smithy-protocol": "rpc-v2-cbor"}),
+    ):
+        with pytest.raises(ApiError, match="UnknownOperationException"):
+            peer.wire(models).locate(request)
+
+
+def test_an_operation_of_another_service_is_not_this_ones(models: Models) -> None:
+    def scoped(service: str, **headers: str) -> dict[str, str]:
+        scope = f"AWS4-HMAC-SHA256 Credential=K/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host"
+        return {"authorization": scope, **{name.replace("_", "-"): value for name, value in headers.items()}}
+
+    wire = peer.wire(models)
+    cbor_ = {"smithy_protocol": "rpc-v2-cbor"}
+    assert wire.locate(HttpRequest("POST", f"{CBOR_PATH}/ListMetrics", "", scoped("monitoring", **cbor_))).status == 200
+    for request in (
+        HttpRequest("POST", "/", "", scoped("sagemaker", x_amz_target="Nobody.ListModels")),
+        HttpRequest("POST", "/", "", scoped("sagemaker", x_amz_target="Logs_20140328.ListTags")),
+        HttpRequest("POST", "/", "", scoped("sagemaker", x_amz_target="ListModels")),
+        HttpRequest("POST", "/service/Nobody/operation/ListMetrics", "", scoped("monitoring", **cbor_)),
+    ):
+        with pytest.raises(ApiError, match="UnknownOperationException"):
+            wire.locate(request)
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "../sagemaker", "s3/2006-03-01", "S3", "a" * 100, "\x00"])

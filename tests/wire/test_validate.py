@@ -187,3 +187,11 @@ def test_nesting_is_bounded(models: Models, depth: int) -> None:
     error = refused(models, "Search", f'{{"Resource": "Endpoint", "SearchExpression": {inner}}}'.encode())
     assert error.code == "SerializationException"
     assert "ested" in error.message
+
+
+@pytest.mark.parametrize("weight", ["Infinity", 1e39])
+def test_a_float_has_32_bits(models: Models, weight: object) -> None:
+    variant = {"VariantName": "v", "InitialVariantWeight": weight}
+    error = refused(models, "CreateEndpointConfig", {"EndpointConfigName": "c", "ProductionVariants": [variant]})
+    assert "at 'productionVariants.1.member.initialVariantWeight' failed to satisfy constraint" in error.message
+    assert "Member must have value less than or equal to 3.4028235e+38" in error.message

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eyrie.control.context import Context, Operation, Params
+from eyrie.control.listing import bad_token
 from eyrie.control.records import Tag, keep_tags, kept_tags, merge
 from eyrie.ports import Document
 from eyrie.wire.errors import could_not_find, validation
@@ -28,6 +29,8 @@ def operations(taggable: Mapping[str, tuple[str, str]]) -> Mapping[str, Operatio
 
     def list_tags(context: Context, params: Params) -> dict[str, Any]:
         kept, _ = _of_resource(context, params["ResourceArn"], taggable)
+        if params.get("NextToken"):
+            raise bad_token()
         return {"Tags": kept}  # all of the 50 at the most: SDK v2 never asks for a second page
 
     def delete_tags(context: Context, params: Params) -> dict[str, Any]:

@@ -140,13 +140,14 @@ def _after(operation: str, params: Params, text: bool) -> tuple[str | int, str] 
     try:
         digest, value, name = json.loads(base64.b64decode(params["NextToken"].encode("ascii"), b"-_", validate=True))
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise _bad_token() from None
+        raise bad_token() from None
     if digest != _digest(operation, params) or not isinstance(name, str) or type(value) is not (str if text else int):
-        raise _bad_token()
+        raise bad_token()
     return value, name
 
 
-def _bad_token() -> ApiError:
+def bad_token() -> ApiError:
+    """The refusal of a token that the list did not give."""
     return validation("Invalid NextToken: it does not belong to this list with these filters.")
 
 

@@ -6,7 +6,7 @@ take from a container's reply what `returned` lets through.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _SM = b"x-amzn-sagemaker-"
 TARGET_CONTAINER = _SM + b"target-container-hostname"
@@ -27,6 +27,17 @@ SPECIAL = frozenset((*NOT_BUILT, *FORWARDED, TARGET_VARIANT, SESSION, TARGET_MOD
 CUSTOM_ATTRIBUTES = frozenset((_SM + b"custom-attributes",))
 _RETURNED = CUSTOM_ATTRIBUTES | {b"content-type"}
 _HEADER_BYTES_MAX = 1_024
+BOUNDS = {  # header -> its member in the API, and how long it may be
+    b"content-type": ("contentType", 1_024),
+    b"accept": ("accept", 1_024),
+    _SM + b"accept": ("accept", 1_024),
+    _SM + b"custom-attributes": ("customAttributes", _HEADER_BYTES_MAX),
+    _SM + b"inference-id": ("inferenceId", 64),
+    _SM + b"prefix-aware-id": ("prefixAwareId", 64),
+    TARGET_CONTAINER: ("targetContainerHostname", 63),
+    TARGET_MODEL: ("targetModel", 1_024),
+}
+_SHOWN_CHARS_MAX = 256
 SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
 
 
@@ -34,3 +45,17 @@ def returned(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = _
     """The lines of a container's reply that the client gets to see."""
     kept = [(name, value) for name, value in headers if name in names and len(value) <= _HEADER_BYTES_MAX]
     return b"".join([b"%b: %b\r\n" % pair for pair in kept])
+
+
+def too_long(fields: Mapping[bytes, bytes]) -> str | None:
+    """What is wrong with a head of which some header is longer than the API says, in AWS's words; None: none is."""
+    found = []
+    for name, (member, longest) in BOUNDS.items():
+        value = fields.get(name, b"")
+        if len(value) > longest:
+            shown = value[:_SHOWN_CHARS_MAX].decode("latin-1") + ("..." if len(value) > _SHOWN_CHARS_MAX else "")
+            constraint = f"Member must have length less than or equal to {longest}"
+            found.append(f"Value '{shown}' at '{member}' failed to satisfy constraint: {constraint}")
+    if not found:
+        return None
+    return f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from eyrie.domain.sticky import key_of
 from eyrie.gateway import directions, errors
 from eyrie.gateway.errors import Reply
-from eyrie.gateway.headers import FORWARDED, NOT_BUILT, SESSION, SPECIAL, TARGET_MODEL, TARGET_VARIANT
+from eyrie.gateway.headers import FORWARDED, NOT_BUILT, SESSION, SPECIAL, TARGET_MODEL, TARGET_VARIANT, too_long
 from eyrie.gateway.invocation import Invocation
 from eyrie.gateway.routes import Endpoint, Kinds
 from eyrie.gateway.sessions import NEW, SessionError
@@ -108,6 +108,10 @@ class InvokeRequest(Invocation):
     def _look(self, endpoint: Endpoint) -> Reply | None:
         """A head that is looked at, for the first time or since it names a model; a refusal, or None."""
         special = SPECIAL.intersection(self._connection.fields)
+        if self._known is None:  # what is known was looked at when it came for the first time
+            wrong = too_long(self._connection.fields)
+            if wrong is not None:
+                return errors.validation(wrong)
         if endpoint.picky or special:
             reply = self._check_fields(endpoint)
             if reply is not None:

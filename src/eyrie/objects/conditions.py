@@ -10,7 +10,7 @@ from enum import Enum
 
 from eyrie.objects.errors import precondition_failed, refuse
 
-_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*")
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,4000})\s*-\s*(\d{0,4000})\s*")  # int() takes 4,300 digits at most
 
 Header = Callable[[str], "str | None"]
 

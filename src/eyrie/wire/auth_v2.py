@@ -49,21 +49,18 @@ def check_v2(
     token = given.get(b"x-amz-security-token", b"")
     if not hmac.compare_digest(token, known.session_token.encode()):
         raise auth_error(Fault.BAD_TOKEN, "s3")
-    text = _text(method, path, query, headers, given, expires)
-    expected = base64.b64encode(hmac.digest(known.secret_access_key.encode(), text, "sha1"))
-    if not hmac.compare_digest(expected, signature):
-        raise auth_error(Fault.MISMATCH, "s3")
-    return Identity(known.access_key_id, known.account, region, "s3")
+    head, (path_signed, parameters) = _head(method, headers, given, expires), _resource(path, query, headers)
+    # botocore signs "/BUCKET/" for what it then asks as "/BUCKET"; others sign what they ask.
+    bare = path_signed.count(b"/") == 1 and len(path_signed) > 1
+    for resource in (path_signed, path_signed + b"/") if bare else (path_signed,):
+        expected = hmac.digest(known.secret_access_key.encode(), head + resource + parameters, "sha1")
+        if hmac.compare_digest(base64.b64encode(expected), signature):
+            return Identity(known.access_key_id, known.account, region, "s3")
+    raise auth_error(Fault.MISMATCH, "s3")
 
 
-def _text(
-    method: bytes,
-    path: bytes,
-    query: bytes,
-    headers: Mapping[bytes, bytes],
-    given: Mapping[bytes, bytes],
-    expires: bytes,
-) -> bytes:
+def _head(method: bytes, headers: Mapping[bytes, bytes], given: Mapping[bytes, bytes], expires: bytes) -> bytes:
+    """What is signed, up to the resource."""
     custom = {name: value for name, value in given.items() if name.startswith(b"x-amz-")}
     custom.update({name: value for name, value in headers.items() if name.startswith(b"x-amz-")})
     lines = [
@@ -72,12 +69,12 @@ def _text(
         expires,
     ]
     lines.extend(name + b":" + custom[name].strip() for name in sorted(custom))
-    lines.append(_resource(path, query, headers.get(b"host", b"")))
-    return b"\n".join(lines)
+    return b"\n".join((*lines, b""))
 
 
-def _resource(path: bytes, query: bytes, host: bytes) -> bytes:
-    bucket = host_bucket(host).encode()
+def _resource(path: bytes, query: bytes, headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The path that is signed, with the bucket that the host names, and the parameters that are."""
+    bucket = host_bucket(headers.get(b"host", b"")).encode()
     resource = b"/" + bucket + path if bucket else path
     signed = []
     for pair in query.split(b"&"):
@@ -85,4 +82,4 @@ def _resource(path: bytes, query: bytes, host: bytes) -> bytes:
         if name in _SIGNED_PARAMETERS:
             signed.append((name, name + equals + unquote_to_bytes(value)))
     signed.sort(key=lambda pair: pair[0])
-    return resource + (b"?" + b"&".join(text for _, text in signed) if signed else b"")
+    return resource, b"?" + b"&".join(text for _, text in signed) if signed else b""

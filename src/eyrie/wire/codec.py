@@ -151,7 +151,7 @@ class Wire:
                 raise refusal.unknown_operation(speech, f"{request.method} {request.path}")
             return found[0], found[1], parameters
         operation = service.operation(speech.target)
-        if operation is None:
+        if operation is None or request.method != "POST" or not _names(request, service):
             raise refusal.unknown_operation(speech, speech.target)
         return operation, {}, {}
 
@@ -212,6 +212,14 @@ class Wire:
 def _with_bucket(path: str, bucket: str) -> str:
     """An S3 path with the bucket that the host names in front: path style."""
     return f"/{bucket}{path}" if bucket else path
+
+
+def _names(request: HttpRequest, service: Service) -> bool:
+    """Whether what names the operation names it as one of this service: X-Amz-Target, or CBOR's path."""
+    target = request.headers.get("x-amz-target")
+    if target is None:
+        return request.path.split("/")[2:3] == [service.target_prefix]
+    return target.rpartition(".")[0] == service.target_prefix
 
 
 def _parse_json(body: bytes) -> Any:

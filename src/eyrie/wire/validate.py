@@ -21,6 +21,7 @@ _DEPTH_MAX = 64
 _ENUM_SHOWN_MAX = 40  # an instance type has hundreds of values: naming them all hides what was wrong
 _NEAREST = 3
 _COMPARED_CHARS_MAX = 64
+_FLOAT_MAX = 3.4028235e38  # of a float that has 32 bits; an infinity is beyond it
 
 
 def violations(shape: Shape | None, params: Mapping[str, Any]) -> list[str]:
@@ -105,6 +106,8 @@ def _broken(shape: Shape, value: Any) -> list[str]:
     broken = []
     if shape.minimum is not None or shape.maximum is not None:
         broken += _out_of_bounds(shape, value)
+    if shape.kind == "float" and shape.maximum is None and value > _FLOAT_MAX:
+        broken.append(f"Member must have value less than or equal to {_FLOAT_MAX}")
     if shape.enum and value not in shape.enum:
         broken.append(f"Member must satisfy enum value set: {_set(shape.enum, str(value))}")
     # A pattern is tried only on what is not too long already: its cost grows with the length.

@@ -347,6 +347,9 @@ def test_tags_have_bounds(sm: Any, refused: Any) -> None:
     assert "reserved" in reserved[1]
     twice = refused(sm.add_tags, ResourceArn=ARN + "m", Tags=[{"Key": "x", "Value": "1"}, {"Key": "x", "Value": "2"}])
     assert twice == ("ValidationException", "Duplicate tag key: x.")
+    assert len(sm.list_tags(ResourceArn=ARN + "m", NextToken="", MaxResults=50)["Tags"]) == 50
+    code, text = refused(sm.list_tags, ResourceArn=ARN + "m", NextToken="one-that-no-list-gave")
+    assert (code, "Invalid NextToken" in text) == ("ValidationException", True)
 
 
 @pytest.mark.parametrize(
