@@ -27,7 +27,7 @@ SPECIAL = frozenset((*NOT_BUILT, *FORWARDED, TARGET_VARIANT, SESSION, TARGET_MOD
 CUSTOM_ATTRIBUTES = frozenset((_SM + b"custom-attributes",))
 _RETURNED = CUSTOM_ATTRIBUTES | {b"content-type"}
 _HEADER_BYTES_MAX = 1_024
-BOUNDS = {  # header -> its member in the API, and how long it may be
+BOUNDS = {  # header -> its member in the API, and how long it may be; a TargetModel is `models` to look at
     b"content-type": ("contentType", 1_024),
     b"accept": ("accept", 1_024),
     _SM + b"accept": ("accept", 1_024),
@@ -35,7 +35,6 @@ BOUNDS = {  # header -> its member in the API, and how long it may be
     _SM + b"inference-id": ("inferenceId", 64),
     _SM + b"prefix-aware-id": ("prefixAwareId", 64),
     TARGET_CONTAINER: ("targetContainerHostname", 63),
-    TARGET_MODEL: ("targetModel", 1_024),
 }
 _SHOWN_CHARS_MAX = 256
 SPEAKER = b"x-eyrie-container"  # of an error: whose it is, of several containers
