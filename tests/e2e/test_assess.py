@@ -69,7 +69,8 @@ def test_a_killed_assessment_leaves_no_fault(eyrie: RealEyrie) -> None:
 @pytest.mark.heavy
 def test_five_measures_of_a_copy(eyrie: RealEyrie, graded: Deployed, tmp_path: Path) -> None:
     page, faults = tmp_path / "page.html", "kill-instance,memory,fill-box,zone,lock-store,full-disk"
-    flags = ["--quick", "--for", "1.5", "--faults", faults, "--instances", "1,2", "--send", graded.rows[0]]
+    flags = ["--quick", "--time", "1000", "--for", "1.5", "--faults", faults, "--instances", "1,2"]
+    flags += ["--send", graded.rows[0]]
     command = [sys.executable, "-P", "-m", "eyrie", "assess", NAME, "--yes", "--json", "--html", str(page), *flags]
     done = subprocess.run(
         [*command, "--data", str(eyrie.data)], capture_output=True, text=True, check=False, timeout=400
@@ -93,6 +94,7 @@ def test_five_measures_of_a_copy(eyrie: RealEyrie, graded: Deployed, tmp_path: P
     assert page.read_text().count("<svg") >= 4
     last = eyrie.run("assess", NAME, "--history").stdout
     assert found["at"] in last
+    assert found["left_out"] == []
 
 
 def journal(eyrie: RealEyrie) -> list[dict[str, Any]]:

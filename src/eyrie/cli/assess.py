@@ -18,8 +18,9 @@ from pathlib import Path
 
 from eyrie import __version__
 from eyrie.adapters.host import host_facts
-from eyrie.cli import assess_copy, assess_history, assess_load, assess_page, assess_view, chaos, payload
+from eyrie.cli import assess_budget, assess_copy, assess_history, assess_load, assess_page, assess_view, chaos, payload
 from eyrie.cli import data as datadir
+from eyrie.cli.assess_budget import Budget
 from eyrie.cli.assess_copy import Subject
 from eyrie.cli.assess_faults import SHARED, Breaking, Window, broken
 from eyrie.cli.assess_load import Lengths, Sender
@@ -64,6 +65,7 @@ class Asked:
     models: Sequence[str]
     quick: bool
     within_s: float
+    time_s: float | None  # what is begun; None: what the rest of it takes usually
     html: Path | None
     out: Path | None
     as_json: bool
@@ -139,6 +141,8 @@ def _assessed(data: Path, public: Public, asked: Asked, progress: Progress) -> A
     assess_copy.swept(public, progress)
     original = assess_copy.subject_of(public, asked.endpoint)
     bodies, kind = _bodies(public, asked)
+    usual_s = assess_budget.usual_s(asked.faults, asked.seconds, asked.runs, asked.instances)
+    budget = Budget(asked.time_s or usual_s, began)
     with ExitStack() as undo:
         if asked.in_place:
             subject = original
@@ -146,7 +150,7 @@ def _assessed(data: Path, public: Public, asked: Asked, progress: Progress) -> A
         else:
             subject, guard = assess_copy.copied(public, original, progress, asked.within_s)
             undo.callback(_away, guard, progress)
-        sender = Sender(public, subject.name, bodies, kind, asked.models, progress)
+        sender = Sender(public, subject.name, bodies, kind, asked.models, progress, budget)
         place = Place(data, public.where.region, subject.name)
         chaos.settled(place, asked.within_s, progress)
         try:
@@ -174,6 +178,7 @@ def _assessed(data: Path, public: Public, asked: Asked, progress: Progress) -> A
         timeline=() if window is None else window.timeline,
         missing=tuple(_missing(data)),
         notes=tuple(_notes(subject, asked)),
+        left_out=tuple(budget.left_out),
     )
     return decide.graded(found, asked.p99_ms)
 
@@ -189,9 +194,10 @@ def _measured(
     window = None
     if asked.faults:
         breaking = Breaking(
-            asked.faults, asked.seconds, 0.8, asked.runs, rps, round(asked.objective / 100, 9), asked.within_s
-        )
-        window = broken(sender, place, list(subject.variants), breaking)
+            asked.faults, asked.seconds, 0.8, asked.runs, rps, round(asked.objective / 100, 9), asked.within_s,
+            assess_budget.scales_s(asked.instances),
+        )  # fmt: skip
+        window = broken(sender, place, list(subject.variants), breaking, sender.budget)
     scale = assess_load.scalability(sender, subject, data, asked.instances, lengths, asked.within_s, stepped)
     return performance, window, scale, rps
 
@@ -247,6 +253,8 @@ def _judged(found: Assessment, asked: Asked, changes: Sequence[Change]) -> None:
     missed = list(found.missed)
     if asked.at_least is not None and (found.grade == "-" or found.grade > asked.at_least):
         missed.append(f"the grade is {found.grade}, at least {asked.at_least} was asked for")
+    if asked.at_least is not None:
+        missed += [f"left out, so the grade is not of all of it: {one}" for one in found.left_out]
     if missed:
         raise CommandError("; ".join(missed), code=MISSED)
     worse = [change.name for change in changes if change.verdict == "worse"]

@@ -34,6 +34,10 @@ def assess(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short loads: less sure figures.")] = False,
     within: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="It must be whole again.")] = 90.0,
+    time: Annotated[
+        float | None,
+        typer.Option(min=10, metavar="SECONDS", help="What does not fit is left out, and named. [255, or as asked]"),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON here too.")] = None,
     history: Annotated[bool, typer.Option("--history", help="Show those that were kept, and do nothing.")] = False,
@@ -60,7 +64,7 @@ def assess(
         endpoint=endpoint, in_place=in_place, objective=objective, p99_ms=p99, at_least=at_least, against=against,
         faults=command.names_of(faults), instances=command.counts_of(instances), rps=rps, seconds=seconds, runs=runs,
         send=send, each_line=each_line, content_type=content_type, models=target_model or [], quick=quick,
-        within_s=within, html=html, out=out, as_json=as_json,
+        within_s=within, time_s=time, html=html, out=out, as_json=as_json,
     )  # fmt: skip
     asked = command.check(asked)
     confirmed(yes, command.confirmation(asked))

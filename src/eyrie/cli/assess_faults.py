@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from eyrie.cli import chaos
+from eyrie.cli.assess_budget import AROUND_S, Budget
 from eyrie.cli.assess_load import Sender
 from eyrie.cli.chaos_faults import Fault
 from eyrie.cli.chaos_place import Place
@@ -18,13 +19,14 @@ from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
 from eyrie.decide import assessment as decide
-from eyrie.domain.assessment import Availability, FaultRun
+from eyrie.domain.assessment import OVER, Availability, FaultRun
 from eyrie.domain.load import Second
 
 CALM_S = 2.0
 COOL_S = 1.0
 WARM_WITHIN_S = 5.0
 ASK_EVERY_S = 0.2
+LASTING = ("slow", "crash-loop", "zone", "stop-control", "lock-store", "full-disk")
 SHARED = ("kill-gateway", "kill-control", "stop-control", "lock-store", "full-disk")  # of all endpoints
 
 
@@ -39,6 +41,11 @@ class Breaking:
     rps: float
     objective: float
     within_s: float
+    afterwards_s: float  # what is kept of the time for what comes after the faults
+
+    def reserve_s(self, name: str) -> float:
+        """The time that must be left when a fault is begun."""
+        return AROUND_S + (self.seconds if name in LASTING else 0.0) + self.afterwards_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class Answers:
             return None
 
 
-def broken(sender: Sender, place: Place, variants: Sequence[str], asked: Breaking) -> Window:
+def broken(sender: Sender, place: Place, variants: Sequence[str], asked: Breaking, budget: Budget) -> Window:
     """Break everything that is asked for, under load. Raises CommandError where the endpoint never becomes whole."""
     answers = Answers(Public(sender.public.where), sender.endpoint, sender.bodies[0], sender.kind, sender.models)
     counted = answers.learn(variants)
@@ -122,7 +129,10 @@ def broken(sender: Sender, place: Place, variants: Sequence[str], asked: Breakin
             answers.begin()
         time.sleep(max(0.0, gathering.begin_s - time.monotonic()))
         for name in asked.faults:
-            for _ in range(asked.runs):
+            for number in range(asked.runs):
+                if not budget.fits(name if asked.runs == 1 else f"{name}, run {number + 1}", asked.reserve_s(name)):
+                    runs.append(FaultRun(name, name, skipped=OVER))
+                    continue
                 _quiet(place, asked.within_s, sender.progress)
                 before = (answers.asked, answers.same)
                 run = _one(place, name, asked, gathering.begin_s, sender.progress)

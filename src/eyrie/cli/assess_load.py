@@ -4,14 +4,16 @@ of performance and scalability.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eyrie.adapters.instance_types import InstanceTypesError, load_instance_types
 from eyrie.cli import load
+from eyrie.cli.assess_budget import COUNT_S, Budget
 from eyrie.cli.assess_copy import Subject, scaled
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
@@ -60,6 +62,7 @@ class Sender:
     kind: str
     models: Sequence[str]
     progress: Progress
+    budget: Budget = field(default_factory=lambda: Budget(math.inf))
 
     def begin(self, shape: load.Shape, connections: int | None = None) -> Gathering:
         """Start a load; the caller stops it."""
@@ -149,7 +152,12 @@ def _saturated(
     begin, end, by = (share * max(1.0, users_rps) for share in STAIRS)
     climbed: list[Stair] = []
     verdict = None
-    for _ in range(CLIMBS_MAX):
+    for number in range(CLIMBS_MAX):
+        if number and not sender.budget.climbs():
+            sender.budget.left_out.append(
+                f"further stairs from {begin:,.0f} to {end:,.0f} requests/s: a third of the time was over"
+            )
+            break
         climbed += sender.climbed(begin, end, by, seconds)
         if not climbed:
             return [], None
@@ -180,6 +188,8 @@ def scalability(
     scales: list[Scale] = []
     now = set(subject.variants.values())
     for count in counts:
+        if not sender.budget.fits(f"{count} instances a variant", COUNT_S):
+            continue
         ready_s = None
         if now != {count}:
             sender.progress.now(f"{count} instances a variant")

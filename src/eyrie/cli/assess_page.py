@@ -305,7 +305,9 @@ def _changes(changes: Sequence[Change]) -> str:
 
 def _facts(found: Assessment) -> str:
     missing = "".join(f"<li>{html.escape(text)}" for text in found.missing) or "<li>nothing"
-    notes = "".join(f"<li>{html.escape(text)}" for text in found.notes)
+    notes = "".join(
+        f"<li>{html.escape(text)}" for text in (*(f"Left out: {one}" for one in found.left_out), *found.notes)
+    )
     return f"<h2>What this host does not offer</h2><ul>{missing}</ul><h2>Notes</h2><ul>{notes}</ul>"
 
 

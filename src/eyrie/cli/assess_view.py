@@ -12,7 +12,7 @@ from rich.text import Text
 from eyrie.cli.assess_page import name_of
 from eyrie.cli.load_view import ms
 from eyrie.cli.screen import show
-from eyrie.domain.assessment import Assessment, Change, FaultRun
+from eyrie.domain.assessment import OVER, Assessment, Change, FaultRun
 
 _COLOURS = {"A": "green", "B": "green", "C": "yellow", "D": "yellow", "E": "red", "F": "red"}
 
@@ -38,8 +38,10 @@ def show_assessment(found: Assessment, changes: Sequence[Change], page: Path) ->
     if found.faults:
         show(_faults(found.faults), whole=True)
     for run in found.faults:
-        if run.skipped:
+        if run.skipped and run.skipped != OVER:
             show(Text(f"not injected: {name_of(run)}: {run.skipped}", style="yellow"))
+    for text in found.left_out:
+        show(Text(f"left out: {text}", style="yellow"))
     if changes:
         show(_changes(changes), whole=True)
     for text in found.missing:

@@ -103,6 +103,9 @@ class Scalability:
     restored_limit_ms: float | None
 
 
+OVER = "the time was over"  # why a fault was skipped
+
+
 @dataclass(frozen=True, slots=True)
 class FaultRun:
     """One fault, and what it cost. `skipped` says why it was not injected; everything else is empty then."""
@@ -161,6 +164,7 @@ class Assessment:
     grades: tuple[Grade, ...] = ()
     grade: str = "-"
     missed: tuple[str, ...] = ()  # objectives, in words
+    left_out: tuple[str, ...] = ()  # what was asked for and did not fit into the time
 
 
 @dataclass(frozen=True, slots=True)
