@@ -56,7 +56,7 @@ def test_what_fits_is_not_noted_and_what_does_not_is() -> None:
     budget = Budget(1000.0)
     assert budget.fits("hang", 10.0)
     assert not budget.fits("slow", 2000.0)
-    assert budget.left_out == ["slow: the 1,000 s of --time were over"]
+    assert budget.left_out == ["slow"]
     assert budget.climbs()
     assert not Budget(1000.0, time.monotonic() - 500.0).climbs()
 
@@ -86,6 +86,4 @@ def test_faults_and_numbers_that_do_not_fit_are_named(tmp_path: Path, monkeypatc
     assert [(run.fault, run.skipped) for run in window.faults] == [("hang", OVER), ("slow", OVER)]
     scale = assess_load.scalability(cast(Sender, sent), SUBJECT, tmp_path, [1, 2], LENGTHS, 1.0, Step())
     assert scale.scales == ()
-    assert [text.partition(":")[0] for text in sent.budget.left_out] == [
-        "hang", "slow", "1 instances a variant", "2 instances a variant",
-    ]  # fmt: skip
+    assert sent.budget.left_out == ["hang", "slow", "1 instances a variant", "2 instances a variant"]

@@ -253,8 +253,8 @@ def _judged(found: Assessment, asked: Asked, changes: Sequence[Change]) -> None:
     missed = list(found.missed)
     if asked.at_least is not None and (found.grade == "-" or found.grade > asked.at_least):
         missed.append(f"the grade is {found.grade}, at least {asked.at_least} was asked for")
-    if asked.at_least is not None:
-        missed += [f"left out, so the grade is not of all of it: {one}" for one in found.left_out]
+    if asked.at_least is not None and found.left_out:
+        missed.append(f"the grade is not of all of it: {len(found.left_out)} things did not fit into --time")
     if missed:
         raise CommandError("; ".join(missed), code=MISSED)
     worse = [change.name for change in changes if change.verdict == "worse"]

@@ -32,7 +32,7 @@ class Budget:
         """Whether it may begin; what may not is noted."""
         if self.has(need_s):
             return True
-        self.left_out.append(f"{what}: the {self.seconds:,.0f} s of --time were over")
+        self.left_out.append(what)
         return False
 
     def climbs(self) -> bool:

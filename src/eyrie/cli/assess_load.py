@@ -154,9 +154,7 @@ def _saturated(
     verdict = None
     for number in range(CLIMBS_MAX):
         if number and not sender.budget.climbs():
-            sender.budget.left_out.append(
-                f"further stairs from {begin:,.0f} to {end:,.0f} requests/s: a third of the time was over"
-            )
+            sender.budget.left_out.append(f"further stairs from {begin:,.0f} to {end:,.0f} requests/s")
             break
         climbed += sender.climbed(begin, end, by, seconds)
         if not climbed:

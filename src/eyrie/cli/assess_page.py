@@ -306,7 +306,8 @@ def _changes(changes: Sequence[Change]) -> str:
 def _facts(found: Assessment) -> str:
     missing = "".join(f"<li>{html.escape(text)}" for text in found.missing) or "<li>nothing"
     notes = "".join(
-        f"<li>{html.escape(text)}" for text in (*(f"Left out: {one}" for one in found.left_out), *found.notes)
+        f"<li>{html.escape(text)}"
+        for text in (*(f"Left out, since the time (--time) was over: {one}" for one in found.left_out), *found.notes)
     )
     return f"<h2>What this host does not offer</h2><ul>{missing}</ul><h2>Notes</h2><ul>{notes}</ul>"
 

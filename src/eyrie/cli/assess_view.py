@@ -40,8 +40,8 @@ def show_assessment(found: Assessment, changes: Sequence[Change], page: Path) ->
     for run in found.faults:
         if run.skipped and run.skipped != OVER:
             show(Text(f"not injected: {name_of(run)}: {run.skipped}", style="yellow"))
-    for text in found.left_out:
-        show(Text(f"left out: {text}", style="yellow"))
+    if found.left_out:
+        show(Text(f"left out, since the time (--time) was over: {'; '.join(found.left_out)}", style="yellow"))
     if changes:
         show(_changes(changes), whole=True)
     for text in found.missing:
