@@ -141,7 +141,7 @@ async def _fall(instances: tuple[Instance, ...]) -> None:
         await instance.open()
 
 
-async def until(seen: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(seen: Callable[[], Any], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not seen():
             await asyncio.sleep(0.005)

@@ -254,7 +254,7 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
     return Reply(status, headers, body)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(seconds):
         while not condition():

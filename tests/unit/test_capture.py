@@ -110,7 +110,7 @@ def test_a_destination_is_left_alone_for_longer_each_time() -> None:
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**{"capture_disk_percent_max": 100, **settings}) as made:
+        async with asyncio.timeout(60), world(**{"capture_disk_percent_max": 100, **settings}) as made:
             await test(made)
 
     asyncio.run(main())

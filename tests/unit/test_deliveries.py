@@ -194,7 +194,7 @@ def test_a_slow_address_holds_up_nobody_else() -> None:
 
     def slow(owed: Delivery) -> None:
         if owed.to.endswith("/slow"):
-            assert gate.wait(10)
+            assert gate.wait(30)
 
     rig = Rig(failing=slow)
 

@@ -25,7 +25,7 @@ def outcomes(count: int, command: Callable[[], object]) -> list[str]:
     together = threading.Barrier(count)
 
     def one(_: int) -> str:
-        together.wait(5)
+        together.wait(30)
         try:
             command()
         except Exception as error:

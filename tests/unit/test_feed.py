@@ -73,7 +73,7 @@ class Worker:
         self.writer.write(json.dumps(line).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             found: dict[str, Any] = json.loads(await self.reader.readline())
             return found
 
@@ -96,7 +96,7 @@ async def connect(data: Path, name: str = "gateway-0", pid: int = 1) -> Worker:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -34,7 +34,7 @@ ANSWERING = "content-type: application/x-eyrie-batch\r\nx-eyrie-content-type: te
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             await test(made)
 
     asyncio.run(main())

@@ -51,7 +51,7 @@ class Control:
 
 def run(test: Callable[[World, Control], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world() as made:
+        async with asyncio.timeout(60), world() as made:
             control = Control(made)
             feeding = asyncio.ensure_future(made.gateway.feed.run())
             try:

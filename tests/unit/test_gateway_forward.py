@@ -19,7 +19,7 @@ S3_SCOPE = b"Authorization: AWS4-HMAC-SHA256 Credential=A/20261121/us-east-1/s3/
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(25), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             await test(made)
 
     asyncio.run(main())

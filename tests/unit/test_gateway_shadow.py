@@ -17,7 +17,7 @@ SLUG = "123456789012.us-east-1.e"
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             made.gateway.feed.tell_meter = lambda: None  # type: ignore[method-assign]  # the test takes what was counted
             await test(made)
 

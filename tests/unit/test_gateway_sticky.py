@@ -16,7 +16,7 @@ LONG = "2033-05-18T03:33:20Z"
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             await test(made)
 
     asyncio.run(main())

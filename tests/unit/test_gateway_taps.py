@@ -29,7 +29,7 @@ class Heard:
 
 def run(test: Callable[[World, list[Exchange]], Awaitable[None]], auth: bool = True) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(auth=auth) as made:
+        async with asyncio.timeout(60), world(auth=auth) as made:
             heard = Heard()
             made.gateway.book.tap_makers = (lambda table, route: heard,)
             await test(made, heard.exchanges)

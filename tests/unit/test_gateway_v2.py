@@ -37,7 +37,7 @@ def write_keys(data: Path) -> None:
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             write_keys(made.data)
             made.gateway.inference.keys.refresh()
             await test(made)
@@ -353,7 +353,7 @@ def test_sessions_work_here_too() -> None:
 
 def test_one_model_of_many_is_named_by_its_header_and_loaded() -> None:
     async def work() -> None:
-        async with asyncio.timeout(20), many(2) as m:
+        async with asyncio.timeout(60), many(2) as m:
             write_keys(m.world.data)
             m.world.gateway.inference.keys.refresh()
             body = {"inputs": [INPUT], "outputs": [{"name": "said"}]}

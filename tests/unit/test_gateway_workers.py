@@ -11,7 +11,7 @@ from gateway_world import Call, FakeInstance, World, hanging, until, world
 
 def run(test: Callable[[World], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world(**settings) as made:
+        async with asyncio.timeout(60), world(**settings) as made:
             await test(made)
 
     asyncio.run(main())

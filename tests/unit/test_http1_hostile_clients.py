@@ -131,7 +131,7 @@ def test_what_was_answered_reaches_a_client_that_stops_sending_with_its_request(
             with client(path, HEAD + b"Content-Length: 3\r\n\r\nabc") as sock:
                 sock.shutdown(socket.SHUT_WR)  # both are there before the loop looks
                 sock.setblocking(False)
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(30):
                     assert (await loop.sock_recv(sock, 10_000)).startswith(b"HTTP/1.1 200 ")
         await gone(server)
         await server.close(100)
@@ -160,12 +160,12 @@ def test_a_flood_of_connections_is_refused_and_then_cut(tmp_path: Path) -> None:
             socks = [connect_unix(path) for _ in range(20)]
             await asyncio.sleep(0.05)
             more = [connect_unix(path) for _ in range(80)]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while server.refused_connections < 80 or len(server.connections) > 41:
                     await asyncio.sleep(0.01)
             got = []
             for sock in more:
-                sock.settimeout(2)
+                sock.settimeout(30)
                 sock.setblocking(True)
                 with contextlib.suppress(ConnectionError):
                     got.append(sock.recv(1_000))

@@ -33,7 +33,7 @@ async def exchange(port: int, data: bytes, pieces: int = 1) -> bytes:
         with contextlib.suppress(ConnectionError):
             await writer.drain()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await reader.read()
         except ConnectionError:
             return b""

@@ -53,7 +53,7 @@ def test_a_connection_whose_client_was_slow_to_the_end_serves_the_next(tmp_path:
             for _ in range(3):
                 sink = Slow()
                 pool.send(sink, HEAD, raw=True)
-                await asyncio.wait_for(sink.done, 5)
+                await asyncio.wait_for(sink.done, 30)
                 assert sink.got.endswith(b"\r\n\r\nhello")
                 assert len(pool.idle) == 1
             pool.close()

@@ -176,7 +176,7 @@ def put(store: SqlStore, names: Mapping[str, int], kind: str = "CompilationJob")
 async def drive(jobs: Jobs, store: SqlStore, count: int, kind: str = "CompilationJob") -> dict[str, Job]:
     """Until so many jobs have ended and nothing is left of them."""
     driving = asyncio.create_task(jobs.run())
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         while True:
             found = {d.name: job_of(d) for d in store.scan(kind)}
             if sum(job.ended for job in found.values()) == count and not jobs._runs.inventory():

@@ -355,7 +355,7 @@ def test_nobody_there_is_an_error_of_each_request() -> None:
         work.close()
         return whole(recorder)
 
-    seen = asyncio.run(asyncio.wait_for(alone(), 5))
+    seen = asyncio.run(asyncio.wait_for(alone(), 30))
     assert dict(seen.errors) == {"connection refused": 10}
 
 
@@ -371,7 +371,7 @@ def test_what_waits_behind_a_slow_reply_waits_in_the_response_time_alone() -> No
             work.close()
         return whole(recorder)
 
-    seen = asyncio.run(asyncio.wait_for(slow(), 5))
+    seen = asyncio.run(asyncio.wait_for(slow(), 30))
     assert seen.answered == 10
     assert seen.service.highest < 100_000
     assert seen.response.highest > 180_000  # ten at 30 ms each, asked for within 100 ms

@@ -44,7 +44,7 @@ class SocketWorld(World):
         self.clock.now_ms()
         super().ensure(spec)
         if spec.instance_id in self.instances and spec.instance_id not in self.servers:
-            asyncio.run_coroutine_threadsafe(self.listen(spec.instance_id), self.loop).result(5)
+            asyncio.run_coroutine_threadsafe(self.listen(spec.instance_id), self.loop).result(30)
 
     def inventory(self) -> list[ObservedInstance]:
         self.clock.now_ms()
@@ -111,7 +111,7 @@ async def control(world: SocketWorld, store: MemoryStore, seed: int = 1) -> Asyn
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(true: Callable[[], bool], limit_s: float = 10) -> None:
+async def until(true: Callable[[], bool], limit_s: float = 30) -> None:
     async with asyncio.timeout(limit_s):
         while not true():
             await asyncio.sleep(0.005)

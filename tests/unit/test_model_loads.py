@@ -314,7 +314,7 @@ def test_two_workers_that_load_one_model_at_once_do_so_one_after_the_other() -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert overlaps == []
     assert world.archives.asked == ["s3://bucket/models/m"]
     assert all(key_of("m") in c.models for c in world.rooms.containers)

@@ -268,7 +268,7 @@ def test_workers_are_bounded_and_survive_what_runs_in_them() -> None:
     workers = Workers(1, queue_max=1, soon=soon)
     for work in (fail, lambda: "well"):
         assert workers.run(work, outcomes.append)
-        assert finished.wait(5)
+        assert finished.wait(30)
         finished.clear()
         calls.pop()()
     assert isinstance(outcomes[0], SystemExit)

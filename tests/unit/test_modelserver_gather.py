@@ -28,7 +28,7 @@ class Held:
         self.sizes.append(len(inputs["x"]))
         if not self.entered.is_set():
             self.entered.set()
-            assert self.go.wait(10)
+            assert self.go.wait(30)
         return {"y": self._run(inputs["x"])}
 
 
@@ -50,14 +50,14 @@ def together(run: Any, values: list[Any], batch: bool = True) -> tuple[Held, lis
         held.sizes.clear()
         threads = [threading.Thread(target=one, args=(number,)) for number in range(len(values))]
         threads[0].start()
-        assert held.entered.wait(10)
+        assert held.entered.wait(30)
         for thread in threads[1:]:
             thread.start()
         while len(gather._waiting) < len(values) - 1:
             assert all(thread.is_alive() for thread in threads)
         held.go.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
     return held, found
 
 

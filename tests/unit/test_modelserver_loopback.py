@@ -36,7 +36,7 @@ async def asked(serve: Serve, count: int = 1) -> list[Recorder]:
     for _ in range(count):
         client = Recorder("/invocations", content_type="text/csv", connection="close", x_more="1")
         servable.invoke(client, b"1,2", client.fields)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not client.replies:
                 await asyncio.sleep(0.001)
         clients.append(client)
@@ -90,7 +90,7 @@ def test_nobody_listens() -> None:
     async def ask() -> Recorder:
         client = Recorder("/invocations")
         LoopbackServable("mine", 1, asyncio.get_running_loop()).invoke(client, b"x", client.fields)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not client.replies:
                 await asyncio.sleep(0.001)
         return client

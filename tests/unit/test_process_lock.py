@@ -89,4 +89,4 @@ def test_end_ends_a_process_that_ignores_sigterm(tmp_path: Path) -> None:
         with process_lock.running(path) as found:
             assert found is not None
             found.end(grace_s=0.05)
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(30) == -signal.SIGKILL

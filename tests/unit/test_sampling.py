@@ -116,7 +116,7 @@ def test_no_room_and_no_reading_cost_one_look(
 
     async def scenario() -> None:
         running = asyncio.create_task(made(world, Host()).run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while world.looks < 5:
                 await asyncio.sleep(0.001)
         assert not running.done()

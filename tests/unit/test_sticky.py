@@ -64,7 +64,7 @@ def test_what_is_no_rule(rule: str) -> None:
 
 def run(test: Callable[[World], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), world() as made:
+        async with asyncio.timeout(60), world() as made:
             await test(made)
 
     asyncio.run(main())

@@ -55,12 +55,12 @@ def pids(data: Path) -> dict[str, int]:
 
 def ask(port: int) -> int:
     """The pid of the worker that answers on the shared port."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(b"who?\n")
         return int(connection.recv(100))
 
 
-def until(seen: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(seen: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := seen()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -152,7 +152,7 @@ def test_a_part_that_never_comes_up_is_told_with_its_last_words(data: Path) -> N
 def test_a_second_up_on_the_same_data_is_one_clear_line(data: Path) -> None:
     up = Started(data, gateways=1)
     second = Started(data, gateways=1)
-    _, errors = second.process.communicate(timeout=10)
+    _, errors = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     said = f"an Eyrie already runs with the data directory {data} (process {up.process.pid}); `eyrie down` ends it"
     assert errors == f"eyrie: {said}\n"
@@ -197,7 +197,7 @@ def test_a_port_that_another_program_has_is_one_clear_line(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         up = Started(data, port=port)
-        _, errors = up.process.communicate(timeout=10)
+        _, errors = up.process.communicate(timeout=60)
     assert up.process.returncode == 1
     assert errors == f"eyrie: port {port} on 127.0.0.1 is in use by another program: choose another with --port\n"
 
@@ -206,7 +206,7 @@ def test_a_data_directory_of_a_newer_version_is_refused(data: Path) -> None:
     data.mkdir()
     (data / "version").write_text("99\n")
     up = Started(data)
-    _, errors = up.process.communicate(timeout=10)
+    _, errors = up.process.communicate(timeout=60)
     assert up.process.returncode == 1
     assert errors.startswith(f"eyrie: {data} was written by a newer Eyrie (format 99")
     assert errors.count("\n") == 1
@@ -225,7 +225,7 @@ def test_a_folder_that_holds_something_else_is_refused_untouched(data: Path) -> 
     data.mkdir()
     (data / "thesis.tex").touch()
     up = Started(data)
-    _, errors = up.process.communicate(timeout=10)
+    _, errors = up.process.communicate(timeout=60)
     assert up.process.returncode == 1
     assert "is no data directory of Eyrie" in errors
     assert [p.name for p in data.iterdir()] == ["thesis.tex"]

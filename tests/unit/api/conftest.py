@@ -156,7 +156,7 @@ def serve_in_thread(app: ControlApp) -> tuple[str, Callable[[], None]]:
     thread.start()
 
     def stop() -> None:
-        asyncio.run_coroutine_threadsafe(server.close(drain_ms=1_000), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.close(drain_ms=1_000), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
