@@ -62,7 +62,7 @@ def test_a_killed_assessment_leaves_no_fault(eyrie: RealEyrie) -> None:
     until(lambda: state(control) == "T", 100)
     command.send_signal(signal.SIGKILL)
     command.communicate()
-    until(lambda: state(control) != "T", 10)
+    until(lambda: state(control) != "T", 60)
     until(lambda: not copies(eyrie), 60)
 
 

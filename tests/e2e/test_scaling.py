@@ -202,8 +202,8 @@ def test_target_tracking_as_aws_does_it_with_alarms_that_cloudwatch_shows(hurrie
         return str(cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"])
 
     with Paced("tracked", hurried.rows, rate=40.0) as load:  # 80 a minute of that clock
-        until(lambda: state(high) == "ALARM", 20.0)
-        until(lambda: len(hurried.eyrie.serving("tracked")) == 3, 20.0)
+        until(lambda: state(high) == "ALARM", 60.0)
+        until(lambda: len(hurried.eyrie.serving("tracked")) == 3, 60.0)
     assert load.failed == 0, load.reasons
     first = activities("tracked")[-1]
     assert first["Cause"] == f"monitor alarm {high} in state ALARM triggered policy track"

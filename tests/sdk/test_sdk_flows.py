@@ -24,11 +24,11 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.e2e.conftest import RealEyrie, eyrie, until  # noqa: F401  (the fixture)
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-FLOW_S = 280
+FLOW_S = 600
 SKLEARN_CODE = """\
 import os
 

@@ -73,7 +73,7 @@ def test_a_client_that_never_reads_its_reply_is_cut(tmp_path: Path, keep: bytes)
 def test_a_client_that_reads_slowly_but_steadily_gets_its_reply_whole(tmp_path: Path) -> None:
     async def main() -> None:
         path = str(tmp_path / "s")
-        limits = Limits(write_buffer_bytes=65_536, send_idle_ms=400, idle_ms=400)
+        limits = Limits(write_buffer_bytes=65_536, send_idle_ms=1_000, idle_ms=1_000)
         async with serving(path, limits) as server:
             loop = asyncio.get_running_loop()
             with client(path, b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as sock:
@@ -81,7 +81,7 @@ def test_a_client_that_reads_slowly_but_steadily_gets_its_reply_whole(tmp_path: 
                 got, began = 0, time.monotonic()
                 while piece := await loop.sock_recv(sock, 60_000):
                     got += len(piece)
-                    await asyncio.sleep(0.08)
+                    await asyncio.sleep(0.15)
             assert got > len(BIG)
             assert time.monotonic() - began > 2 * limits.send_idle_ms / 1000
             await gone(server)
