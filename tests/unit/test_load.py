@@ -288,7 +288,7 @@ async def answered(reply: list[bytes], closed: bool) -> Second:
         recorder = Recorder(begin)
         work = ClosedLoop(asked, recorder) if closed else OpenLoop(asked, recorder)
         work.begin()
-        while loop.time() < begin + 0.1 or (not work.over and loop.time() < begin + 0.6):
+        while loop.time() < begin + 0.1 or (not work.over and loop.time() < begin + 10.0):
             await asyncio.sleep(0.01)
             work.sweep()
         work.close()
