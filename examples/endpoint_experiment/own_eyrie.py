@@ -72,8 +72,10 @@ def data_flag(command: str) -> str:
 
 
 @contextmanager
-def running(factor: float) -> Iterator[OwnEyrie]:
-    """Start it; stop it at the end and leave nothing behind, unless something went wrong: then logs stay."""
+def running(factor: float, credits: float = CREDITS_A_VCPU) -> Iterator[OwnEyrie]:
+    """Start it, with so many credits a vCPU of an instance. Stop it at the end and leave nothing behind, unless
+    something went wrong: then logs stay.
+    """
     data = Path(tempfile.mkdtemp(prefix="eyrie-experiment-"))
     free = free_cores()
     share = round(min(SHARE_MAX, max(SHARE_MIN, FOR_INSTANCES * free / INSTANCES / VCPU)), 2)
@@ -84,7 +86,7 @@ def running(factor: float) -> Iterator[OwnEyrie]:
         "memory_mb": 4096,
         "usd_per_hour": 0.056,
         "cpu_baseline_percent": 100 * BASELINE,
-        "launch_credits": CREDITS_A_VCPU * eyrie.cores,
+        "launch_credits": credits * eyrie.cores,
     }
     (data / "instance_types.json").write_text(json.dumps({"types": {TYPE: row}}))
     check_version(data)  # makes it a data directory

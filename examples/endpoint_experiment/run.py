@@ -27,7 +27,7 @@ import model
 import questions
 from findings import Run, table
 from footprint import footprint
-from own_eyrie import BASELINE, INSTANCES, TYPE, VCPU, OwnEyrie, running
+from own_eyrie import BASELINE, CREDITS_A_VCPU, INSTANCES, TYPE, VCPU, OwnEyrie, running
 from questions import MINUTE_MS, Window
 
 from eyrie.cli.chaos import until_whole
@@ -44,6 +44,7 @@ OF_BASELINE = 0.85  # of what the baseline bears, what the policy lets an instan
 UTILISATION = 0.9  # of both instances, at the height of the load; published: all of them
 PUBLISHED_RPS = 125.0  # an instance, in the middle of what the account tells, at all of its CPU
 LOSS_AFTER_MINUTES = 8.0  # without credits
+SPENT_MINUTES = 0.5  # of all CPU of an instance: with less credits than that they are spent
 LOSS_AT_LATEST = 0.8  # of the load's time
 SERVED_WELL = 0.9  # of the requests before the credits are spent; below it the host has no room for the load
 LOOK_S = 0.25
@@ -61,6 +62,7 @@ class Asked:
     ramp_minutes: float
     html: Path
     policy: bool
+    credits: float  # CPU credits a vCPU that an instance begins with
     work_ms: float | None  # of CPU, that the model spends on a request; None: by what is measured
 
 
@@ -72,10 +74,13 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="eyrie-experiment-model-") as folder, running(asked.factor) as eyrie:
+    with (
+        tempfile.TemporaryDirectory(prefix="eyrie-experiment-model-") as folder,
+        running(asked.factor, asked.credits) as eyrie,
+    ):
         say(
             f"Eyrie runs, {asked.factor:g} times as fast; {eyrie.free:.1f} of this host's {os.cpu_count()} cores "
-            f"are free; an {TYPE} is {VCPU} vCPU, each {eyrie.share:.2f} of a core"
+            f"are free; an {TYPE} is {VCPU} vCPU, each {eyrie.share:.2f} of a core, with {asked.credits:g} credits"
         )
         made = model.make(Path(folder))
         upload(made)
@@ -106,6 +111,7 @@ def arguments() -> Asked:
     parser.add_argument("--minutes", type=float, default=120.0, help="of load, compressed [120]")
     parser.add_argument("--ramp", type=float, default=15.0, help="minutes of them in which the load grows [15]")
     parser.add_argument("--work", type=float, help="ms of CPU that the model spends on a request [by what is measured]")
+    parser.add_argument("--credits", type=float, default=CREDITS_A_VCPU, help="CPU credits a vCPU, at the start [30]")
     parser.add_argument("--html", type=Path, default=Path("endpoint-experiment.html"), help="the page of graphs")
     parser.add_argument("--no-policy", action="store_true", help="only as it was, without the second play")
     given = parser.parse_args()
@@ -113,7 +119,9 @@ def arguments() -> Asked:
         parser.error(f"--factor lies between 1 and {FACTOR_MAX}, and 0 < --ramp < --minutes <= 1440")
     if given.minutes * 60 / given.factor < 20:
         parser.error("that leaves less than 20 s of real load, too little to measure anything: a smaller --factor")
-    return Asked(given.factor, given.minutes, given.ramp, given.html, not given.no_policy, given.work)
+    if not 0 < given.credits <= 1440:
+        parser.error("--credits is more than 0, and at most 1440")
+    return Asked(given.factor, given.minutes, given.ramp, given.html, not given.no_policy, given.credits, given.work)
 
 
 def terms(eyrie: OwnEyrie, asked: Asked, rate: float, plain: Cost, cost: Cost) -> dict[str, Any]:
@@ -296,12 +304,12 @@ def watch(eyrie: OwnEyrie, place: Place, run: Run, load: subprocess.Popen[str], 
 
 
 def note_credits(run: Run, endpoint: str, window: Window, minute: float, say: Any) -> None:
-    """The first minute in which an instance has less than a credit left."""
+    """The first minute in which an instance has less left than lets it go on at full speed for half of one."""
     if run.spent_minute is not None:
         return
     recent = Window(window.end_ms - 5 * MINUTE_MS, window.end_ms)
     points = questions.lowest_credits(endpoint, recent)
-    if points and points[-1][1] < 1.0:
+    if points and points[-1][1] < min(1.0, SPENT_MINUTES * run.cores):
         run.spent_minute = minute
         say(f"{run.name}: after {minute:.0f} minutes an instance has spent its CPU credits")
 
