@@ -214,10 +214,10 @@ def test_a_data_directory_of_a_newer_version_is_refused(data: Path) -> None:
 
 def test_a_data_directory_that_cannot_be_used_is_one_clear_line(data: Path) -> None:
     long = data / ("x" * 300)
-    _, errors = Started(long).process.communicate(timeout=10)
+    _, errors = Started(long).process.communicate(timeout=30)
     assert errors.startswith(f"eyrie: cannot use the data directory {long}: File name too long")
     (data / "logs" / "up.log").mkdir(parents=True)
-    _, errors = Started(data).process.communicate(timeout=10)
+    _, errors = Started(data).process.communicate(timeout=30)
     assert errors == f"eyrie: cannot use the data directory {data}: Is a directory ({data}/logs/up.log)\n"
 
 
