@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from typing import IO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from eyrie.adapters import durable
 from eyrie.adapters.archive import ENTRIES_MAX, check_room, sync_tree, unpack
 from eyrie.adapters.s3_client import S3Client, S3Refused, SigningKey
 from eyrie.domain.names import Scope
@@ -106,11 +106,7 @@ class S3Artifacts:
         except OSError:
             if not (target / "model").is_dir():  # else another thread was faster with the same bytes
                 raise
-        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        durable.sync(self._root)
 
     def _fetch_into(self, scope: Scope, url: str, folder: Path) -> str:
         bucket, key = bucket_and_key(url)

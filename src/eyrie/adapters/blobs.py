@@ -20,6 +20,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
+from eyrie.adapters import durable
+
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
@@ -146,7 +148,7 @@ def _local(root: Path, url: str) -> ObstoreBlobs:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for number in range(256):  # made once and synced, so that a put has only its own directory to sync
             (root / f"{number:02x}").mkdir(exist_ok=True, mode=0o700)
-        _sync_directory(root)
+        durable.sync(root)
     except OSError as error:
         raise BlobsUnusable(f"EYRIE_BLOBS={url!r}: {error.strerror}") from None
     return ObstoreBlobs(LocalStore(root), root=root, part_bytes=1 << 20, read_bytes=1 << 20)
@@ -174,20 +176,8 @@ def _path(name: str) -> str:
 
 
 def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    durable.sync(path)
+    durable.sync(path.parent)
 
 
 def _remove_staged(root: Path, prefix: str) -> int:

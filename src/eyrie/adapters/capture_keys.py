@@ -12,13 +12,14 @@ The head is authenticated with the ciphertext. It is no AWS KMS: no policies, no
 from __future__ import annotations
 
 import importlib.util
-import os
 import secrets
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+
+from eyrie.adapters import durable
 
 EXTRA = "the extra `eyrie[encryption]`"
 FILE = "capture-keys.json"
@@ -118,15 +119,4 @@ class CaptureKeys:
             raise OSError(f"{self._path} cannot be read: {error}") from None
 
     def _store(self, keys: list[_Key]) -> None:
-        half = self._path.with_suffix(".half")
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(keys))
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write_lasting(self._path, msgspec.json.encode(keys), 0o600)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from eyrie.adapters.durable import write_all
 from eyrie.domain.capture import CaptureFile
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class SpoolWriter:
             self._begin(each.file, path)
         descriptor, good = self._open[path]
         try:
-            _write_all(descriptor, each.data)
+            write_all(descriptor, each.data)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, good)
@@ -104,7 +105,7 @@ class SpoolWriter:
         head = msgspec.json.encode(file) + b"\n"
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_all(descriptor, head)
+            write_all(descriptor, head)
             os.rename(path + _NEW, path + _OPEN)
         except OSError:
             os.close(descriptor)
@@ -188,12 +189,6 @@ class Spool:
 def _age_of(path: Path) -> tuple[int, str]:
     began = path.name.partition("-")[0]
     return int(began) if began.isdigit() else 0, path.name
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _end_of_last_line(descriptor: int, size: int) -> int:

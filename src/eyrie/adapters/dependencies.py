@@ -8,7 +8,6 @@ it is whole.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyrie.adapters import sandbox
+from eyrie.adapters.process_lock import try_lock
 from eyrie.adapters.sandbox import Isolation, Sandbox
 from eyrie.adapters.slots import read_bounded
 
@@ -241,14 +241,10 @@ def _locked(path: Path, deadline: float) -> Iterator[None]:
     """Hold a lock file: one build at a time of the same thing. Raises DependencyError at the deadline."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise DependencyError("another build of the same requirements.txt does not end") from None
-                time.sleep(_PAUSE_S)
+        while not try_lock(fd):
+            if time.monotonic() >= deadline:
+                raise DependencyError("another build of the same requirements.txt does not end")
+            time.sleep(_PAUSE_S)
         yield
     finally:
         os.close(fd)

@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from eyrie.adapters.durable import write_whole
 from eyrie.adapters.process_lock import holder
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute
@@ -129,7 +129,7 @@ class Feed:
             if route.generation < max(self._published.get(slug, 0), self._withdrawn.get(slug, 0)):
                 LOG.warning("route %s: generation %d is older than what was published", slug, route.generation)
                 return
-            _write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route))
+            write_whole(self._routes / f"{slug}.json", msgspec.json.encode(route), 0o644)
             self._published[slug] = route.generation
             self._sizes[slug], self._configs[slug] = _sizes(route), _configs(route)
             self._withdrawn.pop(slug, None)
@@ -314,16 +314,6 @@ def _is_idle(worker: _Worker, instance_id: str, left: tuple[str, int] | None) ->
     if worker.acked is None or worker.busy is None or instance_id in worker.busy:
         return False
     return left is None or worker.first.get(left[0], NOBODY) >= left[1]
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole, also after a crash of the host."""
-    half = path.with_suffix(".half")
-    with open(half, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(half, path)
 
 
 def _sizes(route: EndpointRoute) -> dict[str, int]:

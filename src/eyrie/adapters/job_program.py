@@ -7,7 +7,6 @@ the box. Exit code 0: the job is done; 1: `result.json` says why not.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -16,6 +15,9 @@ import time
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+from eyrie.adapters import process_lock
+from eyrie.adapters.durable import write_whole
 
 LINE_MAX = 4_000
 
@@ -44,23 +46,13 @@ def _main(name: str, work: Callable[[Path], None]) -> int:
         work(box.parent)
     except ProgramFailed as error:
         log.error("%s", error)
-        write_whole(box / "result.json", json.dumps({"error": str(error)}).encode())
+        write_whole(box / "result.json", json.dumps({"error": str(error)}).encode(), 0o644)
         return 1
     except BaseException:
         log.exception("the run ends with a mistake of its own")
         return 70
     log.info("done")
     return 0
-
-
-def write_whole(path: Path, text: bytes) -> None:
-    """A file that is whole or the one before it, also after a power cut."""
-    new = path.with_name(f".{path.name}")
-    with open(new, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
 
 
 def _options(name: str) -> argparse.Namespace:
@@ -76,11 +68,7 @@ def _options(name: str) -> argparse.Namespace:
 def _hold_lock(fd: int) -> bool:
     """Make sure that the inherited descriptor holds its lock."""
     os.set_inheritable(fd, False)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return process_lock.try_lock(fd)
 
 
 def _log_into(box: Path, bytes_max: int) -> None:

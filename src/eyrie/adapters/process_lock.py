@@ -26,6 +26,17 @@ class Held(Exception):
         self.pid = pid
 
 
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Hold the lock of an open file from now on, if nobody else does; False at once where somebody does. Raises
+    OSError for what has no locks.
+    """
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def take(path: Path, wait_s: float = 0.2) -> int:
     """Hold the lock while the returned descriptor is open, and write our pid. Raises Held after `wait_s` seconds.
 
@@ -33,7 +44,7 @@ def take(path: Path, wait_s: float = 0.2) -> int:
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + wait_s
-    while not _lock(fd, fcntl.LOCK_EX):
+    while not try_lock(fd):
         if time.monotonic() >= deadline:
             pid = _written_pid(fd)
             os.close(fd)
@@ -52,7 +63,8 @@ def holder(path: Path) -> int | None:
         return None
     try:
         for _ in range(50):
-            if _lock(fd, fcntl.LOCK_SH):
+            if try_lock(fd, fcntl.LOCK_SH):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a child before its exec has the descriptor too
                 return None
             if (pid := _written_pid(fd)) is not None:
                 return pid
@@ -117,16 +129,6 @@ def pin(path: Path) -> Running | None:
         os.close(pidfd)
         return None
     return Running(path.stem, pid, pidfd)
-
-
-def _lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    if kind == fcntl.LOCK_SH:
-        fcntl.flock(fd, fcntl.LOCK_UN)
-    return True
 
 
 def _written_pid(fd: int) -> int | None:

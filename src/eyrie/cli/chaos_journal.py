@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
+from eyrie.adapters import durable, process_lock
 from eyrie.cli.chaos_holds import hold_of
 
 FOLDER = "faults"
@@ -52,10 +53,11 @@ class Entry:
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            os.write(fd, json.dumps({**told, "guard": os.getpid(), "until_s": monotonic() + seconds}).encode())
+            known = {**told, "guard": os.getpid(), "until_s": monotonic() + seconds}
+            durable.write_all(fd, json.dumps(known).encode())
             os.fsync(fd)
             hidden.rename(folder / name)
-            _synced(folder)
+            durable.sync(folder)
         except BaseException:
             hidden.unlink(missing_ok=True)
             os.close(fd)
@@ -71,7 +73,7 @@ class Entry:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        told, free = _read(fd), _locked(fd)
+        told, free = _read(fd), process_lock.try_lock(fd)
         if os.fstat(fd).st_nlink and (free or (overdue and _late(told))):
             entry = cls(path, fd, told or {})
             if told is not None:
@@ -189,19 +191,3 @@ def _read(fd: int) -> dict[str, Any] | None:
 def _late(told: Mapping[str, Any] | None) -> bool:
     until_s = None if told is None else told.get("until_s")
     return isinstance(until_s, int | float) and monotonic() > until_s + OVERDUE_S
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _synced(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import shlex
 import string
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyrie.adapters import durable
 from eyrie.adapters.clock import SystemClock
 from eyrie.cli.errors import CommandError
 from eyrie.settings import Settings, SettingsError
@@ -134,14 +133,5 @@ def write_env(data: Path, env: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str, mode: int) -> None:
-    """Write a file so that a crash leaves either the old one or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        beside.unlink()
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(beside, path)
+    """Write a file so that a crash leaves either the old one or the new one; once this returns, the new one."""
+    durable.write_lasting(path, text.encode(), mode)

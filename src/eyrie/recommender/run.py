@@ -11,7 +11,6 @@ DATA/run/recommender.lock.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -24,7 +23,9 @@ from pathlib import Path
 
 import msgspec
 
-from eyrie.adapters.job_program import ProgramFailed, write_whole
+from eyrie.adapters import process_lock
+from eyrie.adapters.durable import write_whole
+from eyrie.adapters.job_program import ProgramFailed
 from eyrie.decide.recommendation import (
     COMPILE,
     best_stretch,
@@ -205,7 +206,7 @@ class Run:
 
     def _tell(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        write_whole(self._box / "progress.json", msgspec.json.encode(ledger))
+        write_whole(self._box / "progress.json", msgspec.json.encode(ledger), 0o644)
 
     def _sweep(self) -> None:
         """Remove all that this run made, and say so where it is true; what is left, the next one removes."""
@@ -214,7 +215,7 @@ class Run:
         except (Away, Refused) as error:
             log.warning("not everything could be removed: %s", error)
             return
-        write_whole(self._box / "removed", b"")
+        write_whole(self._box / "removed", b"", 0o644)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -223,21 +224,13 @@ class Run:
             Path(self._mission.data) / "run" / "recommender.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
-            while not _locked(fd):
+            while not process_lock.try_lock(fd):
                 if self._ledger.phase != WAITING:
                     self._tell(replace(self._ledger, phase=WAITING))
                 self._api.pause(LOOK_S)
             yield
         finally:
             os.close(fd)
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _stopped(test: Trial) -> Trial:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from eyrie.adapters.job_program import write_whole
+from eyrie.adapters.durable import write_whole
 from eyrie.decide.transform_join import Sieve
 from eyrie.decide.transform_plan import FAILURES_TOLD, output_key
 from eyrie.domain.transform import Agreed, InputObject, Mark, TransformSpec
@@ -178,7 +178,7 @@ class Outputs:
             self._sink.tidy()
 
     def _write_mark(self) -> None:
-        write_whole(self._path, msgspec.json.encode(self.mark))
+        write_whole(self._path, msgspec.json.encode(self.mark), 0o644)
         self._marked_s = time.monotonic()
 
 

@@ -24,7 +24,8 @@ from typing import Protocol
 import msgspec
 
 from eyrie.adapters.artifacts import bucket_and_key, signing_key
-from eyrie.adapters.job_program import ProgramFailed, write_whole
+from eyrie.adapters.durable import write_whole
+from eyrie.adapters.job_program import ProgramFailed
 from eyrie.adapters.s3_client import S3Client, S3Refused
 from eyrie.decide.transform_join import sieve
 from eyrie.decide.transform_path import PathError
@@ -195,7 +196,7 @@ class Run:
             known = replace(known, resumed=known.resumed + 1)
             log.info("taken up again, for the %d. time", known.resumed)
         self._resumed = known.resumed
-        write_whole(path, msgspec.json.encode(known))
+        write_whole(path, msgspec.json.encode(known), 0o644)
         return known
 
     def _look(self) -> Found:
