@@ -536,9 +536,3 @@ def _applied(call: Call) -> Value:
         only = values[0]
         return lambda record: function(only(record))
     return lambda record: function(*[value(record) for value in values])
-
-
-def records_of(entries: Iterator[tuple[int, str, int, str, int]], log: str) -> Iterator[Record]:
-    """Entries (time, stream, ordinal, text, time it came) of a log as records; `log` is ACCOUNT:GROUP."""
-    for at_ms, stream, ordinal, text, ingested_ms in entries:
-        yield Record(at_ms, text, stream, log, ingested_ms, ordinal)

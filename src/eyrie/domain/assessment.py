@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 FORMAT = 1
 LETTERS = "ABCDEF"
-MEASURES = ("performance", "availability", "scalability", "resiliency", "fault tolerance")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-EVENT_VERSION = "0"
-
 
 class CaptureMode(StrEnum):
     """What of an exchange is kept; SageMaker's spellings of a CaptureOption."""

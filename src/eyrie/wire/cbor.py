@@ -15,7 +15,6 @@ from eyrie.wire.values import Malformed, Moment, epoch_seconds, timestamp_of
 
 DEPTH_MAX = 64
 _INDEFINITE = 31
-_BREAK = 0xFF
 _double = struct.Struct(">d").pack
 _seconds = struct.Struct(">HI").pack  # a tag, and an integer of four bytes
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}

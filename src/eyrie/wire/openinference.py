@@ -352,8 +352,3 @@ def _chosen(request: Request, found: list[Tensor]) -> list[tuple[Tensor, bool]]:
         if wanted.name not in known:
             raise ProtocolError(f"the model has no output {show(wanted.name)}, it has {', '.join(known)}")
     return [(known[wanted.name], wanted.binary) for wanted in request.wanted]
-
-
-def error_body(message: str) -> bytes:
-    """The body of an error."""
-    return msgspec.json.encode({"error": message})
