@@ -178,6 +178,9 @@ def test_an_objective_that_was_missed_is_told_and_costs_the_grade() -> None:
 
 
 def test_what_was_not_measured_is_not_graded() -> None:
+    assert assess_page.worst_of(decide.graded(FOUND, None)) == "the worst of five"
+    fewer = decide.graded(replace(FOUND, availability=None, faults=()), None)
+    assert assess_page.worst_of(fewer) == "the worst of 2: the others have no grade"
     found = decide.graded(replace(FOUND, performance=None, availability=None, scalability=None, faults=()), None)
     assert ({grade.letter for grade in found.grades}, found.grade) == ({"-"}, "-")
 

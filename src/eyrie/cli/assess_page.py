@@ -54,7 +54,7 @@ def page(found: Assessment, changes: Sequence[Change]) -> str:
         f"{html.escape(', '.join(found.instance_types))}; {html.escape(found.content_type)}, {found.body_bytes:,} "
         f"bytes a request; {html.escape(found.host)}; {html.escape(found.at)}, {found.took_s:.0f} s; "
         f"eyrie {found.version}",
-        f'<p class="whole">{badge(found.grade)} <span class="small">the worst of the five</span>',
+        f'<p class="whole">{badge(found.grade)} <span class="small">{worst_of(found)}</span>',
         "".join(f'<p class="warn">Objective missed: {html.escape(text)}' for text in found.missed),
         _grades(found),
         _performance(found),
@@ -301,6 +301,12 @@ def _changes(changes: Sequence[Change]) -> str:
     )
     table = f"<table><tr><th>figure<th>before<th>now<th>{body}</table>"
     return f"<h2>Against the earlier one</h2><div class=wide>{table}</div>"
+
+
+def worst_of(found: Assessment) -> str:
+    """What the whole grade is the worst of, in words."""
+    known = sum(grade.letter != "-" for grade in found.grades)
+    return "the worst of five" if known == len(found.grades) else f"the worst of {known}: the others have no grade"
 
 
 def _facts(found: Assessment) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from eyrie.cli.assess_page import name_of
+from eyrie.cli.assess_page import name_of, worst_of
 from eyrie.cli.load_view import ms
 from eyrie.cli.screen import show
 from eyrie.domain.assessment import OVER, Assessment, Change, FaultRun
@@ -19,7 +19,7 @@ _COLOURS = {"A": "green", "B": "green", "C": "yellow", "D": "yellow", "E": "red"
 
 def show_assessment(found: Assessment, changes: Sequence[Change], page: Path) -> None:
     """Print it."""
-    show(Text(f"{found.endpoint}: {found.grade} (the worst of five), {found.took_s:.0f} s", style="bold"))
+    show(Text(f"{found.endpoint}: {found.grade} ({worst_of(found)}), {found.took_s:.0f} s", style="bold"))
     grades = Table(box=None, pad_edge=False, show_header=False)
     for grade in found.grades:
         letter = Text(grade.letter, style=_COLOURS.get(grade.letter, "dim"))

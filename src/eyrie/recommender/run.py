@@ -161,7 +161,8 @@ class Run:
             reason=loaded.why,
         )
         for one in loaded.seen:
-            log.info("%d users: %.1f/s, %.2f %% errors, %s ms", one.users, one.rps, one.errors * 100, one.latency_ms)
+            took = "no answer" if one.latency_ms is None else f"{one.latency_ms:.1f} ms"
+            log.info("%d users: %.1f/s, %.2f %% errors, %s", one.users, one.rps, one.errors * 100, took)
         best = best_stretch(loaded.seen, order.stopping)
         if best is None:
             return replace(test, state=TrialState.FAILED, reason=why_none(loaded.seen, order.stopping))
