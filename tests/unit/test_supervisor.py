@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 
 from eyrie.adapters import process_lock
+from eyrie.cli.errors import CommandError
+from eyrie.cli.parts import CONTROL
+from eyrie.cli.supervisor import Supervisor, World
 
 UP = Path(__file__).parent / "standins" / "up.py"
 
@@ -93,6 +97,35 @@ def test_a_full_disk_ends_nothing_and_is_made_up_for(data: Path) -> None:
     until(lambda: json.loads((data / "env.json").read_text())["processes"].get("gateway-1") == pids(data)["gateway-1"])
     assert found["gateway-1"] != before
     assert up.end()[0] == 0
+
+
+def test_a_start_that_the_host_refuses_is_put_off_and_told(tmp_path: Path) -> None:
+    for folder in ("logs", "run"):
+        (tmp_path / folder).mkdir()
+    programs, seconds = ["/nowhere/python"], itertools.count()
+    with socket.socket() as listener:
+        supervisor = Supervisor(
+            World(
+                data=tmp_path,
+                env={},
+                listener=listener,
+                command=lambda part: programs,
+                drain_s=0.0,
+                end_instances=lambda: None,
+                changed=lambda running: None,
+                now_s=lambda: float(next(seconds)),
+            )
+        )
+        child = supervisor.start(CONTROL)
+        assert supervisor.pids() == {}
+        with pytest.raises(CommandError, match=r"control keeps ending: .*No such file or directory: '/nowhere/python'"):
+            supervisor.wait_ready([child], 1_000.0)
+        programs[:] = ["/bin/sleep", "60"]
+        child.due_s = 0.0
+        supervisor.turn(0.0)
+        pid = supervisor.pids()["control"]
+    os.kill(pid, signal.SIGKILL)
+    assert os.waitpid(pid, 0)[0] == pid
 
 
 def test_it_starts_every_part_and_ends_them_in_order(data: Path) -> None:

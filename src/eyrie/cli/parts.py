@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -60,9 +61,8 @@ def spawn(part: Part, command: Command, env: Mapping[str, str], data: Path, list
     """Start a part in a session of its own: Ctrl-C at the terminal reaches only the supervisor. Returns its pid."""
     argv = command(part)
     log = os.open(part.log(data), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    shared = os.dup(listener.fileno())
-    while shared <= LISTEN_FD:  # dup2 onto itself would leave it closed at exec
-        shared = os.dup(listener.fileno())
+    # above LISTEN_FD: dup2 onto itself would leave it closed at exec
+    shared = fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD_CLOEXEC, LISTEN_FD + 1)
     actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
     if part.kind == "gateway":
         actions.append((os.POSIX_SPAWN_DUP2, shared, LISTEN_FD))

@@ -42,6 +42,7 @@ class Child:
     started_s: float = 0.0
     due_s: float = 0.0
     failures: int = 0
+    trouble: str = ""  # why it could not be started the last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +153,20 @@ class Supervisor:
         return max(0.0, min(due) - self._world.now_s()) if due else 1.0
 
     def _launch_due(self) -> None:
-        for name, child in list(self._children.items()):
+        for child in list(self._children.values()):
             if child.pid is None and child.due_s <= self._world.now_s():
-                self._move_off_held_number(name, child)
                 self._launch(child)
 
     def _launch(self, child: Child) -> None:
         world = self._world
-        child.pid = spawn(child.part, world.command, world.env, world.data, world.listener)
-        child.started_s = world.now_s()
+        child.started_s, child.trouble = world.now_s(), ""
+        try:
+            self._move_off_held_number(child)
+            child.pid = spawn(child.part, world.command, world.env, world.data, world.listener)
+        except OSError as error:  # no descriptor, process or program to be had: the others serve on meanwhile
+            child.trouble = str(error)
+            log.error("%s cannot be started: %s; next try in %d ms", child.part.name, error, self._put_off(child))
+            return
         log.info("started %s as process %d", child.part.name, child.pid)
         self._tell()
 
@@ -187,10 +193,18 @@ class Supervisor:
             index += 1
         return part
 
-    def _move_off_held_number(self, name: str, child: Child) -> None:
+    def _put_off(self, child: Child) -> int:
+        """When a part that lived too short, or not at all, is due again: in how many milliseconds."""
+        now_s = self._world.now_s()
+        child.failures = restart.failures_after(child.failures, int((now_s - child.started_s) * 1000))
+        delay_ms = restart.delay_ms(child.failures)
+        child.due_s = now_s + delay_ms / 1000
+        return delay_ms
+
+    def _move_off_held_number(self, child: Child) -> None:
         """A worker whose number is still held by someone starts under another one."""
         if child.part.kind == "gateway" and process_lock.holder(child.part.lock(self._world.data)):
-            del self._children[name]
+            del self._children[child.part.name]
             child.part = self._free_gateway()
             self._children[child.part.name] = child
 
@@ -205,11 +219,8 @@ class Supervisor:
                         self._died(child, status)
 
     def _died(self, child: Child, status: int) -> None:
-        now_s = self._world.now_s()
         child.pid = None
-        child.failures = restart.failures_after(child.failures, int((now_s - child.started_s) * 1000))
-        delay_ms = restart.delay_ms(child.failures)
-        child.due_s = now_s + delay_ms / 1000
+        delay_ms = self._put_off(child)
         self._tell()
         if not self._stop_asked:
             log.warning(
@@ -226,9 +237,8 @@ class Supervisor:
             late = self._world.now_s() > deadline
             if late or child.failures >= _GIVE_UP_AFTER:
                 why = "is not ready in time" if late else "keeps ending"
-                raise CommandError(
-                    f"{child.part.name} {why}: {last_words(child.part, self._world.data) or 'it said nothing'}"
-                )
+                said = child.trouble or last_words(child.part, self._world.data) or "it said nothing"
+                raise CommandError(f"{child.part.name} {why}: {said}")
 
     def _finish_retiring(self) -> None:
         now_s = self._world.now_s()
