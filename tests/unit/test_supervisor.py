@@ -48,7 +48,7 @@ class Started:
 
     def end(self, signum: int = signal.SIGTERM) -> tuple[int, str]:
         self.process.send_signal(signum)
-        _, errors = self.process.communicate(timeout=20)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
 
@@ -146,7 +146,7 @@ def test_it_starts_every_part_and_ends_them_in_order(data: Path) -> None:
 def test_ctrl_c_at_the_terminal_ends_it_all_in_order_too(data: Path) -> None:
     up = Started(data, gateways=1)
     os.killpg(up.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    up.process.communicate(timeout=20)
+    up.process.communicate(timeout=60)
     assert up.process.returncode == 0
     assert (data / "order").read_text().split() == ["gateway-0", "dispatch", "control", "instances", "objects"]
     assert pids(data) == {}
@@ -174,7 +174,7 @@ def test_a_part_that_never_comes_up_is_told_with_its_last_words(data: Path) -> N
     (data / "die-control").touch()
     up = Started(data, gateways=1)
     assert up.line == ""
-    assert up.process.wait(20) == 1
+    assert up.process.wait(60) == 1
     assert up.process.stderr is not None
     assert "control keeps ending: the stand-in was told to die" in up.process.stderr.read()
     assert pids(data) == {}
@@ -223,7 +223,7 @@ def test_no_connection_is_refused_or_reset_during_a_takeover(data: Path) -> None
         asked += 1
     assert asked > 10
     second.terminate()
-    second.communicate(timeout=20)
+    second.communicate(timeout=60)
 
 
 def test_a_port_that_another_program_has_is_one_clear_line(data: Path) -> None:
