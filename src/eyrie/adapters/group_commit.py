@@ -7,6 +7,7 @@ Reads go through `db` on the event loop, against the last commit (WAL); writes a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -103,15 +104,22 @@ class GroupCommit:
 def _run(db: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
     """One transaction for all; a job that fails is undone alone, a commit that fails undoes all."""
     try:
+        _leave(db)
         db.execute("BEGIN IMMEDIATE")
         for job in jobs:
             _run_one(db, job)
         db.execute("COMMIT")
     except sqlite3.Error as error:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):
+            _leave(db)
         for job in jobs:
             job.error = error
+
+
+def _leave(db: sqlite3.Connection) -> None:
+    """Undo what is not committed; where that failed the last time, it is tried again. Raises sqlite3.Error."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _run_one(db: sqlite3.Connection, job: _Job) -> None:
@@ -119,6 +127,8 @@ def _run_one(db: sqlite3.Connection, job: _Job) -> None:
     try:
         job.result = job.write(db)
     except Exception as error:  # the thread's boundary: handed to whoever asked for the write
+        if not db.in_transaction:  # SQLite has undone all of it, as on a full disk
+            raise sqlite3.OperationalError(str(error)) from error
         job.error = error
         db.execute("ROLLBACK TO job")
     db.execute("RELEASE job")
