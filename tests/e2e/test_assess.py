@@ -55,11 +55,12 @@ def test_a_killed_assessment_leaves_no_copy(eyrie: RealEyrie) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("graded")
 def test_a_killed_assessment_leaves_no_fault(eyrie: RealEyrie) -> None:
     control = eyrie.processes()["control"]
     command = begun(eyrie, "--faults", "stop-control", "--for", "100", "--rps", "20", "--quick")
-    until(lambda: state(control) == "T", 100)
+    until(lambda: state(control) == "T", 300)  # after the stairs, which may take a third of its time, and the copy
     command.send_signal(signal.SIGKILL)
     command.communicate()
     until(lambda: state(control) != "T", 60)
