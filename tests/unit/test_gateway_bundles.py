@@ -157,12 +157,15 @@ def test_requests_of_a_message_that_was_lost_move_each_for_itself() -> None:
     async def test(w: World) -> None:
         lost, other = await learnt(w), await w.instance("i-2")
         lost.behave = hanging
-        waiting = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(12)]
-        await until(lambda: bool(lost.calls) and "/eyrie/batch" in paths(lost.calls))
+        waiting = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(2 * AT_ONCE)]
+        await until(lambda: paths(lost.calls) == ["/eyrie/batch"] * 2)
         w.publish({"v": (1.0, [lost, other])})
         await lost.kill()
-        assert [(reply.status, reply.body) for reply in await asyncio.gather(*waiting)] == [(200, b"i-2")] * 12
+        replies = await asyncio.gather(*waiting)
+        assert [(reply.status, reply.body) for reply in replies] == [(200, b"i-2")] * 2 * AT_ONCE
         assert w.counter("poison") == 0
+        assert w.counter("retries") == 2 * AT_ONCE  # each its own, whoever of them heard first of the loss
+        assert paths(other.calls) == ["/invocations"] * 2 * AT_ONCE
 
     run(test, silence_ms=60_000)
 
@@ -312,6 +315,35 @@ def test_two_messages_are_on_their_way_and_what_comes_more_waits_for_an_answer()
     run(test, silence_ms=60_000)
 
 
+def test_what_left_or_was_sent_because_its_message_was_full_waits_no_more() -> None:
+    async def test(w: World) -> None:
+        instance = await learnt(w)
+        (endpoint,) = w.gateway.book.endpoints.values()
+        target = endpoint.variants["v", 0].instances[0]
+        gathering = target.gathering
+        assert gathering is not None
+        instance.behave = hanging
+        asked = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(2 * AT_ONCE)]
+        await until(lambda: len(instance.calls) == 2)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(gathering, "_alarm", asyncio.get_running_loop().call_later(60, lambda: None))
+            target.answers_s = 0.0
+            _, leaving = await w.connect()
+            leaving.write(w.sign(b"leaves", {}, "/endpoints/e/invocations"))
+            await until(lambda: gathering.waiting == 1)
+            leaving.close()
+            await until(lambda: gathering.waiting == 0)
+            patched.setattr("eyrie.gateway.bundles.TOGETHER_MAX", 4)  # who left had been one of them
+            patched.setattr(gathering, "_half", 60)
+            asked += [asyncio.ensure_future(w.invoke(b"m%d" % n)) for n in range(4)]
+            await until(lambda: len(instance.calls) == 3)
+            assert gathering.waiting == 1
+        for waits in asked:
+            waits.cancel()
+
+    run(test, silence_ms=60_000)
+
+
 def test_a_worker_s_word_of_its_effort_is_heard() -> None:
     async def test(w: World) -> None:
         instance = await learnt(w)
@@ -335,7 +367,9 @@ def test_a_worker_s_word_of_its_effort_is_heard() -> None:
         await all_at_once(w, [b"1"] * AT_ONCE)
         assert (target.message_s, target.busy) == (0.0003, 0.612)
         instance.behave = telling("1300 50")
+        known = len(target.pool.heads)
         await all_at_once(w, [b"1"] * AT_ONCE)
+        assert len(target.pool.heads) == known  # a head with its effort does not come again
         assert 0.0003 < target.message_s < 0.0006
         assert target.busy == 0.05
 

@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from eyrie.decide.gathering import AT_ONCE, WAIT_MAX_S, Then, at_half, half_of, next_first, then
-from eyrie.http1.upstream import Channel, ConnectFailed, Failure, ReplyHead
+from eyrie.http1.upstream import EFFORT, Channel, ConnectFailed, Failure, ReplyHead
 
 if TYPE_CHECKING:
     from eyrie.gateway.invocation import Invocation
@@ -34,7 +34,6 @@ MESSAGE_BYTES_MAX = 65_536
 TOGETHER_MAX = 128
 REPLY_BYTES_MAX = 8_388_608  # of a message's reply: answers so long are better streamed, each alone
 KIND = b"x-eyrie-content-type"  # of a message's answers
-EFFORT = b"x-eyrie-effort"  # what they cost: microseconds of CPU; and thousandths of a core that the worker is at work
 _EFFORT_WEIGHT = 0.1  # of a new message in the mean
 _HEADS_MAX = 64  # of messages, and of answers
 _ANSWER = struct.Struct("<HI")
@@ -124,13 +123,14 @@ class Gathering:
             self._alarm = None
         self._half = half_of(len(self.instance.invocations), self._half)
         opened, self._open = self._open, {}
-        self.waiting = 0
         for bundle in opened.values():
             bundle.send()
         self.instance.pool.outbox.flush()  # this is the end of the turn that the outbox waits for
 
     def learn(self, effort: bytes) -> None:
-        """What a message cost the target, in its own words."""
+        """What a message cost the target, in its own words: microseconds of CPU, and how many thousandths of a core it
+        is at work.
+        """
         cost_us, _, share = effort.partition(b" ")
         if cost_us.isdigit() and share.isdigit():
             instance, message_s = self.instance, int(cost_us[:9]) / 1e6
@@ -179,6 +179,7 @@ class Bundle:
         "_pieces",
         "_status",
         "channel",
+        "sent",
     )
 
     def __init__(self, gathering: Gathering, kinds: Kinds) -> None:
@@ -192,6 +193,7 @@ class Bundle:
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self.channel: Channel | None = None
+        self.sent = False  # it has left, if only for a target that is gone
 
     # --- before it is sent ------------------------------------------------------------------------------------------
 
@@ -207,6 +209,8 @@ class Bundle:
 
     def send(self) -> None:
         """Off it goes."""
+        self.sent = True
+        self._gathering.waiting -= self.size
         if self._left:
             self._drop_the_left()
         members = self._members
@@ -237,11 +241,6 @@ class Bundle:
     # --- while it is under way --------------------------------------------------------------------------------------
 
     @property
-    def sent(self) -> bool:
-        """Whether it has left."""
-        return self.channel is not None
-
-    @property
     def began(self) -> bool:
         """Whether a byte of its reply has come."""
         return self.channel is not None and self.channel.began
@@ -249,7 +248,9 @@ class Bundle:
     def leave(self) -> None:
         """One of its requests is in it no more."""
         self._left += 1
-        if self.channel is not None and self._left == len(self._members):
+        if not self.sent:
+            self._gathering.waiting -= 1
+        elif self.channel is not None and self._left == len(self._members):
             self.channel.cancel()
             self._over()
 
@@ -312,8 +313,8 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """How many requests are in it."""
-        return len(self._members)
+        """How many requests are in it, without those that have left."""
+        return len(self._members) - self._left
 
     # --- endings ----------------------------------------------------------------------------------------------------
 

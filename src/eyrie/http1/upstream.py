@@ -25,6 +25,7 @@ import httptools
 from eyrie.http1.outbox import Outbox
 from eyrie.http1.unix import connect_unix
 
+EFFORT = b"x-eyrie-effort"  # of a worker for a message: a head that has it is unlike any other
 _EMPTY_LINE = b"\r\n\r\n"
 _KNOWN_MAX = 64  # heads that a pool remembers
 _KNOWN_BYTES_MAX = 1_024
@@ -250,7 +251,7 @@ class Channel(asyncio.Protocol):
         names = [name for name, _ in head.headers]
         if len(data) - size != head.length or not self.keep_alive or not 3 < size <= _KNOWN_BYTES_MAX or self._bodiless:
             return
-        if b"content-length" in names and data[9:12] == b"%d" % head.status:
+        if b"content-length" in names and EFFORT not in names and data[9:12] == b"%d" % head.status:
             heads = self._pool.heads
             if len(heads) >= _KNOWN_MAX:
                 heads.clear()
