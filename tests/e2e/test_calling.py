@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import boto3
-import joblib
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-
-from demo_models import pack
 
 from .conftest import ROLE, Deployed, RealEyrie, until
 
-GUIDE = Path(__file__).parents[2] / "docs/guides/calling.md"
 TALKER = """
 import itertools
 import time
@@ -208,31 +197,3 @@ def test_the_open_inference_protocol_with_a_key(talker: Deployed) -> None:
     assert eyrie.run("key", "revoke", key).returncode == 0
     until(lambda: all(asked(eyrie, "GET", "/v2/models/both", key)[0] == 401 for _ in range(20)))
     talker.delete("both")
-
-
-@pytest.fixture
-def flowers(talker: Deployed, tmp_path: Path) -> Iterator[None]:
-    """The guide's endpoint: four numbers in, a class out."""
-    joblib.dump(LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True)), tmp_path / "model.joblib")
-    boto3.client("s3").upload_file(str(pack(tmp_path / "model.joblib")), "models", "flowers.tar.gz")
-    container = {"Image": "eyrie/sklearn", "ModelDataUrl": "s3://models/flowers.tar.gz"}
-    boto3.client("sagemaker").create_model(ModelName="flowers", PrimaryContainer=container, ExecutionRoleArn=ROLE)
-    talker.create("flowers", instances=1, models=("flowers",))
-    yield
-    talker.delete("flowers")
-
-
-def test_the_guide(talker: Deployed, flowers: None, capsys: pytest.CaptureFixture[str]) -> None:
-    text = GUIDE.read_text()
-    names: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.S):
-        if "triton" not in code:  # that one is tests/clients' own
-            exec(code, names)
-    assert capsys.readouterr().out.count("made") == 2
-    signed, keyed = re.findall(r"```console\n(.*?)```", text, re.S)
-    shell = f'eyrie() {{ {sys.executable} -P -m eyrie "$@" --data {talker.eyrie.data}; }}\n'
-    for block, said in ((signed, "0"), (keyed, '"data":[0]')):
-        done = subprocess.run(
-            ["bash", "-e", "-c", shell + block], capture_output=True, text=True, check=False, timeout=60, env=os.environ
-        )
-        assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr

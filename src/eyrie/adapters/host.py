@@ -11,7 +11,7 @@ from pathlib import Path
 from eyrie.adapters import cgroups, sandbox
 from eyrie.adapters.dependencies import DependencyError, installer
 from eyrie.adapters.instance_types import InstanceTypesError, load_instance_types
-from eyrie.adapters.sandbox import BUBBLEWRAP, SandboxUnavailable
+from eyrie.adapters.sandbox import BUBBLEWRAP, PROCESS, SandboxUnavailable
 from eyrie.settings import Settings
 
 OPEN_FILES_WANTED = 8192
@@ -42,7 +42,9 @@ def _isolation(settings: Settings) -> HostFact:
     if found.kind == BUBBLEWRAP:
         filtered = "system calls filtered" if found.seccomp else f"no filter of system calls for {os.uname().machine}"
         return HostFact("isolation", f"{found.detail}; no network; {filtered}", True)
-    return HostFact("isolation", found.detail, False, "install the package bubblewrap and allow it its namespaces")
+    asked = settings.sandbox == PROCESS
+    advice = "set sandbox=auto" if asked else "install the package bubblewrap and allow it its namespaces"
+    return HostFact("isolation", found.detail, False, advice)
 
 
 def _users(settings: Settings) -> HostFact:
@@ -57,9 +59,10 @@ def _limits() -> HostFact:
     missing = sorted({"cpu", "memory", "pids"} - found.controllers)
     if not missing:
         return HostFact("limits", f"control groups {found.detail}: instance types are caps", True)
-    return HostFact(
-        "limits", f"control groups: {found.detail}", False, f"instances are not limited in {', '.join(missing)}"
-    )
+    lacking = f"no group limits {', '.join(missing)} of an instance"
+    if "memory" in missing:
+        lacking += "; each of its processes has the memory of the type as its own limit (rlimit)"
+    return HostFact("limits", f"control groups: {found.detail}", False, lacking)
 
 
 def _machine(settings: Settings) -> HostFact:
