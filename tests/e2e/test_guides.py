@@ -70,6 +70,11 @@ def reader(eyrie: RealEyrie, home: Path, tmp_path: Path) -> Iterator[Reader]:
     tidy(eyrie)
 
 
+def paste(todo: list[Block], reader: Reader) -> None:
+    for block in todo:
+        reader.follow(block)
+
+
 def tidy(eyrie: RealEyrie) -> None:
     """Take away what a guide deployed."""
     sagemaker = boto3.client("sagemaker")
@@ -93,8 +98,7 @@ def test_a_guide_does_what_it_says(guide: Path, reader: Reader) -> None:
         pytest.skip("the AWS CLI is not installed")
     if re.search(r"`examples/quickstart.py`\s+makes", guide.read_text()):
         reader.shell("python examples/quickstart.py", f"{guide.name}, before it begins")
-    for block in todo:
-        reader.follow(block)
+    paste(todo, reader)
 
 
 @pytest.mark.heavy
@@ -131,3 +135,44 @@ def test_what_is_shown_is_held_to_its_words_not_to_its_numbers() -> None:
     table = looks_like("latency      PASS          2.85 ms (774)  ...")
     assert table.search("latency INCONCLUSIVE 11.2 ms (3) +14 %")
     assert not table.search("latency  FAIL  2.85 ms (774)  ...")
+
+
+RIGHT = """
+```sh
+KEPT='here is 7'
+```
+```text notes.txt
+seen
+```
+```console
+$ echo $KEPT && \\
+    cat notes.txt
+here is 12
+seen
+```
+```python
+kept = 1
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("```sh\nls absent\n```", "ended with 2"),
+        ("```python\nprint(kept + absent)\n```", "name 'absent' is not defined"),
+        ("```console\n$ echo $KEPT\nelse\n```", "here is 7\n\nlacks"),
+        ("```console\n$ cat notes.txt\neyrie: refused\n```", "ended with 0"),
+        ("```ruby\nputs 1\n```", "page.md:17: what is ruby?"),
+        ("```\nls\n```", "page.md:17: a fence without a language"),
+    ],
+)
+def test_a_page_that_is_wrong_is_found_out(wrong: str, why: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{RIGHT}{wrong}\n")
+    reader = Reader(tmp_path, dict(os.environ))
+    try:
+        with pytest.raises(AssertionError, match=re.escape(why)):
+            paste(blocks(page), reader)
+    finally:
+        reader.leave()
