@@ -11,80 +11,54 @@ control had published by then); a second in which a table changed tells how many
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from eyrie.adapters.log_file import Event
+from eyrie.control.group_writer import GroupWriter, Kind, Line
 from eyrie.control.log_book import LogBook
-from eyrie.domain.logs import LogGroup
 from eyrie.domain.metrics import middle_of
 from eyrie.domain.names import EndpointKey
 from eyrie.ports import Clock
 
-log = logging.getLogger(__name__)
-
 PREFIX = "/eyrie/Endpoints/"
 RETENTION_DAYS = 1
-WAITING_MAX = 2_000  # seconds of endpoints that wait to be written; the oldest are dropped, and counted
+WAITING_MAX = 2_000  # seconds of endpoints that wait to be written
 NOBODY = "none"  # in place of an instance
-_WRITE_EVERY_S = 1.0
 Told = Mapping[str, Any]
 
 
-class AccessLog:
-    """Hears the workers' rollups, on the event loop and without waiting; writes them from a thread."""
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """What one worker told of one endpoint; it ended at `at_ms`, which is `wall_ms` by the worker's clock."""
+
+    key: EndpointKey
+    worker: str
+    at_ms: int
+    wall_ms: int
+    variants: Told
+
+
+class AccessLog(GroupWriter[_Second]):
+    """Hears the workers' rollups, on the event loop and without waiting; writes them each second."""
 
     def __init__(self, book: LogBook, clock: Clock, wall_ms: Callable[[], int]) -> None:
         """`wall_ms` is real time, which gateway workers stamp requests with."""
-        self._book = book
-        self._clock = clock
+        super().__init__(Kind("access records", _lines, RETENTION_DAYS, WAITING_MAX), book, clock)
         self._wall_ms = wall_ms
-        self._waiting: deque[tuple[EndpointKey, int, int, str, Told]] = deque()
-        self._dropped = 0
 
     def take(self, told: Told) -> None:
         """One worker's second."""
-        at_ms, behind_ms = self._clock.now_ms(), self._wall_ms()
+        worker, at_ms, wall_ms = str(told.get("worker", "")), self.clock.now_ms(), self._wall_ms()
         for slug, variants in told.get("endpoints", {}).items():
-            if len(self._waiting) >= WAITING_MAX:
-                self._waiting.popleft()
-                self._dropped += 1
-            worker = str(told.get("worker", ""))
-            self._waiting.append((EndpointKey.from_slug(slug), at_ms, behind_ms, worker, variants))
+            self.hear(_Second(EndpointKey.from_slug(slug), worker, at_ms, wall_ms, variants))
 
-    async def run(self) -> None:
-        """Write what was heard, each second."""
-        while True:
-            await asyncio.sleep(_WRITE_EVERY_S)
-            await asyncio.to_thread(self.write)
 
-    def write(self) -> None:
-        """Write what was heard so far; what cannot be written is dropped, and told."""
-        by_endpoint: dict[EndpointKey, dict[str, list[Event]]] = {}
-        while self._waiting:
-            key, at_ms, wall_ms, worker, variants = self._waiting.popleft()
-            streams = by_endpoint.setdefault(key, {})
-            for stream, event in events(variants, worker, at_ms, wall_ms):
-                streams.setdefault(stream, []).append(event)
-        for key, streams in by_endpoint.items():
-            try:
-                self._put(key, streams)
-            except (sqlite3.Error, OSError) as error:
-                self._dropped += sum(map(len, streams.values()))
-                log.error("access records cannot be written (%d dropped so far): %s", self._dropped, error)
-
-    def _put(self, key: EndpointKey, streams: dict[str, list[Event]]) -> None:
-        now_ms = self._clock.now_ms()
-        group = LogGroup(key.scope, PREFIX + key.name, now_ms, RETENTION_DAYS)
-        self._book.file.append_all(key.scope, group, streams, now_ms)
-        filters = self._book.file.filters(key.scope).get(group.name, ())
-        for put in streams.values() if filters else ():
-            self._book.count(key.scope, filters, put)
+def _lines(second: _Second) -> Iterator[Line]:
+    group = PREFIX + second.key.name
+    for stream, event in events(second.variants, second.worker, second.at_ms, second.wall_ms):
+        yield Line(second.key.scope, group, stream, event)
 
 
 def events(

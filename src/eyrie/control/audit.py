@@ -7,30 +7,23 @@ says otherwise. Records are written each second; a control process that is kille
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-import sqlite3
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from eyrie.control.group_writer import GroupWriter, Kind, Line
 from eyrie.control.log_book import LogBook
-from eyrie.domain.logs import LogGroup
 from eyrie.domain.names import Scope
 from eyrie.ports import Clock
 from eyrie.wire.credentials import Identity as Signer
 
-log = logging.getLogger(__name__)
-
 GROUP = "/eyrie/audit"
 RETENTION_DAYS = 90
-WAITING_MAX = 10_000  # records that wait to be written; the oldest are dropped, and counted
+WAITING_MAX = 10_000  # records that wait to be written
 PARAMS_CHARS_MAX = 4_000
 OWN = "eyrie"  # the service of Eyrie's own paths
-_WRITE_EVERY_S = 1.0
 _READS = ("Describe", "List", "Get", "Search", "Filter", "Lookup", "Test", "Batch", "Render", "Query")
 _DATA = frozenset({"PutLogEvents", "PutMetricData", "PutEvents", "Publish", "PublishBatch", "StartQuery", "StopQuery"})
 _HIDDEN = frozenset({"environment", "secret", "password", "authorization", "token"})  # whose values are not told
@@ -56,51 +49,22 @@ def changes(service: str, operation: str) -> bool:
     return operation not in _DATA and not operation.startswith(_READS)
 
 
-class Audit:
-    """Hears what was answered, on the event loop and without waiting; writes it from a thread."""
+class Audit(GroupWriter[tuple[int, Deed]]):
+    """Hears what was answered, on the event loop and without waiting; writes it each second."""
 
     def __init__(self, book: LogBook, clock: Clock) -> None:
-        self._book = book
-        self._clock = clock
-        self._waiting: deque[tuple[int, Deed]] = deque()
-        self._dropped = 0
+        super().__init__(Kind("audit records", _lines, RETENTION_DAYS, WAITING_MAX), book, clock)
 
     def take(self, deed: Deed) -> None:
         """One call."""
-        if not changes(deed.service, deed.operation):
-            return
-        if len(self._waiting) >= WAITING_MAX:
-            self._waiting.popleft()
-            self._dropped += 1
-        self._waiting.append((self._clock.now_ms(), deed))
+        if changes(deed.service, deed.operation):
+            self.hear((self.clock.now_ms(), deed))
 
-    async def run(self) -> None:
-        """Write what was heard, each second."""
-        while True:
-            await asyncio.sleep(_WRITE_EVERY_S)
-            if self._waiting:
-                await asyncio.to_thread(self.write)
 
-    def write(self) -> None:
-        """Write what was heard so far; what cannot be written is dropped, and told."""
-        found: dict[Scope, dict[str, list[tuple[int, str]]]] = {}
-        while self._waiting:
-            at_ms, deed = self._waiting.popleft()
-            streams = found.setdefault(Scope(deed.signer.account, deed.signer.region), {})
-            streams.setdefault(deed.service, []).append((at_ms, record(at_ms, deed)))
-        for scope, streams in found.items():
-            try:
-                self._put(scope, streams)
-            except (sqlite3.Error, OSError) as error:
-                self._dropped += sum(map(len, streams.values()))
-                log.error("audit records cannot be written (%d dropped so far): %s", self._dropped, error)
-
-    def _put(self, scope: Scope, streams: dict[str, list[tuple[int, str]]]) -> None:
-        now_ms = self._clock.now_ms()
-        self._book.file.append_all(scope, LogGroup(scope, GROUP, now_ms, RETENTION_DAYS), streams, now_ms)
-        filters = self._book.file.filters(scope).get(GROUP, ())
-        for put in streams.values() if filters else ():
-            self._book.count(scope, filters, put)
+def _lines(heard: tuple[int, Deed]) -> Iterator[Line]:
+    at_ms, deed = heard
+    scope = Scope(deed.signer.account, deed.signer.region)
+    yield Line(scope, GROUP, deed.service, (at_ms, record(at_ms, deed)))
 
 
 def record(at_ms: int, deed: Deed) -> str:

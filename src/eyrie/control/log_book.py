@@ -128,6 +128,13 @@ class LogBook:
         self.file.append(group.scope, group.name, stream, events, now_ms)
         self.count(group.scope, self.file.filters(group.scope).get(group.name, ()), events)
 
+    def append_all(self, group: LogGroup, by_stream: dict[str, list[Event]], now_ms: int) -> None:
+        """Put events into streams of a group of Eyrie's own, as `append` does; what is missing is made."""
+        self.file.append_all(group.scope, group, by_stream, now_ms)
+        filters = self.file.filters(group.scope).get(group.name, ())
+        for events in by_stream.values():
+            self.count(group.scope, filters, events)
+
     def count(self, scope: Scope, filters: Sequence[MetricFilter], events: Sequence[Event]) -> None:
         """Let events become what metric filters make of them."""
         if not filters or not events:
