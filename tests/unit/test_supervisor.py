@@ -210,6 +210,20 @@ def test_after_a_kill_the_next_up_takes_the_listener_and_replaces_every_part(dat
     assert second.end()[0] == 0
 
 
+def test_a_takeover_ends_control_and_dispatch_side_by_side_and_objects_after_them(data: Path) -> None:
+    first = Started(data)
+    port = first.port
+    first.end(signal.SIGKILL)
+    (data / "order").touch()
+    (data / "after-control").write_text("dispatch")
+    second = Started(data, port=port)
+    assert "took over from 5 processes" in second.line
+    order = [name for name in (data / "order").read_text().split() if not name.startswith("gateway")]
+    assert order == ["dispatch", "control", "objects"]
+    (data / "after-control").unlink()
+    assert second.end()[0] == 0
+
+
 def test_no_connection_is_refused_or_reset_during_a_takeover(data: Path) -> None:
     first = Started(data)
     port = first.port

@@ -97,10 +97,15 @@ class Supervisor:
                 self._check_hopeless(waiting, deadline)
                 self.turn(_POLL_S)
 
-    def retire(self, old: process_lock.Running) -> None:
-        """Tell a process that an earlier `eyrie up` started to drain; it is killed when it takes too long."""
+    def retire(self, old: process_lock.Running, grace_s: float) -> None:
+        """Tell a process that an earlier `eyrie up` started to end; it is killed when it takes longer than that."""
         old.send(signal.SIGTERM)
-        self._retiring.append((old, self._world.now_s() + self._world.drain_s + 5.0))
+        self._retiring.append((old, self._world.now_s() + grace_s))
+
+    def replace(self, part: Part, old: process_lock.Running, grace_s: float) -> Child:
+        """Retire a part's process and start its successor, which waits for the lock that the old one holds."""
+        self.retire(old, grace_s)
+        return self.start(part)
 
     def run(self) -> None:
         """Keep everything running until a stop is asked for."""
@@ -119,6 +124,11 @@ class Supervisor:
         self._world.sweep()
 
     @property
+    def drain_grace_s(self) -> float:
+        """How long a gateway or the console may take to end."""
+        return self._world.drain_s + 5.0
+
+    @property
     def stop_asked(self) -> bool:
         """Whether someone wants it all to end."""
         return self._stop_asked
@@ -131,7 +141,7 @@ class Supervisor:
         """
         self._stop_asked = True
         doors = [child for child in self._children.values() if child.part.kind in ("gateway", CONSOLE.kind)]
-        self._end(doors, self._world.drain_s + 5.0)
+        self._end(doors, self.drain_grace_s)
         for old, _ in self._retiring:
             old.end(0.0)
             old.close()

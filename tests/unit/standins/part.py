@@ -1,6 +1,7 @@
 """A stand-in for one part of Eyrie: holds its lock, answers on its socket and the shared one, ends on SIGTERM.
 
-Run as `part.py KIND INDEX DATA`. `DATA/die-KIND` makes it end at once with code 7, after saying why.
+Run as `part.py KIND INDEX DATA`. `DATA/die-KIND` makes it end at once with code 7, after saying why. `DATA/after-KIND`
+names others: it ends only when they have, and is killed where they were not told to.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from eyrie.adapters import process_lock
@@ -39,6 +41,7 @@ def main() -> None:
     while True:
         for key, _ in watch.select():
             if key.data == "stop":
+                wait_for_others(data, data / f"after-{part.kind}")
                 with open(data / "order", "a") as order:
                     order.write(f"{part.name}\n")
                 return
@@ -46,6 +49,11 @@ def main() -> None:
                 line(own, shared)
             elif shared is not None:
                 serve(shared)
+
+
+def wait_for_others(data: Path, after: Path) -> None:
+    while after.exists() and not set(after.read_text().split()) <= set((data / "order").read_text().split()):
+        time.sleep(0.01)
 
 
 def line(own: socket.socket, shared: socket.socket | None) -> None:
