@@ -20,6 +20,7 @@ import pytest
 from toyworld import KEY, POLICY, Rig, ToyClock, World, wish
 
 from eyrie.adapters.store_sql import SqlStore
+from eyrie.decide.endpoint import Update
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.analysis import AnalysisPolicy, Evidence, FleetSample
 from eyrie.domain.deployment import CapacitySize, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
@@ -81,7 +82,7 @@ def in_service(rig: Rig, config: str) -> bool:
 
 SCENARIOS = {
     "create": Scenario(lambda rig: rig.endpoints.create(KEY, FIRST), lambda rig: in_service(rig, "config-1")),
-    "update": Scenario(lambda rig: rig.endpoints.update(KEY, SECOND), lambda rig: in_service(rig, "config-2")),
+    "update": Scenario(lambda rig: rig.endpoints.update(KEY, Update(SECOND)), lambda rig: in_service(rig, "config-2")),
     "resize": Scenario(
         lambda rig: rig.endpoints.update_weights(KEY, [CapacityChange("A", 3.0, 1), CapacityChange("B", 1.0, 2)]),
         lambda rig: in_service(rig, "config-1"),
@@ -97,7 +98,7 @@ def small(strategy: Strategy, **more: Any) -> TrafficPolicy:
 
 
 def update(policy: TrafficPolicy) -> Callable[[Rig], object]:
-    return lambda rig: rig.endpoints.update(KEY, SECOND, policy=policy)
+    return lambda rig: rig.endpoints.update(KEY, Update(SECOND, policy=policy))
 
 
 def rung(policy: TrafficPolicy) -> Scenario:
@@ -118,7 +119,7 @@ def stillborn(policy: TrafficPolicy) -> Scenario:
 
     def command(rig: Rig) -> object:
         rig.world.crashing_images.add("eyrie/broken")
-        return rig.endpoints.update(KEY, broken, policy=policy)
+        return rig.endpoints.update(KEY, Update(broken, policy=policy))
 
     return Scenario(command, lambda rig: in_service(rig, "config-1") and bool(rig.endpoint().failure_reason))
 
@@ -129,7 +130,7 @@ def overdue(policy: TrafficPolicy) -> Scenario:
 
     def command(rig: Rig) -> object:
         rig.world.silent_images.add("eyrie/late")
-        return rig.endpoints.update(KEY, late, policy=replace(policy, limit_ms=5_000))
+        return rig.endpoints.update(KEY, Update(late, policy=replace(policy, limit_ms=5_000)))
 
     def given_back(rig: Rig) -> bool:
         return in_service(rig, "config-1") and "took longer" in (rig.endpoint().failure_reason or "")
@@ -142,7 +143,7 @@ def judged(found: Evidence, config: str) -> Scenario:
 
     def command(rig: Rig) -> object:
         rig.world.evidence = found
-        return rig.endpoints.update(KEY, SECOND, policy=small(Strategy.CANARY, analysis=AnalysisPolicy()))
+        return rig.endpoints.update(KEY, Update(SECOND, policy=small(Strategy.CANARY, analysis=AnalysisPolicy())))
 
     return Scenario(command, lambda rig: bool(rig.world.evidence) and in_service(rig, config))
 

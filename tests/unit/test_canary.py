@@ -13,6 +13,7 @@ from toyworld import KEY, Rig, serving, wish
 from eyrie.control.endpoints import decode, encode
 from eyrie.decide import check
 from eyrie.decide.analysis import judge, told
+from eyrie.decide.endpoint import Update
 from eyrie.decide.rehearsal import rehearse
 from eyrie.decide.steering import Steer
 from eyrie.domain.analysis import (
@@ -229,7 +230,7 @@ EVERY = {
 
 def updating(rig: Rig, how: TrafficPolicy = EVERY["canary"], evidence: Evidence | None = None) -> None:
     rig.world.evidence = evidence
-    rig.endpoints.update(KEY, wish(("A", 4), config="config-2"), policy=how)
+    rig.endpoints.update(KEY, Update(wish(("A", 4), config="config-2"), policy=how))
 
 
 def in_phase(rig: Rig, phase: DeploymentPhase, step: int = 1) -> Callable[[], bool]:
@@ -390,12 +391,12 @@ def test_the_lint_refuses_a_step_that_was_not_proven() -> None:
 def test_an_analysis_needs_both_fleets_at_once_and_configs_that_tell_them_apart() -> None:
     rig = serving(("A", 4))
     with pytest.raises(BadAmount, match="ALL_AT_ONCE of 4 instances in one step"):
-        rig.endpoints.update(KEY, wish(("A", 4), config="config-2"), policy=TrafficPolicy(analysis=POLICY))
+        rig.endpoints.update(KEY, Update(wish(("A", 4), config="config-2"), policy=TrafficPolicy(analysis=POLICY)))
     with pytest.raises(BadAmount, match="both are config-1"):
-        rig.endpoints.update(KEY, wish(("A", 4)), policy=EVERY["canary"])
+        rig.endpoints.update(KEY, Update(wish(("A", 4)), policy=EVERY["canary"]))
     late = replace(EVERY["canary"], analysis=replace(POLICY, warm_up_ms=BAKE_MS))
     with pytest.raises(BadAmount, match="WarmUpInSeconds is 10"):
-        rig.endpoints.update(KEY, wish(("A", 4), config="config-2"), policy=late)
+        rig.endpoints.update(KEY, Update(wish(("A", 4), config="config-2"), policy=late))
 
 
 def test_a_paused_deployment_is_stored_whole() -> None:

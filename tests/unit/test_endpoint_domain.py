@@ -13,7 +13,7 @@ from toyworld import KEY, POLICY, serving, wish
 from eyrie.control.endpoints import decode, encode
 from eyrie.decide import check
 from eyrie.decide.draft import Draft
-from eyrie.decide.endpoint import create
+from eyrie.decide.endpoint import Update, create
 from eyrie.decide.policy import Policy
 from eyrie.domain.deployment import PHASE_MOVES, DeploymentPhase
 from eyrie.domain.endpoint import STATUS_MOVES, Endpoint, EndpointStatus
@@ -51,7 +51,7 @@ def test_a_draft_refuses_a_move_from_a_wrong_source() -> None:
 
 def test_an_endpoint_survives_its_stored_form() -> None:
     rig = serving(("A", 2), ("B", 1))
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"))
+    rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-2")))
     rig.settle()
     endpoint = rig.endpoint()
     assert endpoint.deployment is not None
@@ -123,7 +123,7 @@ def test_the_lint_names_each_kind_of_unsafe_plan() -> None:
 
 def test_the_lint_knows_the_phases() -> None:
     rig = serving(("A", 1))
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"))
+    rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-2")))
     before = rig.endpoint()
     assert before.deployment is not None
     after = replace(before, deployment=replace(before.deployment, phase=DeploymentPhase.RETIRING))

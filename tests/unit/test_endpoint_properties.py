@@ -14,10 +14,11 @@ import random
 import pytest
 from toyworld import KEY, Rig, fresh, wish
 
+from eyrie.decide.endpoint import Update
 from eyrie.decide.rollout import shares
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
-from eyrie.domain.endpoint import CapacityChange, EndpointStatus
+from eyrie.domain.endpoint import CapacityChange, EndpointStatus, FleetSpec
 from eyrie.domain.errors import Refused
 from eyrie.domain.fleet import COUNTED, InstanceState
 
@@ -57,11 +58,15 @@ class Life:
             self.chance.choice(
                 [
                     lambda: endpoints.create(KEY, new),
-                    lambda: endpoints.update(KEY, new, retain_all=self.chance.random() < 0.3, policy=self.policy()),
+                    lambda: endpoints.update(KEY, self.update(new)),
                     lambda: endpoints.update_weights(KEY, [change]),
                     lambda: self.chance.random() < 0.2 and endpoints.delete(KEY),
                 ]
             )()
+
+    def update(self, fleet: FleetSpec) -> Update:
+        """Any way to that fleet."""
+        return Update(fleet, retain_all=self.chance.random() < 0.3, policy=self.policy())
 
     def policy(self) -> TrafficPolicy:
         """Any DeploymentConfig; some are refused for the fleet."""

@@ -12,6 +12,7 @@ from toyworld import KEY, MemoryStore, Rig, SeededIdentity, ToyClock, World, ser
 
 from eyrie.adapters.store_sql import SqlStore
 from eyrie.control.endpoints import Endpoints
+from eyrie.decide.endpoint import Update
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus
 from eyrie.domain.errors import EndpointBusy, EndpointExists
 from eyrie.domain.names import EndpointKey, Scope
@@ -75,7 +76,7 @@ def test_a_command_that_loses_a_race_decides_again_and_gives_up_in_the_end() -> 
 
 def test_a_look_that_loses_a_race_keeps_what_it_was_told() -> None:
     rig = serving(("A", 1))
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"))
+    rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-2")))
     rig.settle()
     before = rig.endpoint()
     document = rig.store.get("Endpoint", KEY.scope, KEY.name)

@@ -15,6 +15,7 @@ from eyrie.control import evidence
 from eyrie.control.canary_tags import analysis_policy
 from eyrie.control.evidence import EvidenceBook
 from eyrie.control.metering import Metering
+from eyrie.decide.endpoint import Update
 from eyrie.decide.predictions import cell_of
 from eyrie.domain.analysis import CELLS, AnalysisPolicy
 from eyrie.domain.deployment import CapacitySize, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
@@ -63,7 +64,7 @@ def baking() -> tuple[Endpoint, int]:
     rig = serving(("A", 2))
     size = CapacitySize(SizeKind.CAPACITY_PERCENT, 50)
     policy = TrafficPolicy(Strategy.CANARY, size, bake_ms=600_000, analysis=AnalysisPolicy(warm_up_ms=5_000))
-    rig.endpoints.update(KEY, wish(("A", 2), config="config-2"), policy=policy)
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="config-2"), policy=policy))
     rig.run_until(lambda: rig.endpoint().pending_phase is DeploymentPhase.BAKING)
     deployment = rig.endpoint().deployment
     assert deployment is not None

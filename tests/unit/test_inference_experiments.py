@@ -9,6 +9,7 @@ from experiment_life import GUARD, PROMOTE, REMOVE, RETAIN, S, begun, shadow
 from toyworld import KEY, wish
 
 from eyrie.decide import inference_experiments as decide
+from eyrie.decide.endpoint import Update
 from eyrie.decide.inference_experiments import Step
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.endpoint import EndpointStatus
@@ -123,7 +124,7 @@ def test_an_update_to_another_model_is_a_deployment() -> None:
 def test_it_notices_when_its_endpoint_is_changed_or_gone() -> None:
     life = begun()
     life.until_status(S.RUNNING)
-    life.rig.endpoints.update(KEY, wish(("A", 1), config="mine"))
+    life.rig.endpoints.update(KEY, Update(wish(("A", 1), config="mine")))
     life.until_status(S.CANCELLED)
     assert "config mine" in life.experiment().reason
     gone = begun()

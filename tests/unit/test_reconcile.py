@@ -8,6 +8,7 @@ import pytest
 import toyworld
 from toyworld import KEY, Rig, fresh, serving, wish
 
+from eyrie.decide.endpoint import Update
 from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus
 from eyrie.domain.errors import (
@@ -126,7 +127,7 @@ def test_a_failed_endpoint_can_only_be_deleted() -> None:
     rig.endpoints.create(KEY, wish(("A", 1)))
     rig.run_until(rig.in_status(FAILED))
     with pytest.raises(EndpointUnusable):
-        rig.endpoints.update(KEY, wish(("A", 1), config="config-2"))
+        rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-2")))
     rig.endpoints.delete(KEY)
     rig.run_until(rig.gone)
 
@@ -137,7 +138,7 @@ def test_commands_are_refused_while_another_is_going_on() -> None:
     with pytest.raises(EndpointExists, match='Cannot create already existing endpoint "arn:aws:sagemaker:'):
         rig.endpoints.create(KEY, wish(("A", 1)))
     with pytest.raises(EndpointBusy, match="Cannot update in-progress endpoint"):
-        rig.endpoints.update(KEY, wish(("A", 1)))
+        rig.endpoints.update(KEY, Update(wish(("A", 1))))
     with pytest.raises(EndpointBusy):
         rig.endpoints.update_weights(KEY, [CapacityChange("A", count=2)])
     with pytest.raises(EndpointBusy):
@@ -249,7 +250,7 @@ def test_a_crash_loop_backs_off_and_the_endpoint_says_why_until_it_is_whole() ->
 def test_update_moves_all_traffic_from_blue_to_green_and_retires_blue() -> None:
     rig = serving(("A", 2))
     blue = set(ids(rig, InstanceState.READY))
-    rig.endpoints.update(KEY, wish(("A", 2), ("B", 1), config="config-2"))
+    rig.endpoints.update(KEY, Update(wish(("A", 2), ("B", 1), config="config-2")))
     assert rig.endpoint().config_name == "config-1"
     seen: set[frozenset[str]] = set()
 
@@ -268,14 +269,14 @@ def test_a_green_fleet_that_fails_leaves_blue_serving_and_the_reason_behind() ->
     rig = serving(("A", 2))
     blue = set(ids(rig, InstanceState.READY))
     rig.world.crashing_images.add("broken")
-    rig.endpoints.update(KEY, wish(("A", 2), config="config-2", image="broken"))
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="config-2", image="broken")))
     rig.run_until(rig.in_status(IN_SERVICE))
     endpoint = rig.endpoint()
     assert endpoint.config_name == "config-1"
     assert "did not pass the ping health check" in (endpoint.failure_reason or "")
     assert routed(rig) == blue
     assert rig.whole()
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-3"))
+    rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-3")))
     assert rig.endpoint().failure_reason is None
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.whole()
@@ -285,7 +286,8 @@ def test_update_may_retain_counts_and_weights() -> None:
     rig = serving(("A", 1))
     rig.endpoints.update_weights(KEY, [CapacityChange("A", weight=5, count=2)])
     rig.run_until(rig.in_status(IN_SERVICE))
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"), retain_all=True, exclude_retained=["DesiredWeight"])
+    fleet = wish(("A", 1), config="config-2")
+    rig.endpoints.update(KEY, Update(fleet, retain_all=True, exclude_retained=["DesiredWeight"]))
     rig.run_until(rig.in_status(IN_SERVICE))
     (variant,) = rig.endpoint().fleet.variants
     assert (variant.desired_count, variant.desired_weight) == (2, 1.0)
@@ -296,7 +298,7 @@ def test_bake_and_termination_wait_are_kept() -> None:
     rig = serving(("A", 1))
     blue = ids(rig, InstanceState.READY)[0]
     waits = TrafficPolicy(bake_ms=10_000, termination_wait_ms=5_000)
-    rig.endpoints.update(KEY, wish(("A", 1), config="config-2"), policy=waits)
+    rig.endpoints.update(KEY, Update(wish(("A", 1), config="config-2"), policy=waits))
     rig.run_until(lambda: blue not in routed(rig))
     rig.run(14_000)
     assert blue in rig.world.alive()

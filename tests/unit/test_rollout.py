@@ -9,6 +9,7 @@ import pytest
 from toyworld import KEY, Rig, serving, wish
 
 from eyrie.decide import rollout
+from eyrie.decide.endpoint import Update
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.deployment import CapacitySize, Deployment, DeploymentPhase, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import EndpointStatus
@@ -33,7 +34,7 @@ EVERY = {"all at once": ALL, "canary": CANARY, "linear": LINEAR, "rolling": ROLL
 
 def updating(rig: Rig, how: TrafficPolicy, *variants: tuple[str, int], image: str = "eyrie/xgboost") -> int:
     """Begin an update to config-2; green's generation."""
-    rig.endpoints.update(KEY, wish(*(variants or (("A", 4),)), config="config-2", image=image), policy=how)
+    rig.endpoints.update(KEY, Update(wish(*(variants or (("A", 4),)), config="config-2", image=image), policy=how))
     deployment = rig.endpoint().deployment
     assert deployment is not None
     return deployment.green.generation

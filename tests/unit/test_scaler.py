@@ -17,6 +17,7 @@ from eyrie.control.scaler import Scaler
 from eyrie.control.scaling_policies import STEPS, TRACKING, alarms_of
 from eyrie.control.scaling_table import POLICY, SCHEDULED, STATE, TARGET, PolicyRecord, Scheduled, State, Target
 from eyrie.decide.alarms import Datapoint, Evaluation
+from eyrie.decide.endpoint import Update
 from eyrie.domain.alarms import AlarmState
 from eyrie.domain.endpoint import EndpointStatus
 from eyrie.domain.metrics import Measured, Metric, Summary
@@ -246,7 +247,7 @@ def test_an_endpoint_that_is_updated_is_scaled_afterwards(stage: Stage) -> None:
     stage.scaled()
     stage.policy("fast", FAST)
     stage.seconds(3, rate=10.0)
-    stage.rig.endpoints.update(ENDPOINT, wish(("A", 1), config="config-2"))
+    stage.rig.endpoints.update(ENDPOINT, Update(wish(("A", 1), config="config-2")))
     stage.seconds(10, rate=100.0, rig=False)
     assert stage.count == 1
     refused = stage.state.unscaled
@@ -264,7 +265,7 @@ def test_bounds_act_at_once_also_after_a_deployment(stage: Stage) -> None:
     assert stage.count == 3
     assert stage.state.scaled[0].cause == "minimum capacity was set to 3"
     stage.rig.run_until(lambda: stage.rig.endpoint().status is EndpointStatus.IN_SERVICE)
-    stage.rig.endpoints.update(ENDPOINT, wish(("A", 1), config="config-2"))
+    stage.rig.endpoints.update(ENDPOINT, Update(wish(("A", 1), config="config-2")))
     stage.rig.run_until(lambda: stage.rig.endpoint().status is EndpointStatus.IN_SERVICE)
     assert stage.count == 1
     stage.seconds(30)

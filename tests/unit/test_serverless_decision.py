@@ -9,6 +9,7 @@ from toyworld import KEY, Rig, fresh, wish
 
 from eyrie.control.reconciler import Seen
 from eyrie.decide import serverless
+from eyrie.decide.endpoint import Update
 from eyrie.decide.serverless import PATIENCE_MS, SETTLE_MS, Size, marked, requests_at_once, size
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus, FleetSpec
@@ -280,19 +281,19 @@ def test_provisioned_concurrency_that_cannot_start_goes_back() -> None:
 
 def test_serverless_becomes_instances_and_never_the_other_way() -> None:
     rig = at_zero()
-    rig.endpoints.update(KEY, wish(("A", 2), config="instances"))
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="instances")))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.world.tables[KEY].variants[0].serverless is None
     assert len(rig.world.alive()) == 2
     with pytest.raises(NotServerless, match="cannot be updated"):
-        rig.endpoints.update(KEY, serverless_wish(config="back"))
+        rig.endpoints.update(KEY, Update(serverless_wish(config="back")))
     with pytest.raises(BadAmount, match="is not serverless"):
         rig.endpoints.update_weights(KEY, [CapacityChange("A", max_concurrency=3)])
 
 
 def test_a_serverless_update_proves_the_new_model_and_then_rests() -> None:
     rig = at_zero()
-    rig.endpoints.update(KEY, serverless_wish(Serverless(2048, 5), config="new"))
+    rig.endpoints.update(KEY, Update(serverless_wish(Serverless(2048, 5), config="new")))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.endpoint().config_name == "new"
     rig.run_until(lambda: not rig.endpoint().instances)
@@ -302,7 +303,7 @@ def test_a_new_serverless_model_that_fails_is_rolled_back() -> None:
     rig = at_zero()
     rig.world.crashing_images.add("broken")
     bad = wish(("A", 1), config="new", image="broken", may_be_empty=True, serverless=LARGE)
-    rig.endpoints.update(KEY, bad)
+    rig.endpoints.update(KEY, Update(bad))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.endpoint().config_name == "config-1"
     assert rig.endpoint().failure_reason
@@ -311,14 +312,14 @@ def test_a_new_serverless_model_that_fails_is_rolled_back() -> None:
 def test_traffic_of_serverless_moves_all_at_once() -> None:
     policy = TrafficPolicy(Strategy.CANARY, CapacitySize(SizeKind.CAPACITY_PERCENT, 10))
     with pytest.raises(NotServerless, match="CANARY"):
-        at_zero().endpoints.update(KEY, serverless_wish(config="new"), policy=policy)
+        at_zero().endpoints.update(KEY, Update(serverless_wish(config="new"), policy=policy))
 
 
 def test_it_scales_while_an_update_is_on_its_way() -> None:
     rig = at_zero()
     rig.world.silent_images.add("slow")
     slow = wish(("A", 1), config="new", image="slow", may_be_empty=True, serverless=LARGE)
-    rig.endpoints.update(KEY, slow)
+    rig.endpoints.update(KEY, Update(slow))
     rig.use = Use(1, 0, ((1, rig.clock.ms),))
     rig.run_until(lambda: any(v.targets for v in rig.world.tables[KEY].variants), limit_ms=3_000)
     assert rig.endpoint().status is EndpointStatus.UPDATING

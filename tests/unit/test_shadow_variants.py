@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from toyworld import KEY, Rig, fresh, wish
 
+from eyrie.decide.endpoint import Update
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus, FleetSpec
 from eyrie.domain.fleet import InstanceState
@@ -63,7 +64,7 @@ def test_a_dead_shadow_is_replaced_and_production_is_not_touched() -> None:
 
 def test_an_endpoint_without_shadows_has_none_left_after_an_update() -> None:
     rig = serving()
-    rig.endpoints.update(KEY, wish(("A", 2), config="config-2"))
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="config-2")))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert (rig.endpoint().config_name, table(rig).shadows) == ("config-2", ())
     assert {i.spec.variant for i in rig.world.instances.values() if i.alive} == {"A"}
@@ -78,7 +79,7 @@ def test_each_fleet_has_its_own_shadow_while_traffic_shifts(strategy: Strategy) 
     rig = serving(count=4)
     size = None if strategy is Strategy.ALL_AT_ONCE else SIZE
     how = TrafficPolicy(strategy, size, bake_ms=5_000, termination_wait_ms=5_000)
-    rig.endpoints.update(KEY, shadowed(4, 2, 0.5, "config-2"), policy=how)
+    rig.endpoints.update(KEY, Update(shadowed(4, 2, 0.5, "config-2"), policy=how))
     both = False
     for _ in range(1_000):
         if rig.endpoint().deployment is None:
@@ -101,7 +102,7 @@ def test_a_shadow_that_does_not_start_fails_the_change_and_blue_serves_on() -> N
     container = replace(s.model.containers[0], image="broken")
     rig.world.crashing_images.add("broken")
     rig.endpoints.update(
-        KEY, replace(broken, variants=(a, replace(s, model=replace(s.model, containers=(container,)))))
+        KEY, Update(replace(broken, variants=(a, replace(s, model=replace(s.model, containers=(container,))))))
     )
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.endpoint().config_name == "config-1"
@@ -113,7 +114,7 @@ def test_a_promoted_shadow_is_dealt_the_traffic() -> None:
     rig = serving()
     made = shadowed(config="config-2")
     promoted = replace(made.variants[1], shadow_of="", initial_weight=1.0)
-    rig.endpoints.update(KEY, replace(made, variants=(promoted,)), retain_all=True)
+    rig.endpoints.update(KEY, Update(replace(made, variants=(promoted,)), retain_all=True))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert [(v.name, v.weight) for v in table(rig).variants] == [("S", 1.0)]
     assert table(rig).shadows == ()

@@ -10,6 +10,7 @@ import gateway_world
 import pytest
 from toyworld import KEY, Rig, fresh, wish
 
+from eyrie.decide.endpoint import Update
 from eyrie.decide.scaling import Observation, decide
 from eyrie.domain.deployment import CapacitySize, SizeKind, Strategy, TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, EndpointStatus
@@ -68,7 +69,7 @@ def test_any_other_variant_needs_one_and_the_refusal_says_so() -> None:
 @pytest.mark.parametrize("retain", [True, False])
 def test_an_update_at_zero_succeeds_and_starts_what_the_new_config_says(policy: TrafficPolicy, retain: bool) -> None:
     rig = emptied()
-    rig.endpoints.update(KEY, wish(("A", 2), config="new", may_be_empty=True), retain_all=retain, policy=policy)
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="new", may_be_empty=True), retain_all=retain, policy=policy))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert rig.endpoint().config_name == "new"
     assert [len(v.targets) for v in rig.world.tables[KEY].variants] == [0 if retain else 2]
@@ -76,7 +77,7 @@ def test_an_update_at_zero_succeeds_and_starts_what_the_new_config_says(policy: 
 
 def test_a_count_of_zero_is_not_carried_over_to_a_variant_that_needs_one() -> None:
     rig = emptied()
-    rig.endpoints.update(KEY, wish(("A", 2), config="new"), retain_all=True)
+    rig.endpoints.update(KEY, Update(wish(("A", 2), config="new"), retain_all=True))
     rig.run_until(rig.in_status(IN_SERVICE))
     assert len(rig.endpoint().instances) == 1
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from eyrie.control import async_config, canary_tags, image_table, images, quotas
@@ -19,6 +19,7 @@ from eyrie.control.endpoints import KIND
 from eyrie.control.listing import Row, page
 from eyrie.control.records import new_tags, refuse_beyond_quota, tags_document
 from eyrie.control.serverless_config import check_model, is_serverless, variant_spec, with_update
+from eyrie.decide.endpoint import Update
 from eyrie.decide.workers import workers
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import Refused
@@ -79,18 +80,8 @@ def list_endpoints(context: Context, params: Params) -> dict[str, Any]:
     return page("ListEndpoints", params, [_row(e) for e in context.endpoints.list(context.scope)]).reply("Endpoints")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What an UpdateEndpoint asks for."""
-
-    key: EndpointKey
-    wish: FleetSpec
-    how: dict[str, Any]  # further arguments of decide.endpoint.update
-
-
-def change_of(context: Context, params: Params) -> Change:
+def update_of(context: Context, now: Endpoint, params: Params) -> Update:
     """An UpdateEndpoint, checked as far as it can be without the endpoint's state. Raises ApiError."""
-    now = _find(context, params["EndpointName"])
     config = find_config(context, params["EndpointConfigName"])
     given = params.get("DeploymentConfig")
     retain = bool(params.get("RetainDeploymentConfig"))
@@ -102,22 +93,22 @@ def change_of(context: Context, params: Params) -> Change:
     wish = fleet_of(context, config)
     others = [e for e in context.endpoints.list(context.scope) if e.key != now.key]
     _check_quota(context, others, quotas.of_wish(wish.variants))
-    how = {
-        "retain_all": bool(params.get("RetainAllVariantProperties")),
-        "exclude_retained": [p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])],
-        "data_capture": config.body.get("DataCaptureConfig"),
-        "deployment_config": given,
-        "retain_deployment_config": retain,
-        "policy": policy,
-    }
-    return Change(now.key, wish, how)
+    return Update(
+        wish,
+        retain_all=bool(params.get("RetainAllVariantProperties")),
+        exclude_retained=[p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties", [])],
+        data_capture=config.body.get("DataCaptureConfig"),
+        deployment_config=given,
+        retain_deployment_config=retain,
+        policy=policy,
+    )
 
 
 def update_endpoint(context: Context, params: Params) -> dict[str, Any]:
     """Start a deployment of another config."""
-    change = change_of(context, params)
+    now = _find(context, params["EndpointName"])
     try:
-        changed = context.endpoints.update(change.key, change.wish, **change.how)
+        changed = context.endpoints.update(now.key, update_of(context, now, params))
     except Refused as error:
         raise validation(str(error)) from None
     return {"EndpointArn": changed.arn}

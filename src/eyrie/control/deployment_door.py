@@ -16,7 +16,7 @@ import msgspec
 
 from eyrie.adapters.described import described
 from eyrie.control import quotas
-from eyrie.control.api_endpoints import change_of
+from eyrie.control.api_endpoints import update_of
 from eyrie.control.context import Context
 from eyrie.control.deployment_config import held_to_the_model
 from eyrie.control.evidence import EvidenceOf
@@ -113,15 +113,13 @@ class DeploymentDoor:
         if not asked.config:
             raise validation("plan needs the name of a config.")
         params = {
-            "EndpointName": endpoint.key.name,
             "EndpointConfigName": asked.config,
             "RetainDeploymentConfig": asked.retain_deployment_config,
             "RetainAllVariantProperties": asked.retain_all_variant_properties,
         }
         if asked.deployment_config is not None:
             params["DeploymentConfig"] = held_to_the_model(models, asked.deployment_config)
-        change = change_of(context, params)
-        begun = decide.update(endpoint, change.wish, context.now_ms, **change.how).endpoint
+        begun = decide.update(endpoint, update_of(context, endpoint, params), context.now_ms).endpoint
         assert begun is not None
         assert begun.deployment is not None
         starts = _starts(context, endpoint)

@@ -6,7 +6,7 @@ threads and from the loop; the store is what serialises them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import msgspec
 from eyrie.adapters.described import described
 from eyrie.decide import endpoint as decide
 from eyrie.decide.steering import Steer, steer
-from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import CapacityChange, Endpoint, FleetSpec
 from eyrie.domain.errors import CapacityChanged, EndpointExists, EndpointMissing
 from eyrie.domain.names import EndpointKey, Scope
@@ -92,34 +91,9 @@ class Endpoints:
 
         return self._command(key, make, Also(also))
 
-    def update(
-        self,
-        key: EndpointKey,
-        wish: FleetSpec,
-        retain_all: bool = False,
-        exclude_retained: Collection[str] = (),
-        data_capture: dict[str, Any] | None = None,
-        deployment_config: dict[str, Any] | None = None,
-        retain_deployment_config: bool = False,
-        policy: TrafficPolicy | None = None,
-        also: Also | None = None,
-    ) -> Endpoint:
+    def update(self, key: EndpointKey, asked: decide.Update, also: Also | None = None) -> Endpoint:
         """UpdateEndpoint; `also` goes into the same commit. Raises a domain Refused."""
-
-        def make(now: Endpoint | None, now_ms: int) -> Decision:
-            return decide.update(
-                _present(key, now),
-                wish,
-                now_ms,
-                retain_all=retain_all,
-                exclude_retained=exclude_retained,
-                data_capture=data_capture,
-                deployment_config=deployment_config,
-                retain_deployment_config=retain_deployment_config,
-                policy=policy,
-            )
-
-        return self._command(key, make, also or Also())
+        return self._command(key, lambda now, now_ms: decide.update(_present(key, now), asked, now_ms), also or Also())
 
     def update_weights(self, key: EndpointKey, changes: Sequence[CapacityChange], also: Also | None = None) -> Endpoint:
         """UpdateEndpointWeightsAndCapacities; `also` goes into the same commit. Raises a domain Refused."""

@@ -21,6 +21,7 @@ from eyrie.control.deployment_config import traffic_policy
 from eyrie.control.endpoints import Also, Endpoints
 from eyrie.control.records import TAGS_KIND
 from eyrie.control.wakeup import Wakeup
+from eyrie.decide.endpoint import Update
 from eyrie.decide.inference_experiments import Step, failed, plan
 from eyrie.domain.deployment import TrafficPolicy
 from eyrie.domain.endpoint import Endpoint, FleetSpec
@@ -157,14 +158,14 @@ class InferenceExperiments:
             return replace(put, version=put.version + 1)
         capture = _capture(experiment, endpoint)
         config = self._config(experiment, step.wish.variants, capture, now_ms)
-        self._endpoints.update(
-            experiment.endpoint,
+        asked = Update(
             step.wish,
             data_capture=capture,
             retain_deployment_config=True,
             policy=traffic_policy(endpoint.last_deployment_config) if step.guarded else TrafficPolicy(),
-            also=Also([put, config, *self._tags(experiment, step.wish, now_ms)], told),
         )
+        also = Also([put, config, *self._tags(experiment, step.wish, now_ms)], told)
+        self._endpoints.update(experiment.endpoint, asked, also)
         return replace(put, version=put.version + 1)
 
     def _config(

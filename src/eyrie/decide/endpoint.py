@@ -6,7 +6,7 @@ The path goes on in decide/deployment (how a change proceeds) and decide/fleet (
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eyrie.decide import rollout, serverless
@@ -71,31 +71,32 @@ def create(
     return Decision(endpoint, (Note("endpoint Creating", f"CreateEndpoint with {_describe(endpoint.fleet)}"),))
 
 
-def update(
-    endpoint: Endpoint,
-    wish: FleetSpec,
-    now_ms: int,
-    retain_all: bool = False,
-    exclude_retained: Collection[str] = (),
-    data_capture: dict[str, Any] | None = None,
-    deployment_config: dict[str, Any] | None = None,
-    retain_deployment_config: bool = False,
-    policy: TrafficPolicy | None = None,
-) -> Decision:
-    """Start a deployment from the present (blue) fleet to `wish` (green), all at once where no policy says otherwise.
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What UpdateEndpoint asks for: a fleet, and how to get there."""
 
-    `retain_all` carries counts, weights and data capture of variants that both have over, but for those in
-    `exclude_retained` (SageMaker's spellings). Raises EndpointBusy, EndpointUnusable, or BadAmount for a policy that
-    this fleet cannot follow.
+    wish: FleetSpec
+    retain_all: bool = False  # carry counts, weights and data capture of variants that both fleets have over
+    exclude_retained: Collection[str] = ()  # but for these, in SageMaker's spellings
+    data_capture: dict[str, Any] | None = None
+    deployment_config: dict[str, Any] | None = None  # as it was given, for Describe and for a later update to retain
+    retain_deployment_config: bool = False
+    policy: TrafficPolicy = field(default_factory=TrafficPolicy)
+
+
+def update(endpoint: Endpoint, asked: Update, now_ms: int) -> Decision:
+    """Start a deployment from the present (blue) fleet to the wish (green), all at once where no policy says otherwise.
+
+    Raises EndpointBusy, EndpointUnusable, or BadAmount for a policy that this fleet cannot follow.
     """
+    wish, policy = asked.wish, asked.policy
     _check_idle(endpoint)
     _check_wish(wish)
     if (endpoint.fleet.asynchronous is None) != (wish.asynchronous is None):
         raise KindChanged(endpoint.arn, wish.config_name, wish.asynchronous is not None)
-    kept = (set() if not retain_all else {DESIRED_COUNT, DESIRED_WEIGHT, DATA_CAPTURE}) - set(exclude_retained)
-    config = endpoint.last_deployment_config if retain_deployment_config else deployment_config
+    kept = {DESIRED_COUNT, DESIRED_WEIGHT, DATA_CAPTURE} - set(asked.exclude_retained) if asked.retain_all else set()
+    config = endpoint.last_deployment_config if asked.retain_deployment_config else asked.deployment_config
     green = _fleet(wish, endpoint.generation + 1, now_ms, [_retained(endpoint, v, kept) for v in wish.variants])
-    policy = policy or TrafficPolicy()
     rollout.check(policy, green)
     _check_serverless(endpoint.fleet, green, policy)
     if policy.analysis is not None and wish.config_name == endpoint.config_name:
@@ -109,7 +110,7 @@ def update(
         phase_ms=now_ms,
         policy=policy,
         config=config or {},
-        data_capture=endpoint.data_capture if DATA_CAPTURE in kept else data_capture,
+        data_capture=endpoint.data_capture if DATA_CAPTURE in kept else asked.data_capture,
     )
     changed = replace(
         endpoint,

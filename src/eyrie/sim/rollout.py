@@ -137,7 +137,7 @@ class RolloutFleet(VirtualFleet):
     def begin(self) -> None:
         """UpdateEndpoint. Raises the domain's Refused."""
         wish = wish_of(self._of.profile, self._of.count, CONFIG)
-        self._command(commands.update(self.endpoint, wish, self.now_ms, policy=self._of.policy))
+        self._command(commands.update(self.endpoint, commands.Update(wish, policy=self._of.policy), self.now_ms))
 
     def steer(self, how: Steer) -> None:
         """What a person does. Raises the domain's Refused."""
