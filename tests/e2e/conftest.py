@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +170,32 @@ def remove(eyrie: RealEyrie) -> None:
     shutil.rmtree(eyrie.data, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def eyrie() -> Iterator[RealEyrie]:
-    """A running Eyrie; boto3's environment points at it."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
+def not_yet(prefix: list[str] | None = None, python: Path = Path(sys.executable)) -> RealEyrie:
+    """An Eyrie that does not run yet, with a data directory of its own."""
+    return RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")), prefix, python)
+
+
+@contextmanager
+def running(*flags: str, eyrie: RealEyrie | None = None, **variables: object) -> Iterator[RealEyrie]:
+    """A running Eyrie; boto3's environment points at it. `flags` of `eyrie up`, `variables` of its environment."""
+    eyrie = eyrie or not_yet()
     with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, str(value))
         try:
-            eyrie.up()
+            eyrie.up(*flags)
             point_boto3_at(eyrie, patch)
             yield eyrie
             eyrie.down()
         finally:
             remove(eyrie)
+
+
+@pytest.fixture(scope="module")
+def eyrie() -> Iterator[RealEyrie]:
+    """A running Eyrie as it is by default."""
+    with running() as eyrie:
+        yield eyrie
 
 
 @pytest.fixture(scope="session")

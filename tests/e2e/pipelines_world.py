@@ -9,16 +9,13 @@ import io
 import os
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 from botocore.config import Config
 
-from .conftest import ROLE, WAIT, RealEyrie, point_boto3_at, remove
+from .conftest import ROLE, WAIT, RealEyrie, running
 
 SERVE = '''#!{python} -S
 """A container in the standard library: adds to every number what its model says."""
@@ -133,25 +130,16 @@ def image_of(kind: str) -> str:
 @contextlib.contextmanager
 def mixed_world(sources: Mapping[str, str], compute: str | None = None) -> Iterator[World]:
     """`sources`: what `eyrie image add` makes an image of, by its kind. `compute`: of EYRIE_COMPUTE."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_WARM_SLOTS", "0")
-        if compute is not None:
-            patch.setenv("EYRIE_COMPUTE", compute)
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            for kind, source in sources.items():
-                done = eyrie.run("image", "add", image_of(kind), source)
-                assert done.returncode == 0, done.stderr
-            s3 = boto3.client("s3")
-            s3.create_bucket(Bucket="mixed")
-            for name, inside, text in (("added", "added", b"0.5"), ("ours", "code/inference.py", OURS.encode())):
-                s3.put_object(Bucket="mixed", Key=f"{name}.tar.gz", Body=packed(inside, text))
-            yield World(eyrie)
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    variables = {} if compute is None else {"EYRIE_COMPUTE": compute}
+    with running(EYRIE_WARM_SLOTS=0, **variables) as eyrie:
+        for kind, source in sources.items():
+            done = eyrie.run("image", "add", image_of(kind), source)
+            assert done.returncode == 0, done.stderr
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="mixed")
+        for name, inside, text in (("added", "added", b"0.5"), ("ours", "code/inference.py", OURS.encode())):
+            s3.put_object(Bucket="mixed", Key=f"{name}.tar.gz", Body=packed(inside, text))
+        yield World(eyrie)
 
 
 def serve_program() -> str:

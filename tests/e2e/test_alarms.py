@@ -10,11 +10,9 @@ import json
 import os
 import signal
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,7 +20,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from .conftest import ROLE, RealEyrie, point_boto3_at, remove, until
+from .conftest import ROLE, RealEyrie, running, until
 
 SCALE = 30
 ENDPOINT = "watched"
@@ -89,16 +87,8 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(scope="module")
 def fast() -> Iterator[RealEyrie]:
     """A running Eyrie whose decisions' clock is faster."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_TIME_SCALE=SCALE) as eyrie:
+        yield eyrie
 
 
 def deploy() -> None:

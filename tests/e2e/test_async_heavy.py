@@ -17,7 +17,7 @@ import pytest
 
 from async_chaos import Chaos
 
-from .conftest import ROLE, Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import ROLE, Deployed, RealEyrie, running, until
 from .test_async import read
 
 pytestmark = pytest.mark.heavy
@@ -82,18 +82,12 @@ def bucket(eyrie: RealEyrie) -> None:
 
 
 def test_each_request_has_one_end_whatever_is_killed(tmp_path: Path) -> None:
-    data = Path(tempfile.mkdtemp(prefix="eyrie-chaos-"))
-    eyrie, chaos = RealEyrie(data), Chaos(data, 3, ("dispatch", "instance", "objects", "control", "gateway-0"))
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=20.0, pause_s=1.5)
-            assert outcome.good, outcome.words()
-            assert outcome.accepted == 500
-            assert sum(outcome.kills.values()) >= 2
-        finally:
-            remove(eyrie)
+    with running() as eyrie:
+        chaos = Chaos(eyrie.data, 3, ("dispatch", "instance", "objects", "control", "gateway-0"))
+        outcome = chaos.run(chaos.deploy(2, tmp_path), requests=500, seconds=20.0, pause_s=1.5)
+        assert outcome.good, outcome.words()
+        assert outcome.accepted == 500
+        assert sum(outcome.kills.values()) >= 2
 
 
 def test_a_poisonous_request_ends_in_the_failure_path_and_takes_no_other_with_it(bucket: None) -> None:
@@ -145,16 +139,9 @@ def test_a_gigabyte_passes_in_flat_memory(eyrie: RealEyrie, bucket: None, capsys
 @pytest.fixture
 def hasty() -> Iterator[RealEyrie]:
     """An Eyrie whose minutes take a second."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-async-")), ["env", "EYRIE_TIME_SCALE=60"])
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            boto3.client("s3").create_bucket(Bucket=BUCKET)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_TIME_SCALE=60) as eyrie:
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield eyrie
 
 
 @pytest.mark.soak

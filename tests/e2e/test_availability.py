@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,7 +18,7 @@ from demo_models import Model
 from eyrie.adapters.clock import SystemClock
 from eyrie.cli.client import ControlClient, ControlUnreachable
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, RealEyrie, running, until
 
 SCALE = 20.0
 MINUTE_MS = 60_000
@@ -30,16 +28,8 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def eyrie() -> Iterator[RealEyrie]:
-    made = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-avail-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        try:
-            made.up()
-            point_boto3_at(made, patch)
-            yield made
-            made.down()
-        finally:
-            remove(made)
+    with running(EYRIE_TIME_SCALE=SCALE) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

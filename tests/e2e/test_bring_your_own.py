@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from .conftest import ROLE, WAIT, RealEyrie, point_boto3_at, remove, until
+from .conftest import ROLE, WAIT, RealEyrie, running, until
 
 SERVE = '''#!{python} -S
 """A container in the standard library: answers what its model says, and does what a request asks for."""
@@ -93,21 +92,13 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mine]:
     (source / "bin").mkdir()
     (source / "bin/serve").write_text(SERVE.replace("{python}", os.path.realpath(sys.executable)))
     (source / "bin/serve").chmod(0o755)
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("PERIOD_MS", "300"), ("TIMEOUT_MS", "1000"), ("MISSES", "2")):
-            patch.setenv(f"EYRIE_FOREIGN_PING_{name}", value)
-        patch.setenv("EYRIE_WARM_SLOTS", "0")
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            done = eyrie.run("image", "add", IMAGE, str(source))
-            assert done.returncode == 0, done.stderr
-            upload(b"first")
-            yield Mine(eyrie, source)
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    pings = {"PERIOD_MS": 300, "TIMEOUT_MS": 1000, "MISSES": 2}
+    variables = {f"EYRIE_FOREIGN_PING_{name}": value for name, value in pings.items()}
+    with running(EYRIE_WARM_SLOTS=0, **variables) as eyrie:
+        done = eyrie.run("image", "add", IMAGE, str(source))
+        assert done.returncode == 0, done.stderr
+        upload(b"first")
+        yield Mine(eyrie, source)
 
 
 def upload(word: bytes) -> None:

@@ -7,11 +7,9 @@ import json
 import os
 import re
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -19,7 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, RealEyrie, running, until
 
 FLUSH_MS = 1_000
 KINDS = {("application/json", "JSON"), ("text/csv; charset=utf-8", "CSV"), ("text/csv", "CSV")}
@@ -29,17 +27,8 @@ KEY = re.compile(r"kept/taken/[a-z]+/20\d\d/\d\d/\d\d/\d\d/\d\d-\d\d-\d\d\d-[0-9
 @pytest.fixture(scope="module")
 def eyrie() -> Iterator[RealEyrie]:
     """A running Eyrie that uploads what is captured each second."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_CAPTURE_FLUSH_MS", str(FLUSH_MS))
-        patch.setenv("EYRIE_CAPTURE_DISK_PERCENT_MAX", "99")
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_CAPTURE_FLUSH_MS=FLUSH_MS, EYRIE_CAPTURE_DISK_PERCENT_MAX=99) as eyrie:
+        yield eyrie
 
 
 def capture(**change: Any) -> dict[str, Any]:

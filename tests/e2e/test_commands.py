@@ -8,19 +8,18 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import Deployed, RealEyrie, remove
+from .conftest import Deployed, RealEyrie, not_yet, remove
 
 
 @pytest.fixture
 def other() -> Iterator[RealEyrie]:
     """A second data directory where nothing runs yet."""
-    other = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
+    other = not_yet()
     yield other
     remove(other)
 

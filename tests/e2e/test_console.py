@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from .conftest import Deployed, RealEyrie, remove, until
+from .conftest import Deployed, RealEyrie, not_yet, remove, until
 
 pytestmark = pytest.mark.heavy
 
@@ -446,7 +445,7 @@ def test_pages_of_other_kinds_come_and_are_accessible(visitor: Visitor, kinds: D
 
 def test_with_auth_off_everybody_is_in(browser: Browser, trained: Any) -> None:
     """Nobody is asked who he is; what the console does is done for the default account, as for any client."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-open-")))
+    eyrie = not_yet()
     context = browser.new_context()
     try:
         eyrie.up("--auth", "off")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from eyrie.adapters.clock import SystemClock
 from eyrie.adapters.slots import Slot
 from eyrie.cli.data import check_version
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, not_yet, running, until
 
 SCALE = 60.0  # a minute a second
 TYPE = "ml.t2.medium"
@@ -39,20 +38,13 @@ def fast(trained: tuple[list[Model], list[str], list[int]], request: pytest.Fixt
         pytest.skip("control groups cannot be hidden here")
     if grouped and "cpu" not in cgroups.detect("eyrie-test-credits").controllers:
         pytest.skip("there are no control groups here")
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-credits-")), None if grouped else NO_GROUPS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        try:
-            (eyrie.data / "instance_types.json").write_text(json.dumps({"types": {TYPE: SMALL}}))
-            check_version(eyrie.data)  # makes it a data directory
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            deployed = Deployed(eyrie, *trained)
-            deployed.upload()
-            yield deployed
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    eyrie = not_yet(None if grouped else NO_GROUPS)
+    (eyrie.data / "instance_types.json").write_text(json.dumps({"types": {TYPE: SMALL}}))
+    check_version(eyrie.data)  # makes it a data directory
+    with running(eyrie=eyrie, EYRIE_TIME_SCALE=SCALE):
+        deployed = Deployed(eyrie, *trained)
+        deployed.upload()
+        yield deployed
 
 
 class Load:

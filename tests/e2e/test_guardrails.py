@@ -7,12 +7,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from rollouts_world import create_configs, policy, settled
 
-from .conftest import RealEyrie, point_boto3_at, remove, until
+from .conftest import RealEyrie, running, until
 
 SCALE = 20
 ENDPOINT = "guarded"
@@ -74,17 +72,9 @@ class Clients:
 @pytest.fixture(scope="module")
 def fast() -> Iterator[RealEyrie]:
     """A running Eyrie whose decisions' clock is twenty times as fast, with one endpoint."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            prepare()
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_TIME_SCALE=SCALE) as eyrie:
+        prepare()
+        yield eyrie
 
 
 def prepare() -> None:

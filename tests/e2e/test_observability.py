@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from demo_models import Model
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, RealEyrie, running, until
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -52,17 +50,9 @@ def receiver() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def eyrie(receiver: Any) -> Iterator[RealEyrie]:
     """One that sends to the receiver twice a second."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.server_port}")
-        patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    url = f"http://127.0.0.1:{receiver.server_port}"
+    with running(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_METRIC_EXPORT_INTERVAL=500) as eyrie:
+        yield eyrie
 
 
 def scrape(eyrie: RealEyrie, key: str | None) -> str:

@@ -8,7 +8,6 @@ the worker had applied. Decisions run on a clock that is thirty times as fast.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pytest
 import rollouts_world as world
 from rollouts_world import POLICIES, SHARES, Counted, Load, Tables
 
-from .conftest import RealEyrie, point_boto3_at, remove, until
+from .conftest import RealEyrie, running, until
 
 SCALE = 30
 ENDPOINT = "guarded"
@@ -70,24 +69,15 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """An endpoint of two instances and two gateway workers, under load from here on."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        patch.setenv("EYRIE_GATEWAYS", "2")
-        patch.setenv("EYRIE_ACCESS_RECORDS", "1")  # here only each second's sums are read
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            sagemaker = boto3.client("sagemaker")
-            world.create_configs(boto3.client("s3"), sagemaker)
-            sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="one")
-            world.settled(sagemaker, ENDPOINT)
-            with Load(eyrie.data, ENDPOINT) as load:
-                until(lambda: load.answered > 10 * world.CLIENTS, 60.0)
-                yield Stage(eyrie, load)
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    records = 1  # of single requests: here only each second's sums are read
+    with running(EYRIE_TIME_SCALE=SCALE, EYRIE_GATEWAYS=2, EYRIE_ACCESS_RECORDS=records) as eyrie:
+        sagemaker = boto3.client("sagemaker")
+        world.create_configs(boto3.client("s3"), sagemaker)
+        sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="one")
+        world.settled(sagemaker, ENDPOINT)
+        with Load(eyrie.data, ENDPOINT) as load:
+            until(lambda: load.answered > 10 * world.CLIENTS, 60.0)
+            yield Stage(eyrie, load)
 
 
 def deployment(how: str, what: str) -> dict[str, Any]:

@@ -5,13 +5,10 @@ with its alarms on a clock that is sped up.
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, RealEyrie, running, until
 
 THREADS = 6
 STEP_ANSWERED_S = 5.0
@@ -149,19 +146,10 @@ def test_a_step_of_load_is_answered_within_five_seconds_and_nothing_fails(
 @pytest.fixture(scope="module")
 def hurried(trained: tuple[list[Any], list[str], list[int]]) -> Iterator[Deployed]:
     """An Eyrie whose clock runs thirty times as fast."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-hurried-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", "30")
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            found = Deployed(eyrie, *trained)
-            found.upload()
-            yield found
-            eyrie.down()
-        finally:
-            remove(eyrie)
-            shutil.rmtree(eyrie.data, ignore_errors=True)
+    with running(EYRIE_TIME_SCALE=30) as eyrie:
+        found = Deployed(eyrie, *trained)
+        found.upload()
+        yield found
 
 
 def create_patiently(deployed: Deployed, endpoint: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,7 +14,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove, until
+from .conftest import Deployed, RealEyrie, running, until
 
 ENDPOINT = "resting"
 BURST = 200
@@ -26,16 +24,8 @@ IDLE_MS = 700
 @pytest.fixture(scope="module")
 def eyrie() -> Iterator[RealEyrie]:
     """An Eyrie whose idle instances go soon."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_SERVERLESS_IDLE_MS", str(IDLE_MS))
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_SERVERLESS_IDLE_MS=IDLE_MS) as eyrie:
+        yield eyrie
 
 
 @pytest.fixture(scope="module", autouse=True)

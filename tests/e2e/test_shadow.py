@@ -8,13 +8,11 @@ import json
 import os
 import signal
 import statistics
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -23,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from rollouts_world import archive
 
-from .conftest import ROLE, RealEyrie, point_boto3_at, remove, until
+from .conftest import ROLE, RealEyrie, running, until
 
 SCALE = 20
 READ = "said = data if isinstance(data, str) else bytes(data).decode(); x = float(said.partition(',')[0]); "
@@ -44,23 +42,14 @@ def variant(name: str, model: str, weight: float = 1.0) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def fast() -> Iterator[RealEyrie]:
     """A running Eyrie whose decisions' clock is twenty times as fast, with three models."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EYRIE_TIME_SCALE", str(SCALE))
-        patch.setenv("EYRIE_CAPTURE_FLUSH_MS", "500")
-        try:
-            eyrie.up()
-            point_boto3_at(eyrie, patch)
-            s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
-            s3.create_bucket(Bucket="models")
-            for name, (load, work) in MODELS.items():
-                s3.put_object(Bucket="models", Key=f"{name}.tar.gz", Body=archive(load, work))
-                container = {"Image": "eyrie/python", "ModelDataUrl": f"s3://models/{name}.tar.gz"}
-                sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with running(EYRIE_TIME_SCALE=SCALE, EYRIE_CAPTURE_FLUSH_MS=500) as eyrie:
+        s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
+        s3.create_bucket(Bucket="models")
+        for name, (load, work) in MODELS.items():
+            s3.put_object(Bucket="models", Key=f"{name}.tar.gz", Body=archive(load, work))
+            container = {"Image": "eyrie/python", "ModelDataUrl": f"s3://models/{name}.tar.gz"}
+            sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
+        yield eyrie
 
 
 def deployed(name: str, shadow: str = "") -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Deployed, RealEyrie, point_boto3_at, remove
+from .conftest import Deployed, not_yet, running
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -50,17 +50,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_installed_eyrie_serves_a_model(
-    installed: Path, trained: tuple[list[object], list[str], list[int]], monkeypatch: pytest.MonkeyPatch
+    installed: Path, trained: tuple[list[object], list[str], list[int]]
 ) -> None:
     assert "up" in run(installed.with_name("eyrie"), "--help")
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-e2e-")), python=installed)
-    try:
-        eyrie.up()
-        point_boto3_at(eyrie, monkeypatch)
+    with running(eyrie=not_yet(python=installed)) as eyrie:
         deployed = Deployed(eyrie, *trained)  # type: ignore[arg-type]
         deployed.upload()
         deployed.create("wheel", instances=1, models=("xgboost",))
         assert 0 <= float(deployed.ask("wheel")) <= 1
-        eyrie.down()
-    finally:
-        remove(eyrie)

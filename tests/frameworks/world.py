@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.e2e.conftest import ROLE, WAIT, RealEyrie, point_boto3_at, remove, until
+from tests.e2e import conftest as e2e
+from tests.e2e.conftest import ROLE, WAIT, RealEyrie, until
 
 ROOT = Path(__file__).parent.parent.parent
 TRAIN_S = 600
@@ -45,16 +45,9 @@ def train(name: str, script: str, folder: Path, *arguments: str) -> dict[str, An
 @contextmanager
 def running(python: Path, *flags: str) -> Iterator[RealEyrie]:
     """A running Eyrie of that interpreter's environment; boto3's environment points at it."""
-    eyrie = RealEyrie(Path(tempfile.mkdtemp(prefix="eyrie-frameworks-")), python=python)
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            eyrie.up(*flags)
-            point_boto3_at(eyrie, patch)
-            boto3.client("s3").create_bucket(Bucket="models")
-            yield eyrie
-            eyrie.down()
-        finally:
-            remove(eyrie)
+    with e2e.running(*flags, eyrie=e2e.not_yet(python=python)) as eyrie:
+        boto3.client("s3").create_bucket(Bucket="models")
+        yield eyrie
 
 
 def deploy(name: str, folder: Path, image: str, env: dict[str, str] | None = None, wait: bool = True) -> str:
