@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -274,6 +275,47 @@ def test_a_receiver_that_is_away_costs_one_export_and_holds_nothing_up() -> None
         return turns
 
     assert asyncio.run(scenario()) == 30
+
+
+def test_a_port_that_speaks_no_http_costs_one_export(caplog: pytest.LogCaptureFixture) -> None:
+    """As a receiver's port for gRPC, which answers with a frame of HTTP/2."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00@\x00\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        sent = OtlpExport(Receiver(f"http://127.0.0.1:{server.getsockname()[1]}/v1/metrics"), lambda: FAMILIES).send()
+        thread.join(30)
+    assert not sent
+    assert "metrics cannot be sent" in caplog.text
+
+
+def test_what_cannot_be_gathered_is_in_a_later_export(listening: Any, caplog: pytest.LogCaptureFixture) -> None:
+    gathered: list[int] = []
+
+    def families() -> list[Family]:
+        gathered.append(1)
+        if len(gathered) == 1:
+            raise RuntimeError("the store is locked")
+        return FAMILIES
+
+    async def scenario() -> None:
+        to = Receiver(f"http://127.0.0.1:{listening.server_port}/v1/metrics", every_ms=10)
+        running = asyncio.create_task(OtlpExport(to, families).run())
+        async with asyncio.timeout(30):
+            while not listening.received and not running.done():
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert listening.received
+    assert "the store is locked" in caplog.text
 
 
 def test_where_to_send_is_read_from_the_setting_or_from_opentelemetrys_variables() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from eyrie.adapters.instance_logs import InstanceLogs
 from eyrie.adapters.log_file import LogFile, Missing
 from eyrie.adapters.sqlite_file import FileUnusable
+from eyrie.control import log_follower
 from eyrie.control.access_log import events
 from eyrie.control.log_book import LogBook
 from eyrie.control.log_follower import LogFollower
@@ -235,3 +237,29 @@ def test_printed_lines_are_counted_once(tmp_path: Path) -> None:
     follower.look()
     made.close()
     assert sum(measured.summary.count for measured in recorded) == 12
+
+
+def test_a_full_disk_does_not_end_the_follower(
+    file: LogFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor control with it: a work of control that ends is taken for a defect."""
+    looks: list[LogFollower] = []
+
+    def full(follower: LogFollower) -> None:
+        looks.append(follower)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def scenario() -> None:
+        book = LogBook(file, InstanceLogs(tmp_path), NoDocuments(), Recorder([]))  # type: ignore[arg-type]
+        running = asyncio.create_task(LogFollower(book, Clock(), lambda: 0).run())
+        async with asyncio.timeout(30):
+            while len(looks) < 2 and not running.done():
+                await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    monkeypatch.setattr(log_follower, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(LogFollower, "look", full)
+    asyncio.run(scenario())
+    assert "logs cannot be followed: database or disk is full" in caplog.text

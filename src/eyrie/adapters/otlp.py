@@ -7,6 +7,7 @@ makes up for it.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import time
@@ -73,7 +74,10 @@ class OtlpExport:
         """Send again and again, for ever."""
         while True:
             await asyncio.sleep(self._to.every_ms / 1000)
-            await asyncio.to_thread(self.send)
+            try:
+                await asyncio.to_thread(self.send)
+            except Exception:  # the loop boundary: what could not be gathered now is in the next export
+                log.exception("metrics cannot be gathered")
 
     def send(self) -> bool:
         """One export; False where it did not arrive."""
@@ -83,7 +87,7 @@ class OtlpExport:
         try:
             with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as reply:
                 reply.read(_REPLY_BYTES_MAX)
-        except (OSError, ValueError) as error:  # HTTP's own errors are OSErrors too
+        except (OSError, http.client.HTTPException, ValueError) as error:  # refused, or a port that speaks no HTTP/1
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
             if not self._failing:

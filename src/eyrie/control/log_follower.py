@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
 
 from eyrie.control.access_log import PREFIX as ACCESS
@@ -41,7 +42,10 @@ class LogFollower:
         """Look every other second."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            await asyncio.to_thread(self.look)
+            try:
+                await asyncio.to_thread(self.look)
+            except (sqlite3.Error, OSError) as error:  # a full disk, say: the next look goes on from there
+                log.error("logs cannot be followed: %s", error)
 
     def look(self) -> None:
         """Count what is new."""
