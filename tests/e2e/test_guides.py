@@ -6,6 +6,7 @@ about, that is run first. What cannot run in a test is in NOT_RUN, with the reas
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from .conftest import RealEyrie, remove, until
 from .guides_world import Block, Reader, blocks, looks_like
@@ -67,7 +69,7 @@ def reader(eyrie: RealEyrie, home: Path, tmp_path: Path) -> Iterator[Reader]:
     reader.shell('eval "$(eyrie env)"', "README.md")
     yield reader
     reader.leave()
-    tidy(eyrie)
+    tidy()
 
 
 def paste(todo: list[Block], reader: Reader) -> None:
@@ -75,12 +77,19 @@ def paste(todo: list[Block], reader: Reader) -> None:
         reader.follow(block)
 
 
-def tidy(eyrie: RealEyrie) -> None:
-    """Take away what a guide deployed."""
+def tidy() -> None:
+    """Take away what a guide deployed; an update that is on its way ends first."""
     sagemaker = boto3.client("sagemaker")
-    for endpoint in sagemaker.list_endpoints()["Endpoints"]:
-        sagemaker.delete_endpoint(EndpointName=endpoint["EndpointName"])
-    until(lambda: not sagemaker.list_endpoints()["Endpoints"], 120)
+
+    def gone() -> bool:
+        left = sagemaker.list_endpoints()["Endpoints"]
+        for endpoint in left:
+            if endpoint["EndpointStatus"] in ("InService", "Failed"):
+                with contextlib.suppress(ClientError):  # it began to change just now
+                    sagemaker.delete_endpoint(EndpointName=endpoint["EndpointName"])
+        return not left
+
+    until(gone, 180)
     for config in sagemaker.list_endpoint_configs()["EndpointConfigs"]:
         sagemaker.delete_endpoint_config(EndpointConfigName=config["EndpointConfigName"])
     for model in sagemaker.list_models()["Models"]:
