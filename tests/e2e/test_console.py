@@ -140,6 +140,8 @@ def test_deploys_a_model_file_in_three_clicks_and_invokes_it(visitor: Visitor, t
     visitor.page.get_by_label("Model file").set_input_files(str(model))
     expect(visitor.page.get_by_text("an XGBoost model (JSON)")).to_be_visible()
     visitor.page.get_by_label("Name of the endpoint").fill("uploaded")
+    visitor.page.evaluate("window.socket.disconnect().connect()")  # a moment without the network
+    visitor.page.wait_for_function("window.socket.connected")
     visitor.click("Deploy")
     visitor.click("Yes, deploy")
     visitor.page.wait_for_url("**/console/endpoints/uploaded")
@@ -150,6 +152,50 @@ def test_deploys_a_model_file_in_three_clicks_and_invokes_it(visitor: Visitor, t
     expect(visitor.page.locator(".chip.good", has_text="200")).to_be_visible()
     answer = float(visitor.page.locator("pre.body").inner_text().strip())
     assert round(answer) == churn.truth[0]
+
+
+def left_behind() -> list[str]:
+    """Models, configs, and what lies in the console's bucket."""
+    sagemaker, s3 = boto3.client("sagemaker"), boto3.client("s3")
+    found = [one["ModelName"] for one in sagemaker.list_models()["Models"]]
+    found += [one["EndpointConfigName"] for one in sagemaker.list_endpoint_configs()["EndpointConfigs"]]
+    buckets = [one["Name"] for one in s3.list_buckets()["Buckets"] if one["Name"] == "eyrie-console"]
+    return found + [one["Key"] for name in buckets for one in s3.list_objects_v2(Bucket=name).get("Contents", ())]
+
+
+NO_MODELS = {
+    "empty.json": b"",
+    "numbers.json": b'{"a": [1, 2]}',
+    "notes.txt": b"no model at all",
+    "model.joblib": b"\x80\x04}\x94.",
+    "model.onnx": b"\x00" * 64,
+    "model.tar.gz": b"\x1f\x8b\x08 and then nothing that unpacks",
+    "<b>bold.bin": b"\x00\xff" * 32,
+}
+
+
+def test_what_is_no_model_is_told_in_words_and_leaves_nothing(
+    visitor: Visitor, trained: Any, churn: Deployed, tmp_path: Path
+) -> None:
+    before, page = left_behind(), visitor.page
+    visitor.open("/deploy")
+    deploy = page.get_by_role("button", name="Deploy", exact=True)
+    for name, content in {"model.joblib": None, **NO_MODELS}.items():  # the first one is a model
+        if content is None:
+            page.get_by_label("Model file").set_input_files(str(trained[0][0].archive.parent / name))
+            expect(deploy).to_be_visible()
+            continue
+        (tmp_path / name).write_bytes(content)
+        page.get_by_label("Model file").set_input_files(str(tmp_path / name))
+        expect(page.get_by_role("alert")).to_contain_text(name)
+        expect(deploy).to_be_hidden()
+    page.get_by_label("Model file").set_input_files(str(trained[0][0].archive))
+    expect(page.get_by_text("Taken for")).to_be_visible()
+    page.get_by_label("Name of the endpoint").fill("churn")  # there is one of this name
+    visitor.click("Deploy")
+    visitor.click("Yes, deploy")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("already")
+    assert left_behind() == before
 
 
 def test_changes_weights_and_sees_the_split_move(visitor: Visitor, churn: Deployed) -> None:
@@ -208,6 +254,11 @@ def test_searches_the_logs(visitor: Visitor, churn: Deployed) -> None:
     visitor.open("/logs")
     visitor.click("Run")
     expect(visitor.page.get_by_text("Complete:")).to_be_visible()
+    expect(visitor.page.get_by_role("table", name="What the query found")).to_be_visible()
+    visitor.page.get_by_label("Query (Logs Insights)").fill("no such command")
+    visitor.click("Run")
+    expect(visitor.page.get_by_role("alert")).to_contain_text("commands are")
+    expect(visitor.page.get_by_role("table")).to_have_count(0)  # what the query before it found
 
 
 PAGES = (

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from eyrie.adapters.model_pack import Unpackable
+from eyrie.adapters.model_files import Recognised
+from eyrie.adapters.model_pack import Packed, Unpackable
 from eyrie.console import (
     assets,
     charts,
@@ -29,7 +30,7 @@ from eyrie.console import (
     views,
 )
 from eyrie.console.charts import Series, Span
-from eyrie.console.client import Client, Keys
+from eyrie.console.client import AWAY, Client, Keys, Trouble
 from eyrie.console.markup import Html, bar, chip, href, link, table, tag
 from eyrie.console.sessions import LIFETIME_S, SESSIONS_MAX, Sessions, opened, signed
 from eyrie.settings import Settings
@@ -157,8 +158,22 @@ def test_a_top_is_kept_only_while_nothing_exceeds_it() -> None:
 def test_a_gap_in_the_data_is_a_gap_in_the_line() -> None:
     drawn = charts.with_gaps([(0, 1.0), (10_000, 2.0), (90_000, 3.0)], 10_000)
     assert drawn == [[0, 1.0], [10_000, 2.0], [20_000, None], [90_000, 3.0]]
-    assert charts.alone([(0, 1.0), (10_000, 2.0), (90_000, 3.0)], 10_000)
-    assert not charts.alone([(0, 1.0), (10_000, 2.0)], 10_000)
+    assert charts.alone(drawn)
+    assert not charts.alone(drawn[:3])
+
+
+@pytest.mark.parametrize("kind", ["bar", "area"])
+def test_what_is_stacked_has_the_same_moments(kind: str) -> None:
+    """ECharts stacks by place in the list: a series without a moment would stand upon another one."""
+    both = [Series("a", [(0, 1), (20_000, 1)], kind, stack="s")]
+    both.append(Series("b", [(10_000, 5), (90_000, 2)], kind, stack="s"))
+    alone = Series("c", [(50_000, 9)], kind)
+    rows = [one["data"] for one in charts.chart("x", "", [*both, alone], SPAN)["series"]]
+    times = [ms for ms, _ in rows[0]]
+    assert times == [ms for ms, _ in rows[1]] == [0, 10_000, 20_000, 30_000, 90_000]
+    assert [value for _, value in rows[0]] == [1, None, 1, None, None]
+    assert [value for _, value in rows[1]] == [None, 5, None, None, 2]
+    assert rows[2] == [[50_000, 9]]
 
 
 def test_a_chart_is_told_in_words() -> None:
@@ -442,6 +457,62 @@ def test_a_dashboards_widgets() -> None:
     assert dashboard_bodies.widgets("no json") == []
 
 
+def test_links_in_a_text_widget_lead_to_the_web_alone() -> None:
+    assert dashboard_bodies.markdown("[Run & book](https://a.example/?x=1&y=2)") == (
+        '<div class="markdown"><p><a href="https://a.example/?x=1&amp;y=2" rel="noreferrer">Run &amp; book</a>'
+        "</p></div>"
+    )
+    for other in ("[x](javascript:alert(1))", '[x](https://a"onclick=b)'):
+        assert "<a href=\"javascript" not in dashboard_bodies.markdown(other)
+        assert 'a"onclick' not in dashboard_bodies.markdown(other)
+
+
+def metric_widget(**properties: Any) -> dashboard_bodies.Widget:
+    one = {"type": "metric", "properties": {"region": "us-east-1", **properties}}
+    (found,) = dashboard_bodies.widgets(json.dumps({"widgets": [one]}))
+    return found
+
+
+def test_annotations_that_cannot_be_read_are_left_out_and_a_band_is_two_levels() -> None:
+    assert metric_widget(metrics=[["A", "B"]], annotations={"horizontal": 5, "alarms": "x"}).levels == []
+    band = [{"value": 1, "label": "low"}, {"value": 3}]
+    assert metric_widget(annotations={"horizontal": [band, {"value": 9}]}).levels == [
+        ("low", 1.0),
+        ("level", 3.0),
+        ("level", 9.0),
+    ]
+
+
+def test_a_metric_widget_of_an_alarm_draws_what_it_watches() -> None:
+    widget = metric_widget(annotations={"alarms": ["arn:aws:cloudwatch:us-east-1:123456789012:alarm:hot"]})
+    alarm = {"AlarmName": "hot", "Namespace": "N", "MetricName": "M", "Statistic": "Sum", "Period": 60, "Threshold": 2}
+    whole = dashboard_bodies.with_alarms(widget, [{**alarm, "AlarmName": "other"}, alarm, {"AlarmName": "composite"}])
+    (line,) = whole.lines
+    assert (widget.title, line.label, whole.levels) == ("hot", "M Sum", [("hot", 2.0)])
+    assert line.query["MetricStat"] == {
+        "Metric": {"Namespace": "N", "MetricName": "M", "Dimensions": []},
+        "Period": 60,
+        "Stat": "Sum",
+    }
+
+
+def test_every_series_that_a_search_finds_is_drawn_by_itself() -> None:
+    at = datetime.fromtimestamp(60, UTC)
+    found = [("a Invocations", 1.0), ("b Invocations", 9.0)]
+    results = [{"Id": "line0", "Label": label, "Timestamps": [at], "Values": [v]} for label, v in found]
+    told = measures.labelled({"MetricDataResults": [*results, {"Id": "line1", "Timestamps": [], "Values": []}]})
+    assert told == [
+        ("line0", "a Invocations", [(60_000.0, 1.0)]),
+        ("line0", "b Invocations", [(60_000.0, 9.0)]),
+        ("line1", "", []),
+    ]
+    lines = dashboard_bodies.lines_of([[{"expression": "SEARCH(x)"}], [{"expression": "m * 2"}]], "Sum", 60)
+    assert [dashboard_bodies.told(lines[0], label) for _, label, _ in told[:2]] == ["a Invocations", "b Invocations"]
+    assert dashboard_bodies.told(lines[1], "line1") == "m * 2"
+    (labelled,) = dashboard_bodies.lines_of([[{"expression": "SEARCH(x)", "label": "all"}]], "Sum", 60)
+    assert dashboard_bodies.told(labelled, "a Invocations") == "all a Invocations"
+
+
 def test_no_part_of_an_instance_stands_on_an_axis() -> None:
     counts = charts.chart("Instances", "", (charts.Series("a", ((1.0, 2.0), (2.0, 1.0))),), charts.Span(0, 2, 1))
     shares = charts.chart("CPU", "", (charts.Series("a", ((1.0, 0.4), (2.0, 1.0))),), charts.Span(0, 2, 1))
@@ -516,6 +587,30 @@ def test_a_model_with_variables_of_its_own_is_made_of_the_one_that_is_there() ->
     made = dict(calls)["create_model"]
     assert made["PrimaryContainer"] == {"Image": "i", "Environment": {"A": "1", "B": "2"}}
     assert dict(calls)["create_endpoint_config"]["ProductionVariants"][0]["ModelName"] == made["ModelName"]
+
+
+@pytest.mark.parametrize(("code", "left"), [("ValidationException", []), (AWAY, ["object", "model", "config"])])
+def test_a_deployment_that_is_refused_leaves_nothing_behind(code: str, left: list[str], tmp_path: Path) -> None:
+    there: list[str] = []
+
+    def call(service: str, operation: str, **params: Any) -> dict[str, Any]:
+        if operation == "create_endpoint":
+            raise Trouble("refused", code)
+        verb, _, noun = operation.partition("_")
+        noun = {"endpoint_config": "config"}.get(noun, noun)
+        if verb in ("put", "create") and noun != "bucket":
+            there.append(noun)
+        elif verb == "delete":
+            there.remove(noun)
+        return {}
+
+    client = cast(Client, SimpleNamespace(call=call, who=lambda: "1"))
+    (tmp_path / "model.tar.gz").write_bytes(b"")
+    packed = Packed(tmp_path / "model.tar.gz", "", 0, Recognised("eyrie/sklearn", "it"))
+    wanted = deploy_page.Wanted("e", "ml.c5.xlarge", 1, packed, deploy_page.Asked(), False, None)
+    with pytest.raises(Trouble):
+        deploy_page.deploy(client, wanted)
+    assert there == left
 
 
 def test_a_page_does_not_speak_of_options_of_the_command_line(tmp_path: Path) -> None:

@@ -59,6 +59,24 @@ def application(desk: Desk) -> Any:
     from fastapi import FastAPI
     from nicegui import app, ui
 
+    register(desk)
+    app.config.socket_io_js_transports = ["polling"]
+    app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for
+    shell = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    ui.run_with(
+        shell,
+        title="Eyrie",
+        mount_path=ROOT,
+        tailwind=False,
+        binding_refresh_interval=None,
+        reconnect_timeout=30.0,
+        show_welcome_message=False,
+    )
+    return shell
+
+
+def register(desk: Desk) -> None:
+    """Every page at its path."""
     from eyrie.console import (
         audit_page,
         costs_page,
@@ -77,16 +95,3 @@ def application(desk: Desk) -> Any:
     pages = (overview_page, endpoint_page, deploy_page, lists_page, metrics_page, logs_page, dashboards_page)
     for part in (*pages, shadow_page, transform_page, recommendation_page, costs_page, audit_page):
         part.register(desk)
-    app.config.socket_io_js_transports = ["polling"]
-    app.config.quasar_config["loadingBar"]["skipHijack"] = True  # polls are no loading that anybody waits for
-    shell = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    ui.run_with(
-        shell,
-        title="Eyrie",
-        mount_path=ROOT,
-        tailwind=False,
-        binding_refresh_interval=None,
-        reconnect_timeout=30.0,
-        show_welcome_message=False,
-    )
-    return shell

@@ -48,7 +48,7 @@ class Audit:
             said = "Every call that changed something, or was refused, and whose key signed it. "
             said += "What Eyrie decides by itself is among the events."
             ui.html(tag("p", said, class_="hint"), sanitize=False)
-            with ui.element("div").classes("row"):
+            with ui.element("div").classes("inputs"):
                 self._words = field("Only calls with (a name, a key, an operation)", classes="grow")
                 self._words.on("keydown.enter", self.refresh)
                 button("Search", self.refresh, "main")

@@ -1,19 +1,20 @@
 """What a chart shows, as ECharts options. Pure.
 
 No axis is cut: a value axis begins at zero (or below it where values are), a time axis spans what was asked for, also
-where nothing was measured. A gap in the data is a gap in the line.
+where nothing was measured. A gap in the data is a gap in the line. Series of a stack have a row for each moment of any
+of them, since ECharts stacks the first row upon the first row, whatever their times are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from eyrie.console import shown
 
 Points = Sequence[tuple[float, float]]
+Rows = list[list[float | None]]
 COLOURS = ("#0f8a7e", "#3b7dd8", "#c98500", "#cc5577", "#7d66c9", "#6b7f8f")
 BAD = "#c8453b"
 OTHERS = "#8b949c"  # what is drawn together because there is too much of it
@@ -76,6 +77,7 @@ def chart(
     """The options of a chart over time. `top`: the axis reaches at least so high (a CPU's 100 %, a target)."""
     highest = max((value for one in series for _, value in one.points), default=0.0)
     lowest = min((value for one in series for _, value in one.points), default=0.0)
+    rows = rows_of(series, span.period_ms)
     return {
         "animation": False,
         "aria": {"enabled": True, "label": {"enabled": True, "description": described(what, unit, series)}},
@@ -107,7 +109,7 @@ def chart(
             "axisLabel": {"color": scheme.muted, "fontSize": 11},
             "splitLine": {"lineStyle": {"color": scheme.line}},
         },
-        "series": [_series(one, at, span, marks if at == 0 else (), scheme) for at, one in enumerate(series)],
+        "series": [_series(one, rows[at], at, span, marks if at == 0 else (), scheme) for at, one in enumerate(series)],
     }  # fmt: skip
 
 
@@ -129,14 +131,14 @@ def _legend(series: Sequence[Series], scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def _series(one: Series, at: int, span: Span, marks: Iterable[Mark], scheme: Scheme) -> dict[str, Any]:
+def _series(one: Series, rows: Rows, at: int, span: Span, marks: Iterable[Mark], scheme: Scheme) -> dict[str, Any]:
     colour = one.colour or COLOURS[at % len(COLOURS)]
     drawn: dict[str, Any] = {
         "name": one.name,
         "type": "bar" if one.kind == "bar" else "line",
         "itemStyle": {"color": colour},
         "emphasis": {"disabled": True},
-        "data": [[ms, value] for ms, value in one.points],
+        "data": rows,
     }
     if one.stack:
         drawn["stack"] = one.stack
@@ -144,10 +146,9 @@ def _series(one: Series, at: int, span: Span, marks: Iterable[Mark], scheme: Sch
         drawn["barWidth"], drawn["barMaxWidth"] = "80%", _BAR_PX_MAX  # of the room between points; alone, no wall
     else:
         level = one.kind == "level"
-        drawn["data"] = drawn["data"] if level else with_gaps(one.points, span.period_ms)
         drawn["symbol"] = "none" if level else "circle"
         drawn["symbolSize"] = 3
-        drawn["showSymbol"] = not level and alone(one.points, span.period_ms)
+        drawn["showSymbol"] = not level and alone(rows)
         drawn["lineStyle"] = {"width": 1.6, "color": colour, "type": "dashed" if one.dashed else "solid"}
         drawn["connectNulls"] = False
     if one.kind == "area":
@@ -172,9 +173,24 @@ def _series(one: Series, at: int, span: Span, marks: Iterable[Mark], scheme: Sch
     return drawn
 
 
-def with_gaps(points: Points, period_ms: float) -> list[list[float | None]]:
+def rows_of(series: Sequence[Series], period_ms: float) -> list[Rows]:
+    """The rows of each series as they are drawn: time and value, None where there is none."""
+    beside = [[other for other in series if one.stack and other.stack == one.stack] for one in series]
+    return [_rows(one, stack, period_ms) for one, stack in zip(series, beside, strict=True)]
+
+
+def _rows(one: Series, stack: Sequence[Series], period_ms: float) -> Rows:
+    if one.kind in ("bar", "level") and len(stack) < 2:
+        return [[ms, value] for ms, value in one.points]
+    values = dict(one.points)
+    times = sorted({ms for other in stack for ms, _ in other.points} or values)
+    rows = with_gaps([(ms, 0.0) for ms in times], period_ms)
+    return [[ms, values.get(ms)] if value is not None and ms is not None else [ms, None] for ms, value in rows]
+
+
+def with_gaps(points: Points, period_ms: float) -> Rows:
     """The points, with a hole wherever nothing was measured for longer than points are apart."""
-    drawn: list[list[float | None]] = []
+    drawn: Rows = []
     before: float | None = None
     for ms, value in points:
         if before is not None and ms - before > _GAP_PERIODS * period_ms:
@@ -184,13 +200,13 @@ def with_gaps(points: Points, period_ms: float) -> list[list[float | None]]:
     return drawn
 
 
-def alone(points: Points, period_ms: float) -> bool:
+def alone(rows: Rows) -> bool:
     """Whether a point has no neighbour to draw a line to, so that it must be drawn itself."""
-    if len(points) < 2:
-        return bool(points)
-    times = [ms for ms, _ in points]
-    far = [after - before > _GAP_PERIODS * period_ms for before, after in pairwise(times)]
-    return any(left and right for left, right in pairwise([True, *far, True]))
+    values = [None, *(value for _, value in rows), None]
+    return any(
+        value is not None and before is None and after is None
+        for before, value, after in zip(values, values[1:], values[2:], strict=False)
+    )
 
 
 def described(what: str, unit: str, series: Sequence[Series]) -> str:

@@ -163,17 +163,23 @@ class Client:
         points: list[Points] = []
         for at in range(0, len(wanted), measures.QUERIES_MAX):
             part = wanted[at : at + measures.QUERIES_MAX]
-            reply = self.call(
-                "cloudwatch",
-                "get_metric_data",
-                MetricDataQueries=measures.queries(part, span),
-                StartTime=span.start_ms / 1000,
-                EndTime=span.end_ms / 1000,
-                ScanBy="TimestampAscending",
-                MaxDatapoints=100_000,
-            )
-            points += measures.found(reply, part, span)
+            points += measures.found(self._metric_data(measures.queries(part, span), span), part, span)
         return points
+
+    def series(self, queries: Sequence[Mapping[str, Any]], span: Span) -> list[tuple[str, str, Points]]:
+        """What MetricDataQueries give: each series with its query's id and its label. Raises Trouble."""
+        return measures.labelled(self._metric_data(queries, span))
+
+    def _metric_data(self, queries: Sequence[Mapping[str, Any]], span: Span) -> dict[str, Any]:
+        return self.call(
+            "cloudwatch",
+            "get_metric_data",
+            MetricDataQueries=queries,
+            StartTime=span.start_ms / 1000,
+            EndTime=span.end_ms / 1000,
+            ScanBy="TimestampAscending",
+            MaxDatapoints=100_000,
+        )
 
     def _client(self, service: str) -> Any:
         with self._lock:

@@ -16,15 +16,18 @@ WIDGETS_MAX = 100
 _ALARM_NAME = re.compile(r"arn:[^:]*:cloudwatch:[^:]*:[^:]*:alarm:(.+)")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")
+_LINK = re.compile(r"\[([^\]\n]+)\]\((https?://[^\s()*`]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A line of a metric widget: a query of GetMetricData, and its label. `shown`: false for what only others use."""
+    """A line of a metric widget: a query of GetMetricData, and its label. `shown`: false for what only others use;
+    `named`: false for an expression without a label, whose own text is in its place."""
 
     query: Mapping[str, Any]
     label: str
     shown: bool = True
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def widgets(body: str) -> list[Widget]:
         found = json.loads(body).get("widgets", [])
     except (ValueError, AttributeError):
         return []
-    drawn = [_widget(one, at) for at, one in enumerate(found[:WIDGETS_MAX]) if isinstance(one, dict)]
+    drawn = [_widget(one, at) for at, one in enumerate(found) if isinstance(one, dict)]
     return sorted(drawn, key=lambda w: (w.y, w.x))
 
 
@@ -81,14 +84,11 @@ def _widget(one: Mapping[str, Any], at: int) -> Widget:
 
 
 def _metric(title: str, place: Mapping[str, Any], properties: Mapping[str, Any]) -> Widget:
-    alarms = [
-        found[1]
-        for arn in (properties.get("annotations") or {}).get("alarms", ())
-        if (found := _ALARM_NAME.match(str(arn)))
-    ]
+    annotations = properties.get("annotations") or {}
+    alarms = [found[1] for arn in _flat(annotations.get("alarms")) if (found := _ALARM_NAME.match(str(arn)))]
     levels = [
         (str(level.get("label") or "level"), float(level["value"]))
-        for level in (properties.get("annotations") or {}).get("horizontal", ())
+        for level in _flat(annotations.get("horizontal"))
         if isinstance(level, dict) and isinstance(level.get("value"), int | float)
     ]
     lines = lines_of(
@@ -96,7 +96,7 @@ def _metric(title: str, place: Mapping[str, Any], properties: Mapping[str, Any])
     )
     return Widget(
         "metric",
-        title or (lines[0].label if lines else "Metric"),
+        title or (lines[0].label if lines else " ".join(alarms) or "Metric"),
         **place,
         lines=lines,
         view=str(properties.get("view") or "timeSeries"),
@@ -105,6 +105,31 @@ def _metric(title: str, place: Mapping[str, Any], properties: Mapping[str, Any])
         alarms=alarms,
         levels=levels,
     )
+
+
+def _flat(given: object) -> list[object]:
+    """The members of a list, and of lists in it (a band is a list of two levels); of anything else none."""
+    if not isinstance(given, list):
+        return []
+    return [one for member in given for one in (member if isinstance(member, list) else [member])]
+
+
+def with_alarms(widget: Widget, alarms: Sequence[Mapping[str, Any]]) -> Widget:
+    """A metric widget with what its alarms watch: their metric and their threshold."""
+    lines, levels = list(widget.lines), list(widget.levels)
+    for at, alarm in enumerate(one for one in alarms if one["AlarmName"] in widget.alarms and "MetricName" in one):
+        metric = {name: alarm.get(name, []) for name in ("Namespace", "MetricName", "Dimensions")}
+        stat = str(alarm.get("Statistic") or alarm.get("ExtendedStatistic") or "Average")
+        asked = {"Metric": metric, "Period": alarm["Period"], "Stat": stat}
+        lines.append(Drawn({"Id": f"alarm{at}", "MetricStat": asked}, f"{alarm['MetricName']} {stat}"))
+        levels += [(str(alarm["AlarmName"]), float(alarm["Threshold"]))] if "Threshold" in alarm else []
+    return replace(widget, lines=lines, levels=levels)
+
+
+def told(line: Drawn, label: str) -> str:
+    """What a series is called: of those that an expression finds, each by its own label."""
+    own = "" if "MetricStat" in line.query or label == line.query["Id"] else label
+    return " ".join(part for part in (line.label if line.named or not own else "", own) if part)
 
 
 def lines_of(metrics: Sequence[Any], stat: str, period_s: int) -> list[Drawn]:
@@ -170,7 +195,8 @@ def _expression(options: Mapping[str, Any], at: int, period_s: int) -> Drawn:
         "Expression": said,
         "Period": int(options.get("period") or period_s),
     }
-    return Drawn(query, str(options.get("label") or said), bool(options.get("visible", True)))
+    label = str(options.get("label") or "")
+    return Drawn(query, label or said, bool(options.get("visible", True)), bool(label))
 
 
 def _log_query(text: str) -> tuple[str, list[str]]:
@@ -183,7 +209,7 @@ def _log_query(text: str) -> tuple[str, list[str]]:
 
 
 def markdown(source: str) -> Html:
-    """The little Markdown that dashboards use: headings, lists, bold, code; everything else as it stands."""
+    """The little Markdown that dashboards use: headings, lists, links, bold, code; everything else as it stands."""
     parts: list[object] = []
     items: list[Html] = []
     for line in [*source.splitlines(), ""]:
@@ -203,5 +229,5 @@ def markdown(source: str) -> Html:
 
 
 def _inline(said: str) -> Html:
-    safe = escape(said)
-    return Html(_CODE.sub(r"<code>\1</code>", _BOLD.sub(r"<b>\1</b>", safe)))
+    linked = _LINK.sub(r'<a href="\2" rel="noreferrer">\1</a>', escape(said))
+    return Html(_CODE.sub(r"<code>\1</code>", _BOLD.sub(r"<b>\1</b>", linked)))

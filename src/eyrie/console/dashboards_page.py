@@ -94,9 +94,11 @@ class Dashboard:
     def _build(self, found: list[Widget]) -> None:
         self._place.clear()
         with self._place:
-            self._drawn = [(widget, self._made(widget)) for widget in found]
+            self._drawn = [(widget, self._made(widget)) for widget in found[: dashboard_bodies.WIDGETS_MAX]]
             if not found:
-                ui.html(note("This dashboard has no widget that can be read."), sanitize=False)
+                ui.html(note("This dashboard has no widget yet."), sanitize=False).classes("wide")
+            if beyond := len(found) - len(self._drawn):
+                ui.html(note(f"{shown.plural(beyond, 'widget')} more are not drawn."), sanitize=False).classes("wide")
 
     def _made(self, widget: Widget) -> Any:
         style = f"--w: {min(widget.width, dashboard_bodies.COLUMNS)}; min-height: {widget.height * _ROW_PX}px"
@@ -121,13 +123,18 @@ class Dashboard:
             elif widget.kind != "text":
                 part.show(note(f"A widget of type {widget.kind!r} is not drawn here."))
         except Trouble as trouble:
-            if trouble.code == AWAY or isinstance(part, Chart):
+            if trouble.code == AWAY:
                 raise
-            part.show(note(str(trouble), "error"))
+            if isinstance(part, Chart):
+                part.tell(str(trouble))
+            else:
+                part.show(note(str(trouble), "error"))
 
     async def _fill_metric(self, widget: Widget, part: Any) -> None:
         client = self._frame.client
         span = measures.span_of(self._minutes, time.time() * 1000)
+        if widget.alarms:
+            widget = dashboard_bodies.with_alarms(widget, await self._frame.ask(client.alarms))
         found = await self._frame.ask(lambda: values_of(client, widget, span))
         if widget.view != "timeSeries":
             last = [(label, shown.number(points[-1][1] if points else None), "") for label, points in found]
@@ -142,23 +149,11 @@ class Dashboard:
 
 def values_of(client: Client, widget: Widget, span: charts.Span) -> list[tuple[str, charts.Points]]:
     """The labels and points of a metric widget. Raises Trouble."""
-    if not widget.lines:
+    lines = {str(line.query["Id"]): line for line in widget.lines}
+    if not any(line.shown for line in lines.values()):
         return []
-    reply = client.call(
-        "cloudwatch",
-        "get_metric_data",
-        MetricDataQueries=[{**line.query, "ReturnData": line.shown, "Label": line.label} for line in widget.lines],
-        StartTime=span.start_ms / 1000,
-        EndTime=span.end_ms / 1000,
-        ScanBy="TimestampAscending",
-    )
-    found: list[tuple[str, charts.Points]] = []
-    for result in reply["MetricDataResults"]:
-        points = sorted(
-            (at_.timestamp() * 1000, value) for at_, value in zip(result["Timestamps"], result["Values"], strict=True)
-        )
-        found.append((str(result.get("Label") or result["Id"]), points))
-    return found
+    queries = [{**line.query, "ReturnData": line.shown} for line in lines.values()]
+    return [(dashboard_bodies.told(lines[name], label), points) for name, label, points in client.series(queries, span)]
 
 
 def queried(client: Client, widget: Widget, minutes: float) -> Html:

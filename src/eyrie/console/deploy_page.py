@@ -10,7 +10,8 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from nicegui import ui
 
 from eyrie.adapters.model_pack import Packed, Unpackable, enough_room, pack
-from eyrie.console.client import Client, Trouble
+from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.dialogs import Question
 from eyrie.console.endpoint_actions import POLICIES
@@ -105,7 +106,7 @@ class Deploy:
         model = self._model = asked.model
         self._packed: Packed | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="eyrie-console-", ignore_cleanup_errors=True)
-        ui.context.client.on_disconnect(self._folder.cleanup)
+        ui.context.client.on_delete(self._folder.cleanup)
         with ui.element("section").classes("card"):
             ui.html(tag("h2", "1. The model"), sanitize=False)
             ui.html(
@@ -126,9 +127,7 @@ class Deploy:
             ui.html(tag("h2", "3. Deploy"), sanitize=False)
             button("Deploy", self._ask, "main")
             self._said = Live()
-        if not model:
-            self._second.set_visibility(False)
-            self._third.set_visibility(False)
+        self._next_steps(bool(model))
         self._question = Question(frame, "Deploy", "", "Yes, deploy", self._do)
 
     def _take_files(self) -> None:
@@ -146,7 +145,7 @@ class Deploy:
         )
 
     def _fields(self) -> None:
-        with ui.element("div").classes("row"):
+        with ui.element("div").classes("inputs"):
             self._name = field("Name of the endpoint", self._endpoint or self._model, classes="grow")
             if self._endpoint:
                 self._name.disable()
@@ -165,12 +164,13 @@ class Deploy:
         """A file came."""
         self._seen.show(note("Looking at the file …"))
         name = Path(str(event.file.name)).name or "model"
-        into = Path(tempfile.mkdtemp(dir=self._folder.name))
+        self._packed = None
+        self._next_steps(False)
         try:
+            into = Path(tempfile.mkdtemp(dir=self._folder.name))
             await event.file.save(into / name)
             self._packed = await self._frame.ask(lambda: packed_of(into / name))
         except (Unpackable, OSError) as trouble:
-            self._packed = None
             self._seen.show(note(without_options(str(trouble)), "error"))
             return
         if not self._endpoint and not self._name.value:
@@ -180,8 +180,11 @@ class Deploy:
                 {"File": name, "Taken for": self._packed.model.what, "Served by": tag("code", self._packed.model.image)}
             )
         )
-        self._second.set_visibility(True)
-        self._third.set_visibility(True)
+        self._next_steps(True)
+
+    def _next_steps(self, visible: bool) -> None:
+        self._second.set_visibility(visible)
+        self._third.set_visibility(visible)
 
     def _ask(self) -> None:
         if not _NAME.fullmatch(str(self._name.value or "")):
@@ -243,7 +246,9 @@ def in_words(limits: Mapping[str, int]) -> str:
 
 
 def deploy(client: Client, wanted: Wanted) -> None:
-    """Upload, CreateModel, CreateEndpointConfig, and CreateEndpoint or UpdateEndpoint. Raises Trouble."""
+    """Upload, CreateModel, CreateEndpointConfig, and CreateEndpoint or UpdateEndpoint; where one of them is refused,
+    what those before it have made is taken back. Raises Trouble.
+    """
     made = f"{wanted.name[:40].rstrip('-')}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     limits = wanted.asked.serverless
     place_: dict[str, Any] = (
@@ -251,29 +256,50 @@ def deploy(client: Client, wanted: Wanted) -> None:
         if limits
         else {"InstanceType": wanted.kind, "InitialInstanceCount": wanted.count, "InitialVariantWeight": 1.0}
     )
-    variant = {"VariantName": "AllTraffic", "ModelName": model_of(client, wanted, made), **place_}
-    client.call("sagemaker", "create_endpoint_config", EndpointConfigName=made, ProductionVariants=[variant])
     operation = "update_endpoint" if wanted.update else "create_endpoint"
     how = {"DeploymentConfig": wanted.policy} if wanted.update and wanted.policy else {}
-    client.call("sagemaker", operation, EndpointName=wanted.name, EndpointConfigName=made, **how)
+    with taken_back(client) as undo:
+        variant = {"VariantName": "AllTraffic", "ModelName": model_of(client, wanted, made, undo), **place_}
+        client.call("sagemaker", "create_endpoint_config", EndpointConfigName=made, ProductionVariants=[variant])
+        undo.append(("sagemaker", "delete_endpoint_config", {"EndpointConfigName": made}))
+        client.call("sagemaker", operation, EndpointName=wanted.name, EndpointConfigName=made, **how)
 
 
-def model_of(client: Client, wanted: Wanted, made: str) -> str:
+Undo = list[tuple[str, str, dict[str, str]]]  # service, operation, parameters, of what was made, the oldest first
+
+
+@contextmanager
+def taken_back(client: Client) -> Iterator[Undo]:
+    """What is done inside is undone where a call is refused. Not where Eyrie was away: what it did is not known."""
+    undo: Undo = []
+    try:
+        yield undo
+    except Trouble as trouble:
+        for service, operation, params in reversed(undo if trouble.code != AWAY else []):
+            with suppress(Trouble):
+                client.call(service, operation, **params)
+        raise
+
+
+def model_of(client: Client, wanted: Wanted, made: str, undo: Undo) -> str:
     """The model that is deployed: made of the file, or of the one that is there where it gets variables of its own."""
     asked = wanted.asked
     if wanted.packed is not None:
-        upload(client, f"{made}/model.tar.gz", wanted.packed.archive)
-        container = {"Image": wanted.packed.model.image, "ModelDataUrl": f"s3://{BUCKET}/{made}/model.tar.gz"}
+        key = f"{made}/model.tar.gz"
+        upload(client, key, wanted.packed.archive)
+        undo.append(("s3", "delete_object", {"Bucket": BUCKET, "Key": key}))
+        container = {"Image": wanted.packed.model.image, "ModelDataUrl": f"s3://{BUCKET}/{key}"}
         role = ROLE.format(account=client.who())
         client.call("sagemaker", "create_model", ModelName=made, PrimaryContainer=container, ExecutionRoleArn=role)
-        return made
-    if not asked.variables:
+    elif not asked.variables:
         return asked.model
-    described = client.call("sagemaker", "describe_model", ModelName=asked.model)
-    kept = {name: described[name] for name in _MODEL if name in described}
-    for container in [kept["PrimaryContainer"]] if "PrimaryContainer" in kept else kept.get("Containers", []):
-        container["Environment"] = {**container.get("Environment", {}), **asked.variables}
-    client.call("sagemaker", "create_model", ModelName=made, **kept)
+    else:
+        described = client.call("sagemaker", "describe_model", ModelName=asked.model)
+        kept = {name: described[name] for name in _MODEL if name in described}
+        for container in [kept["PrimaryContainer"]] if "PrimaryContainer" in kept else kept.get("Containers", []):
+            container["Environment"] = {**container.get("Environment", {}), **asked.variables}
+        client.call("sagemaker", "create_model", ModelName=made, **kept)
+    undo.append(("sagemaker", "delete_model", {"ModelName": made}))
     return made
 
 

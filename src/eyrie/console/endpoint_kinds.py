@@ -32,8 +32,9 @@ class Queue:
         with ui.element("section").classes("card"):
             ui.html(tag("h2", "Where results go"), sanitize=False)
             self._where = Live(note("Loading …"))
-        Choice("Time shown", SPANS, self._minutes, self._choose)
-        with ui.element("div").classes("grid"):
+        with ui.element("div") as self._measured:
+            Choice("Time shown", SPANS, self._minutes, self._choose)
+        with self._measured, ui.element("div").classes("grid"):
             self._backlog = Chart(frame, "Backlog", "requests that wait or are processed")
             self._age = Chart(frame, "Oldest request", "seconds in the queue")
             self._done = Chart(frame, "Processed", "per second")
@@ -48,6 +49,7 @@ class Queue:
         """Ask again and show it. Raises Trouble."""
         client, name, minutes = self._frame.client, self._name, self._minutes
         described, points, span = await self._frame.ask(lambda: queue_of(client, name, minutes))
+        self._measured.set_visibility("AsyncInferenceConfig" in described)
         if "AsyncInferenceConfig" not in described:
             self._figures.show(note("This endpoint answers at once: it has no queue."))
             self._where.show(note("Nothing is stored."))
@@ -93,8 +95,9 @@ class Serverless:
         with ui.element("section").classes("card"):
             ui.html(tag("h2", "What it may use"), sanitize=False)
             self._limits = Live(note("Loading …"))
-        Choice("Time shown", SPANS, self._minutes, self._choose)
-        with ui.element("div").classes("grid"):
+        with ui.element("div") as self._measured:
+            Choice("Time shown", SPANS, self._minutes, self._choose)
+        with self._measured, ui.element("div").classes("grid"):
             self._concurrency = Chart(frame, "Concurrency", "percent of MaxConcurrency")
             self._provisioned = Chart(frame, "Provisioned concurrency", "percent of what is kept ready")
             self._starts = Chart(frame, "Cold starts", "instances started in each point of time")
@@ -111,6 +114,7 @@ class Serverless:
         client, name, minutes = self._frame.client, self._name, self._minutes
         described, points, span = await self._frame.ask(lambda: serverless_seen(client, name, minutes))
         variants = kind_views.serverless_of(described)
+        self._measured.set_visibility(bool(variants))
         if not variants:
             self._figures.show(note("This endpoint runs on instances: it is not serverless."))
             self._limits.show(note("It has an instance type."))

@@ -178,7 +178,7 @@ class Logs:
         self._minutes = 60.0
         with ui.element("section").classes("card"):
             ui.html(tag("h2", "What instances said"), sanitize=False)
-            with ui.element("div").classes("row"):
+            with ui.element("div").classes("inputs"):
                 self._pattern = field(
                     'Search: words, "a phrase", -without, %a.*regex%, { $.level = "ERR*" }', classes="grow"
                 )
@@ -217,7 +217,7 @@ class Invoke:
         with ui.element("div").classes("grid"):
             with ui.element("section").classes("card"):
                 ui.html(tag("h2", "Request"), sanitize=False)
-                with ui.element("div").classes("row"):
+                with ui.element("div").classes("inputs"):
                     self._kind = field("Content type", "text/csv", options=CONTENT_TYPES, classes="grow")
                     self._variant = field("Variant (empty: by weight)", classes="grow")
                 self._body = field("Body", EXAMPLE_BODY, lines=8, classes="coded")

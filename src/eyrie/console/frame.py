@@ -162,6 +162,12 @@ class Chart:
         self._empty.show("")
         self.card.set_visibility(False)
 
+    def tell(self, trouble: str) -> None:
+        """Why nothing can be drawn."""
+        self.card.set_visibility(True)
+        self._empty.show(note(trouble, "error"))
+        self.plot.set_visibility(False)
+
     def show(
         self,
         series: list[charts.Series],

@@ -135,6 +135,8 @@ class Queries:
         }
         began = time.monotonic()
         self._said.show(note("The query runs …"))
+        self._rows.show("")
+        self._chart.hide()
         try:
             query = (await self._frame.ask(lambda: client.call("logs", "start_query", **params)))["queryId"]
             while time.monotonic() - began < _PATIENCE_S:

@@ -82,6 +82,18 @@ def found(reply: Mapping[str, Any], measures: Sequence[Measure | Said], span: Sp
     return [tuple(sorted(_scaled(by_id.get(f"m{at}", ()), one, span))) for at, one in enumerate(measures)]
 
 
+def labelled(reply: Mapping[str, Any]) -> list[tuple[str, str, Points]]:
+    """Every result by itself, with its query's id and its label: a SEARCH gives a series for each metric it finds."""
+    return [
+        (
+            str(result["Id"]),
+            str(result.get("Label") or ""),
+            sorted((at.timestamp() * 1000, v) for at, v in zip(result["Timestamps"], result["Values"], strict=True)),
+        )
+        for result in reply.get("MetricDataResults", ())
+    ]
+
+
 def _scaled(points: Any, one: Measure | Said, span: Span) -> Points:
     factor = one.factor
     if isinstance(one, Measure) and one.per_second:

@@ -9,7 +9,7 @@ from typing import Any
 from nicegui import ui
 
 from eyrie.console import measures
-from eyrie.console.charts import Series
+from eyrie.console.charts import Series, Span
 from eyrie.console.client import AWAY, Client, Trouble
 from eyrie.console.desk import Desk
 from eyrie.console.endpoint_live import SPANS, Choice
@@ -58,7 +58,7 @@ class Explorer:
         self._minutes = 60.0
         self._metrics: list[dict[str, Any]] = []
         with ui.element("section").classes("card"):
-            with ui.element("div").classes("row"):
+            with ui.element("div").classes("inputs"):
                 self._namespace = field("Namespace", "AWS/SageMaker", options=("AWS/SageMaker",), classes="grow")
                 self._name = field("Metric", "Invocations", options=("Invocations",), classes="grow")
                 self._stat = field("Statistic", "Average", options=STATISTICS)
@@ -104,27 +104,39 @@ class Explorer:
             self._metrics = await self._frame.ask(lambda: listed(client))
             self._choices()
         span = measures.span_of(self._minutes, time.time() * 1000)
-        wanted = self._wanted()
-        self._said.show(Html(""))
         try:
-            points = await self._frame.ask(lambda: client.measured(list(wanted.values()), span))
+            series, beyond = await self._frame.ask(lambda: self._series(client, span))
         except Trouble as trouble:
             if trouble.code == AWAY:
                 raise
-            self._said.show(note(str(trouble), "error"))
+            self._said.show(Html(""))
+            self._chart.tell(str(trouble))
             return
-        series = [Series(said, found) for said, found in zip(wanted, points, strict=True)]
+        left_out = f"{beyond} more are not drawn: choose among the series, or search for fewer."
+        self._said.show(note(left_out) if beyond > 0 else Html(""))
         self._chart.show(series, span)
 
-    def _wanted(self) -> dict[str, measures.Measure | measures.Said]:
+    def _series(self, client: Client, span: Span) -> tuple[list[Series], int]:
+        """What was asked for, and how many more there are than are drawn. Raises Trouble."""
         expression = str(self._math.value or "").strip()
         if expression:
-            return {expression[:60]: measures.Said(expression)}
+            found = found_by(client, expression, span)
+            return found[:SERIES_MAX], len(found) - SERIES_MAX
+        wanted = self._wanted()
+        few = dict(list(wanted.items())[:SERIES_MAX])
+        points = client.measured(list(few.values()), span)
+        return [Series(said, one) for said, one in zip(few, points, strict=True)], len(wanted) - SERIES_MAX
+
+    def _wanted(self) -> dict[str, measures.Measure]:
         there = titles(self._metrics, str(self._namespace.value), str(self._name.value))
         few = {said: one for said, one in there.items() if len(one.dimensions) == 1} or there
         chosen = {said: there[said] for said in self._which.value or [] if said in there} or few
         stat = str(self._stat.value)
-        return {
-            said: measures.Measure(one.namespace, one.name, stat, one.dimensions)
-            for said, one in list(chosen.items())[:SERIES_MAX]
-        }
+        return {said: measures.Measure(one.namespace, one.name, stat, one.dimensions) for said, one in chosen.items()}
+
+
+def found_by(client: Client, expression: str, span: Span) -> list[Series]:
+    """What an expression gives: a series, or each of those that it finds by itself. Raises Trouble."""
+    query = {"Id": "said", "Expression": expression, "Period": int(span.period_ms // 1000)}
+    found = client.series([query], span)
+    return [Series(expression[:60] if label in ("", "said") else label, points) for _, label, points in found]
