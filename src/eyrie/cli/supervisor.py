@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,12 @@ class Supervisor:
         """Retire a part's process and start its successor, which waits for the lock that the old one holds."""
         self.retire(old, grace_s)
         return self.start(part)
+
+    def wait_retired(self, parts: Collection[Part]) -> None:
+        """Return when the retired processes of these parts are gone, or on a stop."""
+        names = {part.name for part in parts}
+        while not self._stop_asked and any(old.name in names for old, _ in self._retiring):
+            self.turn(_POLL_S)
 
     def run(self) -> None:
         """Keep everything running until a stop is asked for."""

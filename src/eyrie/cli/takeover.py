@@ -12,8 +12,8 @@ from pathlib import Path
 
 from eyrie.adapters.process_lock import Running
 from eyrie.cli.errors import CommandError
-from eyrie.cli.parts import CONSOLE, CONTROL, DISPATCH, OBJECTS
-from eyrie.cli.supervisor import Supervisor
+from eyrie.cli.parts import CONSOLE, CONTROL, DISPATCH, OBJECTS, Part
+from eyrie.cli.supervisor import Child, Supervisor
 from eyrie.http1.unix import connect_unix
 
 _GRACE_S = 9.0  # of control, dispatch and objects to end: less than their successors wait for their locks
@@ -93,7 +93,7 @@ def serves(listener: socket.socket, host: str, port: int) -> bool:
 
 def bring_up(supervisor: Supervisor, gateways: int, survivors: list[Running], wait_s: float) -> None:
     """Start every part; where some run already: new gateways first, then the old ones drain, then the rest is replaced,
-    control and dispatch side by side.
+    side by side: each successor starts while the old process ends.
 
     Raises CommandError where a part does not come up, unless an earlier Eyrie's endpoints are being served meanwhile.
     """
@@ -104,12 +104,16 @@ def bring_up(supervisor: Supervisor, gateways: int, survivors: list[Running], wa
     for survivor in survivors:
         if survivor.name.startswith("gateway-") or survivor.name == CONSOLE.name:
             supervisor.retire(survivor, supervisor.drain_grace_s)
-    for parts in ((CONTROL, DISPATCH), (OBJECTS,)):  # these bring to objects what they still have when they end
-        children = [fresh.get(part) or supervisor.replace(part, old[part.name], _GRACE_S) for part in parts]
-        for child in children:
-            try:
-                supervisor.wait_ready([child], wait_s)
-            except CommandError as error:
-                if supervisor.stop_asked or not old:
-                    raise
-                log.warning("%s; going on without it, since serving needs no control plane", error)
+
+    def begun(part: Part) -> Child:
+        return fresh.get(part) or supervisor.replace(part, old[part.name], _GRACE_S)
+
+    children = [begun(CONTROL), begun(DISPATCH)]
+    supervisor.wait_retired((CONTROL, DISPATCH))  # which bring to objects what they still have when they end
+    for child in [*children, begun(OBJECTS)]:
+        try:
+            supervisor.wait_ready([child], wait_s)
+        except CommandError as error:
+            if supervisor.stop_asked or not old:
+                raise
+            log.warning("%s; going on without it, since serving needs no control plane", error)
