@@ -89,7 +89,7 @@ def ask(
     tmp_path: Path, *, payload: str = "2KB", active: str = "24h", as_json: bool = False, kind: str = "ml.m5.large"
 ) -> None:
     told = {"requests": 1e6, "active": active, "latency": "100ms", "instance_type": kind, "as_json": as_json}
-    command.run(command.Asked(tmp_path, payload, "20ms", **told))  # type: ignore[arg-type]
+    command.run(command.Asked(data=tmp_path, payload=payload, processing="20ms", **told))  # type: ignore[arg-type]
 
 
 def test_the_command_prints_the_way_and_all_four(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,12 +176,16 @@ def test_traffic_without_a_request_is_refused() -> None:
 def test_the_command_reads_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("time,requests\n0,600\n60,0\n120,6000\n180,0\n")
-    command.run(command.Asked(tmp_path, "2KB", "20ms", latency="100ms", traffic=str(trace), throughput=50.0))
+    command.run(
+        command.Asked(
+            data=tmp_path, payload="2KB", processing="20ms", latency="100ms", traffic=str(trace), throughput=50.0
+        )
+    )
     printed = capsys.readouterr().out
     assert "1 to 3 x ml.m5.large" in printed
     assert "SageMakerVariantInvocationsPerInstance at 2400 a minute" in printed
     assert "50 requests/s an instance, as measured" in printed
     with pytest.raises(CommandError, match="--processing"):
-        command.run(command.Asked(tmp_path, "2KB", None))
+        command.run(command.Asked(data=tmp_path, payload="2KB", processing=None))
     with pytest.raises(CommandError, match="--endpoint"):
-        command.run(command.Asked(tmp_path, "2KB", "20ms", traffic="recorded:6h"))
+        command.run(command.Asked(data=tmp_path, payload="2KB", processing="20ms", traffic="recorded:6h"))

@@ -13,9 +13,11 @@ import msgspec
 import pytest
 
 from eyrie.cli import chaos, chaos_faults, chaos_place
+from eyrie.cli import data as datadir
 from eyrie.cli.chaos_faults import Fault
 from eyrie.cli.chaos_place import Place
 from eyrie.cli.client import ControlClient, ControlUnreachable
+from eyrie.cli.errors import CommandError
 from eyrie.domain.names import EndpointKey
 from eyrie.domain.routing import EndpointRoute, RoutingStrategy, Target, VariantRoute
 
@@ -128,3 +130,18 @@ def test_a_control_that_answers_late_costs_no_fault(world: World, monkeypatch: p
     world.answers = False
     monkeypatch.setattr(time, "sleep", lambda _: setattr(world, "answers", True))
     assert chaos_faults.victim_of(world.place).id == "x"
+
+
+def test_an_endpoint_that_is_not_there_is_told_before_its_request_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said that it does not tell what a request looks like."""
+    datadir.write_env(tmp_path, {"endpoint": "http://127.0.0.1:7", "region": "us-east-1"})
+    datadir.ensure_credentials(tmp_path, "123456789012")
+    monkeypatch.setattr(chaos_place.Place, "standing", lambda place: chaos_place.Standing())
+    asked = chaos.Asked(
+        endpoint="nope", faults=["kill-instance"], zone=None, seconds=1.0, share=0.8, rps=1.0, data=None, runs=1,
+        within_s=1.0, as_json=False,
+    )  # fmt: skip
+    with pytest.raises(CommandError, match="there is no endpoint 'nope'"):
+        chaos.run(tmp_path, asked)

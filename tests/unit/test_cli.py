@@ -99,9 +99,10 @@ def test_the_url_is_one_that_a_client_can_use(host: str, url: str) -> None:
 
 def test_the_ready_line_has_all_that_is_needed(tmp_path: Path) -> None:
     data = tmp_path / "my data"
-    line = up.ready_line(up.Address("127.0.0.1", 7), data)
+    line = up.Ready(up.Address("127.0.0.1", 7), data, True, 0, 1.5).line()
     for part in ("http://127.0.0.1:7", str(data), str(data / "credentials.json"), f"--data {shlex.quote(str(data))}"):
         assert part in line
+    assert "http://127.0.0.1:7/console · 1.5 s" in line
 
 
 def test_credentials_are_random_private_and_kept(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_env_prints_lines_that_a_shell_takes(tmp_path: Path, capsys: pytest.Capt
     data.mkdir()
     datadir.write_env(data, RUNNING)
     datadir.ensure_credentials(data, "210987654321")
-    env.run(data)
+    env.run(data, as_json=False)
     script = (
         capsys.readouterr().out
         + 'echo "$AWS_ENDPOINT_URL $AWS_REGION $AWS_DEFAULT_REGION"; cat "$SAGEMAKER_USER_CONFIG_OVERRIDE"'

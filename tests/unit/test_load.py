@@ -428,7 +428,7 @@ def test_axes_begin_at_zero_and_end_round() -> None:
 
 
 def asked(**changed: object) -> Asked:
-    return Asked("e", **changed)  # type: ignore[arg-type]
+    return Asked(endpoint="e", **changed)  # type: ignore[arg-type]
 
 
 def test_one_shape_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]

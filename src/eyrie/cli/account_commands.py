@@ -77,11 +77,21 @@ def objective_set(
     probe: Annotated[Path | None, typer.Option(metavar="FILE", help="A request to probe with. [/ping]")] = None,
     content_type: Annotated[str, typer.Option(help="Of --probe.")] = "text/csv",
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what share of an endpoint's minutes is to be good, and be told when its error budget burns."""
     from eyrie.cli import availability as command
 
-    command.set_objective(settings_of(data).data, endpoint, percent, notify, alarms, probe, content_type)
+    command.set_objective(
+        settings_of(data).data,
+        endpoint,
+        percent,
+        notify=notify,
+        alarms=alarms,
+        probe=probe,
+        content_type=content_type,
+        as_json=as_json,
+    )
 
 
 def objective_show(endpoint: Endpoint, data: Data = None, as_json: AsJson = False) -> None:
@@ -91,11 +101,11 @@ def objective_show(endpoint: Endpoint, data: Data = None, as_json: AsJson = Fals
     command.show_objective(settings_of(data).data, endpoint, as_json)
 
 
-def objective_remove(endpoint: Endpoint, data: Data = None) -> None:
+def objective_remove(endpoint: Endpoint, data: Data = None, as_json: AsJson = False) -> None:
     """Forget the objective of an endpoint, its probe and its alarms: EYRIE_OBJECTIVE holds."""
     from eyrie.cli import availability as command
 
-    command.remove_objective(settings_of(data).data, endpoint)
+    command.remove_objective(settings_of(data).data, endpoint, as_json)
 
 
 def maintenance_add(
@@ -103,19 +113,20 @@ def maintenance_add(
     start: Annotated[str, typer.Argument(help="now, 2h (from now), 2026-11-22T02:00Z, sun/02:00Z or daily/02:00Z.")],
     length: Annotated[str, typer.Argument(metavar="SPAN", help="How long it takes: 30min, 2h.")],
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Plan maintenance: its minutes count neither as good nor as bad."""
     from eyrie.cli import availability as command
 
     settings = settings_of(data)
-    command.add_maintenance(settings.data, endpoint, start, length, _now(settings))
+    command.add_maintenance(settings.data, endpoint, start, length, _now(settings), as_json)
 
 
-def maintenance_clear(endpoint: Endpoint, data: Data = None) -> None:
+def maintenance_clear(endpoint: Endpoint, data: Data = None, as_json: AsJson = False) -> None:
     """Plan none any more."""
     from eyrie.cli import availability as command
 
-    command.clear_maintenance(settings_of(data).data, endpoint)
+    command.clear_maintenance(settings_of(data).data, endpoint, as_json)
 
 
 def quota_list(
@@ -133,22 +144,27 @@ def quota_request(
     name: Annotated[str, typer.Argument(help="Name or code of a limit.")],
     value: Annotated[int, typer.Argument(min=1, help="What it should be.")],
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Raise a limit (at once, unless EYRIE_QUOTA_INCREASES is off)."""
     from eyrie.cli import quota as command
 
-    command.request(settings_of(data).data, name, value)
+    command.request(settings_of(data).data, name, value, as_json)
 
 
-def quota_approve(request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None) -> None:
+def quota_approve(
+    request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None, as_json: AsJson = False
+) -> None:
     """Grant a request that is pending."""
     from eyrie.cli import quota as command
 
-    command.decide(settings_of(data).data, request, "approve")
+    command.decide(settings_of(data).data, request, "approve", as_json)
 
 
-def quota_deny(request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None) -> None:
+def quota_deny(
+    request: Annotated[str, typer.Argument(help="Its id.")], data: Data = None, as_json: AsJson = False
+) -> None:
     """Refuse a request that is pending."""
     from eyrie.cli import quota as command
 
-    command.decide(settings_of(data).data, request, "deny")
+    command.decide(settings_of(data).data, request, "deny", as_json)

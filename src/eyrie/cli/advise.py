@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eyrie.adapters.instance_types import InstanceTypesError, load_instance_types
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.recorded import RecordedEndpoint
 from eyrie.cli.screen import show
@@ -23,7 +23,7 @@ _TIMES_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command was told."""
 
@@ -70,7 +70,7 @@ def run(asked: Asked) -> None:
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from None
     if asked.as_json:
-        print(json.dumps(asdict(found)))
+        print_document(asdict(found))
         return
     show(Text.assemble((str(found.way), "bold green"), ": " + "; ".join(found.reasons) + "."))
     show(_table(found), whole=True)

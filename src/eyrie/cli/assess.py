@@ -25,6 +25,7 @@ from eyrie.cli.assess_copy import Subject
 from eyrie.cli.assess_faults import SHARED, Breaking, Window, broken
 from eyrie.cli.assess_load import Lengths, Sender
 from eyrie.cli.chaos_place import Place
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
@@ -44,7 +45,7 @@ FAULT_RPS_MAX = 300.0
 FAULT_RPS_USUAL = 50.0  # where there is no saturation point
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -88,7 +89,7 @@ def run(data: Path, asked: Asked) -> None:
     document = {**assess_history.document(found), "changes": [assess_history.plain(one) for one in changes]}
     _write(asked.out, json.dumps(document, indent=1) + "\n")
     if asked.as_json:
-        print(json.dumps(document))
+        print_document(document)
     else:
         assess_view.show_assessment(found, changes, told[1] if asked.html is None else asked.html)
     _judged(found, asked, changes)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eyrie.cli.documents import print_document
 from eyrie.cli.options import AsJson, Data, Endpoint, confirmed, settings_of
 
 
@@ -58,7 +59,11 @@ def assess(
 
     directory = settings_of(data).data
     if history:
-        assess_view.show_history(assess_history.earlier(directory, endpoint))
+        kept = assess_history.earlier(directory, endpoint)
+        if as_json:
+            print_document(kept)
+        else:
+            assess_view.show_history(kept)
         return
     asked = command.Asked(
         endpoint=endpoint, in_place=in_place, objective=objective, p99_ms=p99, at_least=at_least, against=against,

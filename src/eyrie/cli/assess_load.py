@@ -66,7 +66,9 @@ class Sender:
 
     def begin(self, shape: load.Shape, connections: int | None = None) -> Gathering:
         """Start a load; the caller stops it."""
-        asked = load.Asked(self.endpoint, timeout_s=TIMEOUT_S, target_models=self.models, connections=connections)
+        asked = load.Asked(
+            endpoint=self.endpoint, timeout_s=TIMEOUT_S, target_models=self.models, connections=connections
+        )
         return Gathering(load.plans_of(self.public.where, asked, shape, list(self.bodies), self.kind))
 
     def seen(self, shape: load.Shape, what: str) -> dict[int, Second]:

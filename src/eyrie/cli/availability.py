@@ -6,7 +6,6 @@ CloudWatch alarms like any other.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
 from eyrie.cli.screen import show
@@ -41,7 +41,7 @@ def run(data: Path, endpoint: str, days: int | None, as_json: bool) -> None:
     client = ControlClient(data, str(datadir.running_env(data)["region"]), timeout_s=60.0)
     found = [client.availability(endpoint, some) for some in ((days,) if days else (30, 90))]
     if as_json:
-        print(json.dumps(found[0] if days else {"30": found[0], "90": found[1]}))
+        print_document(found[0] if days else {"30": found[0], "90": found[1]})
         return
     show(_table(found), whole=True)
     show(_last_hour(found[0]))
@@ -107,7 +107,15 @@ def _story(found: dict[str, Any]) -> Text:
 
 
 def set_objective(
-    data: Path, endpoint: str, percent: str, notify: str | None, alarms: bool, probe: Path | None, content_type: str
+    data: Path,
+    endpoint: str,
+    percent: str,
+    *,
+    notify: str | None,
+    alarms: bool,
+    probe: Path | None,
+    content_type: str,
+    as_json: bool,
 ) -> None:
     """Set an objective, a probe where one is given, and the alarms on its burn rates. Raises CommandError."""
     public = Public.of(data)
@@ -121,7 +129,11 @@ def set_objective(
     _tag(public, endpoint, added)
     for severity in Severity if alarms else ():
         public.ask("cloudwatch", "put_metric_alarm", **alarm(endpoint, severity, notify))
-    told = f"; alarms {', '.join(alarm_name(endpoint, s) for s in Severity)}" if alarms else ""
+    names = [alarm_name(endpoint, severity) for severity in Severity] if alarms else []
+    if as_json:
+        print_document({"endpoint": endpoint, "objective_percent": goal, "alarms": names})
+        return
+    told = f"; alarms {', '.join(names)}" if names else ""
     print(f"{endpoint}: {goal:g} % of its minutes{told}")
 
 
@@ -160,7 +172,7 @@ def alarm(endpoint: str, severity: Severity, notify: str | None) -> dict[str, An
     }
 
 
-def remove_objective(data: Path, endpoint: str) -> None:
+def remove_objective(data: Path, endpoint: str, as_json: bool) -> None:
     """Forget an objective, its probe and its alarms. Raises CommandError."""
     public = Public.of(data)
     keys = [tags.OBJECTIVE, tags.PROBE]
@@ -169,7 +181,10 @@ def remove_objective(data: Path, endpoint: str) -> None:
     there = public.ask("cloudwatch", "describe_alarms", AlarmNames=names)["MetricAlarms"]
     if there:
         public.ask("cloudwatch", "delete_alarms", AlarmNames=[one["AlarmName"] for one in there])
-    print(f"{endpoint}: no objective of its own")
+    if as_json:
+        print_document({"endpoint": endpoint, "alarms_deleted": [one["AlarmName"] for one in there]})
+    else:
+        print(f"{endpoint}: no objective of its own")
 
 
 def show_objective(data: Path, endpoint: str, as_json: bool) -> None:
@@ -177,7 +192,7 @@ def show_objective(data: Path, endpoint: str, as_json: bool) -> None:
     found = _tags(Public.of(data), endpoint)
     own = {key: found[key] for key in (tags.OBJECTIVE, tags.MAINTENANCE, tags.PROBE) if found.get(key)}
     if as_json:
-        print(json.dumps(own))
+        print_document(own)
         return
     for key, value in own.items():
         print(f"{key}  {value}")
@@ -185,7 +200,7 @@ def show_objective(data: Path, endpoint: str, as_json: bool) -> None:
         print(f"{endpoint}: nothing of its own (EYRIE_OBJECTIVE holds)")
 
 
-def add_maintenance(data: Path, endpoint: str, start: str, length: str, now: datetime) -> None:
+def add_maintenance(data: Path, endpoint: str, start: str, length: str, now: datetime, as_json: bool) -> None:
     """Plan maintenance: what is over by now is forgotten. Raises CommandError."""
     public = Public.of(data)
     word = _window(start, length, now)
@@ -194,14 +209,21 @@ def add_maintenance(data: Path, endpoint: str, start: str, length: str, now: dat
     if len(value) > TAG_CHARS_MAX:
         raise CommandError(f"{len(kept)} windows are planned already: there is no room for another one")
     _tag(public, endpoint, {tags.MAINTENANCE: value})
-    print(f"{endpoint}: {value}")
+    _tell_maintenance(endpoint, [*kept, word], as_json)
 
 
-def clear_maintenance(data: Path, endpoint: str) -> None:
+def clear_maintenance(data: Path, endpoint: str, as_json: bool) -> None:
     """Plan none any more. What was planned maintenance stays what it was. Raises CommandError."""
     public = Public.of(data)
     public.ask("sagemaker", "delete_tags", ResourceArn=_arn(public, endpoint), TagKeys=[tags.MAINTENANCE])
-    print(f"{endpoint}: no planned maintenance")
+    _tell_maintenance(endpoint, [], as_json)
+
+
+def _tell_maintenance(endpoint: str, windows: list[str], as_json: bool) -> None:
+    if as_json:
+        print_document({"endpoint": endpoint, "maintenance": windows})
+    else:
+        print(f"{endpoint}: {' '.join(windows) or 'no planned maintenance'}")
 
 
 def _window(start: str, length: str, now: datetime) -> str:

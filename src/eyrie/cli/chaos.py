@@ -6,7 +6,6 @@ Failed requests are counted on the wire, without any client's retries. Each faul
 
 from __future__ import annotations
 
-import json
 import signal
 import statistics
 import time
@@ -23,6 +22,7 @@ from eyrie.cli import calls, chaos_faults, chaos_journal, chaos_shortages, load,
 from eyrie.cli import data as datadir
 from eyrie.cli.chaos_faults import Fault
 from eyrie.cli.chaos_place import Place
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.load_view import ms
 from eyrie.cli.progress import Progress
@@ -57,7 +57,7 @@ FAULTS = (
 )  # each a flag of `eyrie chaos`; "zone" is one that needs a name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -94,8 +94,8 @@ def run(data: Path, asked: Asked) -> None:
     place = Place(data, str(running["region"]), asked.endpoint)
     faults = _faults(place, asked)
     public = Public.of(data)
-    body, kind = request_of(public, asked.endpoint, asked.data)
     place.wanted()
+    body, kind = request_of(public, asked.endpoint, asked.data)
     signal.signal(signal.SIGTERM, _stopped)  # so that what is reverted at the end is reverted then too
     found: list[Run] = []
     with Progress(quiet=asked.as_json) as progress:
@@ -194,7 +194,7 @@ def _one(
     gathering = Gathering(
         load.plans_of(
             public.where,
-            load.Asked(asked.endpoint, timeout_s=TIMEOUT_S),
+            load.Asked(endpoint=asked.endpoint, timeout_s=TIMEOUT_S),
             open_shape(asked.rps),
             [request[0]],
             request[1],
@@ -277,9 +277,8 @@ def open_shape(rps: float) -> load.Shape:
 def _print(found: list[Run], asked: Asked) -> None:
     if asked.as_json:
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        print(
-            json.dumps({"endpoint": asked.endpoint, "at": at, "rps": asked.rps, "runs": [asdict(one) for one in found]})
-        )
+        runs = [asdict(one) for one in found]
+        print_document({"endpoint": asked.endpoint, "at": at, "rps": asked.rps, "runs": runs})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("fault", "requests", "failed", "whole after", "p99 before", "p99 during", "worst"):

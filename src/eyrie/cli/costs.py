@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
 from eyrie.cli.screen import show
@@ -62,7 +62,7 @@ def run(data: Path, over: str, endpoint: str | None, as_json: bool, now: datetim
     span = span_of(over)
     rows, total = gathered(Public.of(data), span, now, endpoint)
     if as_json:
-        print(json.dumps({"over_s": span.total_seconds(), "rows": [asdict(r) for r in rows], "total": asdict(total)}))
+        print_document({"over_s": span.total_seconds(), "rows": [asdict(r) for r in rows], "total": asdict(total)})
         return
     if not rows:
         show(Text("nothing has cost anything yet: costs are counted each minute, from what is in service on"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from eyrie.cli.deploy import LOOK_S, PREFIX, TAG
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import confirmed
 from eyrie.cli.progress import Progress
@@ -35,7 +35,7 @@ def run(data: Path, name: str, sure: bool, keep: bool, as_json: bool) -> None:
             "gone" + (f", with {len(gone) - 1} things that eyrie deploy made for it" if len(gone) > 1 else "")
         )
     if as_json:
-        print(json.dumps({"deleted": gone}))
+        print_document({"deleted": gone})
 
 
 def _delete_endpoint(public: Public, name: str, progress: Progress) -> None:

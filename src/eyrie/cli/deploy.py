@@ -6,7 +6,6 @@ where the name is taken; wait; say how it is called. What it makes is tagged, so
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from eyrie.adapters.model_pack import Packed, Unpackable, enough_room, pack, scratch_folder
 from eyrie.cli import calls, upload
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public, Refused, one_line
@@ -34,7 +34,7 @@ NAME_CHARS_MAX = 63
 PREFIX = "eyrie-deploy"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -72,7 +72,7 @@ def run(data: Path, asked: Asked) -> None:
             deployment.wait()
     found = deployment.told()
     if asked.as_json:
-        print(json.dumps(found))
+        print_document(found)
     else:
         print("\n".join(calls.lines(public.where, found)))
 

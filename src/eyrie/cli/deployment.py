@@ -11,6 +11,7 @@ from rich.text import Text
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.screen import show
 
@@ -41,7 +42,7 @@ def plan(
         retain_all_variant_properties=retain_all,
     )
     if as_json:
-        print(json.dumps(found))
+        print_document(found)
     else:
         _print_plan(found)
     if found["problems"]:
@@ -52,7 +53,7 @@ def show_now(data: Path, endpoint: str, as_json: bool) -> None:
     """Print the deployment that is on its way. Raises CommandError where there is none."""
     found = _client(data).deployment(endpoint)
     if as_json:
-        print(json.dumps(found))
+        print_document(found)
     else:
         _print_now(found)
 
@@ -61,7 +62,7 @@ def steer(data: Path, endpoint: str, how: str, why: str, as_json: bool) -> None:
     """Do it. Raises CommandError where there is nothing to do it to, or it has come too far."""
     found = _client(data).steer(endpoint, do=how, why=why)
     if as_json:
-        print(json.dumps(found))
+        print_document(found)
     else:
         print(f"{endpoint}: {_DONE[how]} at step {found['step']} of {found['steps']} ({found['phase']})")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from eyrie import __version__
 from eyrie.adapters.host import host_facts
+from eyrie.cli.documents import print_document
 from eyrie.cli.screen import show
 from eyrie.settings import Settings
 
@@ -44,7 +44,7 @@ class Finding:
 def run(settings: Settings, as_json: bool) -> None:
     """Print the findings. Missing optional things are no failure: the exit code is 0."""
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings(settings)]))
+        print_document([asdict(finding) for finding in findings(settings)])
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)

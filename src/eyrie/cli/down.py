@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eyrie.adapters import process_lock
 from eyrie.adapters.process_lock import Running
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import living
 from eyrie.settings import Settings
@@ -11,8 +12,8 @@ from eyrie.settings import Settings
 _MARGIN_S = 45.0  # of the supervisor beyond its drain limit: control, instances, objects
 
 
-def run(settings: Settings) -> str:
-    """Stop everything under the data directory; what was deployed comes back at the next `eyrie up`. Returns a line."""
+def run(settings: Settings, as_json: bool) -> None:
+    """Stop everything under the data directory; what was deployed comes back at the next `eyrie up`. Says so."""
     data = settings.data
     if not (data / "version").exists():
         raise CommandError(f"no Eyrie has run with the data directory {data}")
@@ -23,9 +24,13 @@ def run(settings: Settings) -> str:
     left = living(data)
     end_parts(left, drain_s)
     end_instances(settings)
-    if supervisor is None and not left:
-        return f"nothing ran with the data directory {data}"
-    return f"stopped; what was deployed comes back with the next `eyrie up` (data {data})"
+    stopped = supervisor is not None or bool(left)
+    if as_json:
+        print_document({"stopped": stopped, "data": str(data)})
+    elif stopped:
+        print(f"stopped; what was deployed comes back with the next `eyrie up` (data {data})")
+    else:
+        print(f"nothing ran with the data directory {data}")
 
 
 def end_parts(parts: list[Running], drain_s: float) -> None:

@@ -106,7 +106,15 @@ def invoke(
 
     command.run(
         settings_of(eyrie).data,
-        command.Asked(endpoint, data, content_type, accept, target_variant, target_model, as_json),
+        command.Asked(
+            endpoint=endpoint,
+            data=data,
+            content_type=content_type,
+            accept=accept,
+            target_variant=target_variant,
+            target_model=target_model,
+            as_json=as_json,
+        ),
     )
 
 
@@ -165,7 +173,12 @@ def tail(
     """
     from eyrie.cli import tail as command
 
-    command.run(settings_of(data).data, command.Asked(endpoint, pattern, since, follow, as_json, requests))
+    command.run(
+        settings_of(data).data,
+        command.Asked(
+            endpoint=endpoint, pattern=pattern, since=since, follow=follow, as_json=as_json, requests=requests
+        ),
+    )
 
 
 def delete(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
 from eyrie.cli.screen import show
@@ -29,7 +29,7 @@ def run(data: Path, only: str | None, as_json: bool) -> None:
     """Print a row an endpoint. Raises CommandError."""
     rows = Watch(Public.of(data), WINDOW_S).rows(only)
     if as_json:
-        print(json.dumps({"endpoints": [row.document() for row in rows], "window_s": WINDOW_S}))
+        print_document({"endpoints": [row.document() for row in rows], "window_s": WINDOW_S})
     elif not rows:
         show(Text("no endpoints: `eyrie deploy MODEL_FILE` makes one"))
     else:
@@ -43,7 +43,7 @@ def top(data: Path, only: str | None, once: bool, every_s: float, as_json: bool)
     if once or as_json:
         rows = watch.rows(only)
         if as_json:
-            print(json.dumps({"endpoints": [row.document() for row in rows], "window_s": TOP_WINDOW_S}))
+            print_document({"endpoints": [row.document() for row in rows], "window_s": TOP_WINDOW_S})
         else:
             show(live_view(rows, None), whole=True)
         return

@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 
 from eyrie.cli import data as datadir
+from eyrie.cli.documents import print_document
 
 
-def run(data: Path) -> None:
-    """Print the lines for `eval`, and write the SDK's file under the data directory."""
+def run(data: Path, as_json: bool) -> None:
+    """Print the lines for `eval`, or the variables as an object, and write the SDK's file under the data directory."""
     running = datadir.running_env(data)
     key = datadir.credential(data)
     region = str(running["region"])
@@ -23,6 +24,9 @@ def run(data: Path) -> None:
         "AWS_REGION": region,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(config),
     }
+    if as_json:
+        print_document(exports)
+        return
     for name, value in exports.items():
         print(f"export {name}={shlex.quote(value)}")
     print("unset AWS_SESSION_TOKEN AWS_PROFILE")  # either would win over, or spoil, the keys above

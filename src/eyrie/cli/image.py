@@ -6,7 +6,6 @@ control nothing, and what an endpoint was created with stays what it is.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from rich.table import Table
 from eyrie.adapters.image_store import ImageError, ImageStore, Start, StoredImage
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.screen import show
 from eyrie.settings import Settings
@@ -24,7 +24,16 @@ from eyrie.settings import Settings
 ADD_TIMEOUT_S = 60.0  # control may be removing an old image meanwhile
 
 
-def add(settings: Settings, name: str, source: str, entrypoint: str, environment: Sequence[str], workdir: str) -> None:
+def add(
+    settings: Settings,
+    name: str,
+    source: str,
+    *,
+    entrypoint: str,
+    environment: Sequence[str],
+    workdir: str,
+    as_json: bool,
+) -> None:
     """Take in an image and name it; prints the name and the digest."""
     client = _client(settings.data)
     client.images()  # before anything is copied: control must be there
@@ -34,13 +43,16 @@ def add(settings: Settings, name: str, source: str, entrypoint: str, environment
     except (ImageError, OSError) as error:
         raise CommandError(f"{source} cannot be taken in: {error}") from None
     named = client.name_image(name, made.digest)
-    print(f"{named['name']}\nsha256:{made.digest} ({made.kind}, {made.size_bytes / 1e6:.1f} MB)")
+    if as_json:
+        print_document({**named, "kind": str(made.kind), "size_bytes": made.size_bytes})
+    else:
+        print(f"{named['name']}\nsha256:{made.digest} ({made.kind}, {made.size_bytes / 1e6:.1f} MB)")
 
 
 def list_all(data: Path, as_json: bool) -> None:
     """Print every name."""
     if as_json:
-        print(json.dumps(_client(data).images()))
+        print_document(_client(data).images())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "digest", "kind", "MB", "from"):
@@ -51,10 +63,13 @@ def list_all(data: Path, as_json: bool) -> None:
     show(table)
 
 
-def remove(data: Path, name: str) -> None:
+def remove(data: Path, name: str, as_json: bool) -> None:
     """Forget a name."""
     gone = _client(data).remove_image(name)
-    print(f"{gone['name']} is removed", file=sys.stderr)
+    if as_json:
+        print_document({"removed": gone["name"]})
+    else:
+        print(f"{gone['name']} is removed", file=sys.stderr)
 
 
 def _take_in(settings: Settings, source: str, start: Start) -> StoredImage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.screen import show
 
 _COLOURS = {"very likely": "bold red", "likely": "red", "possible": "yellow"}
@@ -21,7 +21,7 @@ def run(data: Path, name: str | None, as_json: bool) -> None:
     region = str(datadir.running_env(data)["region"])
     found = ControlClient(data, region, timeout_s=60.0).insights(name or "")
     if as_json:
-        print(json.dumps(found))
+        print_document(found)
         return
     if not found:
         show(Text("There are no endpoints."))

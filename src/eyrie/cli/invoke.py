@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from eyrie.cli import payload
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, one_line
 
 _HEADERS = {"target_variant": "TargetVariant", "target_model": "TargetModel", "accept": "Accept"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -44,7 +44,7 @@ def run(data: Path, asked: Asked) -> None:
     answer = reply["Body"].read()
     took_ms = (time.perf_counter() - began) * 1000
     if asked.as_json:
-        print(json.dumps(_document(reply, answer, took_ms)))
+        print_document(_document(reply, answer, took_ms))
         return
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()

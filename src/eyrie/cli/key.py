@@ -6,7 +6,6 @@ running Eyrie. Gateway workers see the new file within a second.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -17,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from eyrie.adapters import process_lock
 from eyrie.cli import data as datadir
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.wire.api_keys import KEYS_MAX, ApiKey, KeysError, digest, keys_text, read_keys
 
@@ -33,7 +34,7 @@ _WAIT_S = 10.0
 _AT = "%Y-%m-%d %H:%M:%S"
 
 
-def create(data: Path, region: str, endpoints: list[str], expires: str | None) -> None:
+def create(data: Path, region: str, endpoints: list[str], expires: str | None, as_json: bool = False) -> None:
     """Make a key and print it, alone on standard output: it is shown this once. Raises CommandError."""
     account = datadir.credential(data).account
     now_ms = time.time_ns() // 1_000_000
@@ -52,12 +53,15 @@ def create(data: Path, region: str, endpoints: list[str], expires: str | None) -
         return [*kept, key]
 
     _change(data, add)
+    if as_json:
+        print_document({**_plain(key, now_ms), "key": text})
+        return
     print(text)
     what = ", ".join(endpoints) or "every endpoint"
     print(f"key {key_id} for {what} of account {account} in {region}; it is not shown again", file=sys.stderr)
 
 
-def revoke(data: Path, key_id: str) -> None:
+def revoke(data: Path, key_id: str, as_json: bool = False) -> None:
     """Remove a key, named by its id or by itself. Raises CommandError where there is none."""
     wanted = key_id.split("_")[1] if key_id.count("_") >= 2 else key_id
 
@@ -68,7 +72,10 @@ def revoke(data: Path, key_id: str) -> None:
         return kept
 
     _change(data, drop)
-    print(f"revoked {wanted}")
+    if as_json:
+        print_document({"revoked": wanted})
+    else:
+        print(f"revoked {wanted}")
 
 
 def show(data: Path, as_json: bool) -> None:
@@ -76,8 +83,7 @@ def show(data: Path, as_json: bool) -> None:
     datadir.credential(data)
     now_ms = time.time_ns() // 1_000_000
     if as_json:
-        told = [{**asdict(key), "expired": key.expired(now_ms)} for key in _read(data)]
-        print(json.dumps([{name: value for name, value in one.items() if name != "sha256"} for one in told]))
+        print_document([_plain(key, now_ms) for key in _read(data)])
     else:
         Console().print(table(_read(data), now_ms))
 
@@ -107,6 +113,12 @@ def expiry_ms(text: str, now_ms: int) -> int:
     if until_ms <= now_ms:
         raise CommandError(f"--expires {text!r} has passed already", code=2)
     return until_ms
+
+
+def _plain(key: ApiKey, now_ms: int) -> dict[str, Any]:
+    """A key for programs: all but its digest."""
+    told = {**asdict(key), "expired": key.expired(now_ms)}
+    return {name: value for name, value in told.items() if name != "sha256"}
 
 
 def _at(ms: int) -> str:

@@ -6,7 +6,6 @@ The work is in `eyrie.load`; this says where requests go, and whose key signs th
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from eyrie.cli import load_view, payload
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, Where
 from eyrie.cli.recorded import RecordedEndpoint
@@ -39,7 +39,7 @@ LOOK_S = 0.25
 ENDED_WITHIN_S = 15.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -113,7 +113,7 @@ def run(data: Path, asked: Asked) -> None:
         except OSError as error:
             raise CommandError(f"--html {asked.html}: {error.strerror}") from None
     if asked.as_json:
-        print(json.dumps(document(result)))
+        print_document(document(result))
     else:
         load_view.show_result(result, asked.html)
     if result.intended and not result.answered:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eyrie.adapters.instance_logs import InstanceLogs, Line
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.domain.names import EndpointKey
 
@@ -16,7 +17,7 @@ _FOLLOW_PERIOD_S = 0.5
 Told = tuple[Line, str]  # a line and the name of its stream
 
 
-def run(data: Path, endpoint: str, follow: bool, last: int) -> None:
+def run(data: Path, endpoint: str, follow: bool, last: int, as_json: bool = False) -> None:
     """Print the last lines, and with `follow` go on until Ctrl-C. Raises CommandError where there is no log."""
     logs = InstanceLogs(data)
     keys = sorted(key for key in logs.endpoints() if key.name == endpoint)
@@ -24,11 +25,11 @@ def run(data: Path, endpoint: str, follow: bool, last: int) -> None:
         raise CommandError(f"no instance of an endpoint {endpoint!r} has said anything under {data}")
     seen = Seen()
     lines = seen.new(read(logs, keys))
-    show(lines[len(lines) - min(last, len(lines)) :])
+    show(lines[len(lines) - min(last, len(lines)) :], as_json)
     with contextlib.suppress(KeyboardInterrupt):
         while follow:
             time.sleep(_FOLLOW_PERIOD_S)
-            show(seen.new(read(logs, keys)))
+            show(seen.new(read(logs, keys)), as_json)
 
 
 def read(logs: InstanceLogs, keys: list[EndpointKey]) -> list[Told]:
@@ -65,8 +66,11 @@ class Seen:
         return True
 
 
-def show(lines: list[Told]) -> None:
-    """Print lines with their time and their stream."""
+def show(lines: list[Told], as_json: bool) -> None:
+    """Print lines with their time and their stream; for programs an object a line, as `eyrie tail` does."""
     for line, stream in lines:
+        if as_json:
+            print_document({"at_ms": line.at_ms, "stream": stream, "message": line.text})
+            continue
         at = datetime.fromtimestamp(line.at_ms / 1000, UTC)
         print(f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z {stream} {line.text}", flush=False)

@@ -12,6 +12,7 @@ import typer
 
 from eyrie import __version__
 from eyrie.cli import account_commands, endpoint_commands, examples
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import AsJson, Data
 from eyrie.cli.options import settings_of as _settings
@@ -48,6 +49,7 @@ def up(
     auth: Annotated[Switch | None, typer.Option(help="Whether requests must be signed by a known key. [on]")] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateway worker processes on the one port. [2]")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready, and leave it running.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the line that says it is ready as JSON.")] = False,
 ) -> None:
     """Start Eyrie and keep it running; Ctrl-C stops it, as `eyrie down` does."""
     from eyrie.cli import up as command
@@ -62,17 +64,17 @@ def up(
         auth=None if auth is None else auth is Switch.ON,
         gateways=gateways,
     )
-    command.run(settings, detach)
+    command.run(settings, detach, as_json)
 
 
 @app.command()
-def down(data: Data = None) -> None:
+def down(data: Data = None, as_json: AsJson = False) -> None:
     """Stop Eyrie: its processes and every instance. What was deployed comes back with the next `eyrie up`."""
     from eyrie.cli import data as datadir
     from eyrie.cli import down as command
 
     settings = _settings(data)
-    print(command.run(datadir.running_settings(settings)))
+    command.run(datadir.running_settings(settings), as_json)
 
 
 @app.command()
@@ -87,11 +89,11 @@ def status(
 
 
 @app.command()
-def env(data: Data = None) -> None:
+def env(data: Data = None, as_json: AsJson = False) -> None:
     """Print `export` lines that point boto3, the AWS CLI and the SageMaker SDK at this Eyrie: eval "$(eyrie env)"."""
     from eyrie.cli import env as command
 
-    command.run(_settings(data).data)
+    command.run(_settings(data).data, as_json)
 
 
 @app.command()
@@ -102,11 +104,12 @@ def logs(
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=0, max=100_000, help="How many of the last lines to begin with.")
     ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
     """Print what the instances of an endpoint say, those that are gone included."""
     from eyrie.cli import logs as command
 
-    command.run(_settings(data).data, endpoint, follow, lines)
+    command.run(_settings(data).data, endpoint, follow, lines, as_json)
 
 
 @app.command()
@@ -136,8 +139,24 @@ def advise(
     """Advise which way to infer fits: real-time, serverless, asynchronous or batch; why, and at what cost."""
     from eyrie.cli import advise as command
 
-    told = (payload, processing, requests, active, latency, wait, whole_set, memory, instance_type)
-    command.run(command.Asked(_settings(data).data, *told, traffic, throughput, endpoint, as_json))
+    command.run(
+        command.Asked(
+            data=_settings(data).data,
+            payload=payload,
+            processing=processing,
+            requests=requests,
+            active=active,
+            latency=latency,
+            waits=wait,
+            whole_set=whole_set,
+            memory=memory,
+            instance_type=instance_type,
+            traffic=traffic,
+            throughput=throughput,
+            endpoint=endpoint,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
@@ -210,20 +229,32 @@ def transform(
     bad_records: Annotated[str, typer.Option(help="How many records may be bad: a number, or all. [none]")] = "",
     name: Annotated[str, typer.Option(help="Name of the new job. [made of the model's]")] = "",
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start a batch transform job, or follow one that there is."""
     from eyrie.cli import transform as command
 
     if len(what) not in (1, 3):
-        raise CommandError("name a job, or a model, an input and an output")
+        raise CommandError("name a job, or a model, an input and an output", code=2)
     directory = _settings(data).data
-    job = what[0]
-    if len(what) == 3:
-        given = (content_type, split, strategy, join, gzip, instance_type, instances, bad_records, name)
-        job = command.start(directory, command.Wish(what[0], what[1], what[2], *given))
-        print(job)
-    if follow or len(what) == 1:
-        command.follow(directory, job)
+    if len(what) == 1:
+        command.follow(directory, what[0], as_json)
+        return
+    wish = command.Wish(
+        model=what[0],
+        input=what[1],
+        output=what[2],
+        content_type=content_type,
+        split=split,
+        strategy=strategy,
+        join=join,
+        gzip=gzip,
+        instance_type=instance_type,
+        instances=instances,
+        bad_records=bad_records,
+        name=name,
+    )
+    command.run(directory, wish, follow, as_json)
 
 
 @app.command()
@@ -248,9 +279,22 @@ def recommend(
     """Deploy, load and measure ways to host a model, and propose one: type, settings, instances, scaling."""
     from eyrie.cli import recommend as command
 
-    types, variables = instance_type or [], environment or []
-    asked = (model, payload, each_line, content_type, minutes, types, variables, latency, rps, name, as_json)
-    command.run(_settings(data).data, command.Asked(*asked))
+    command.run(
+        _settings(data).data,
+        command.Asked(
+            model=model,
+            payload=payload,
+            each_line=each_line,
+            content_type=content_type,
+            minutes=minutes,
+            types=instance_type or [],
+            environment=environment or [],
+            latency=latency,
+            rps=rps,
+            name=name,
+            as_json=as_json,
+        ),
+    )
 
 
 @app.command()
@@ -271,13 +315,14 @@ def key_create(
     ] = None,
     region: Annotated[str | None, typer.Option(help="Region of the endpoints. [that of `eyrie env`]")] = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make an API key for /v2 and print it: `Authorization: Bearer KEY`. It is shown this once."""
     from eyrie.cli import data as datadir
     from eyrie.cli import key as command
 
     settings = datadir.running_settings(_settings(data))
-    command.create(settings.data, region or settings.region, endpoint or [], expires)
+    command.create(settings.data, region or settings.region, endpoint or [], expires, as_json)
 
 
 @keys.command("list")
@@ -290,12 +335,14 @@ def key_list(data: Data = None, as_json: AsJson = False) -> None:
 
 @keys.command("revoke")
 def key_revoke(
-    key: Annotated[str, typer.Argument(help="Id of the key, or the key itself.")], data: Data = None
+    key: Annotated[str, typer.Argument(help="Id of the key, or the key itself.")],
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Revoke an API key: within a second it opens nothing any more."""
     from eyrie.cli import key as command
 
-    command.revoke(_settings(data).data, key)
+    command.revoke(_settings(data).data, key, as_json)
 
 
 capture = typer.Typer(help="Captured requests and replies.", no_args_is_help=True)
@@ -343,11 +390,20 @@ def image_add(
     ] = None,
     workdir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder in the image to start in.")] = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take in an image of your own under a name; what it is now is kept, whatever becomes of PATH."""
     from eyrie.cli import image as command
 
-    command.add(_settings(data), name, source, entrypoint or "", environment or [], workdir or "")
+    command.add(
+        _settings(data),
+        name,
+        source,
+        entrypoint=entrypoint or "",
+        environment=environment or [],
+        workdir=workdir or "",
+        as_json=as_json,
+    )
 
 
 @image.command("list")
@@ -360,12 +416,14 @@ def image_list(data: Data = None, as_json: AsJson = False) -> None:
 
 @image.command("remove")
 def image_remove(
-    name: Annotated[str, typer.Argument(help="As it was added, or NAME@sha256:DIGEST.")], data: Data = None
+    name: Annotated[str, typer.Argument(help="As it was added, or NAME@sha256:DIGEST.")],
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Forget a name. Endpoints that run the image go on, and heal from it."""
     from eyrie.cli import image as command
 
-    command.remove(_settings(data).data, name)
+    command.remove(_settings(data).data, name, as_json)
 
 
 deployments = typer.Typer(
@@ -472,6 +530,7 @@ def simulate(
     ] = "",
     replays: Annotated[int, typer.Option("--runs", help="How often --rollout is run, each with another seed.")] = 1,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Try scaling policies, or a deployment, in virtual time: capacity, latency, cost and reasons, side by side."""
     from eyrie.cli import simulate as command
@@ -496,6 +555,7 @@ def simulate(
             rollout=rollout,
             green=green,
             runs=replays,
+            as_json=as_json,
         )
     )
 
@@ -505,9 +565,12 @@ account_commands.add_to(app)
 
 
 @app.command()
-def version() -> None:
+def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    print(f"eyrie {__version__}")
+    if as_json:
+        print_document({"version": __version__})
+    else:
+        print(f"eyrie {__version__}")
 
 
 examples.show(app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public
 from eyrie.cli.screen import show
@@ -28,7 +28,7 @@ def list_all(data: Path, part: str, as_json: bool) -> None:
         )
     )
     if as_json:
-        print(json.dumps({"quotas": found, "requests": asked}, default=str))
+        print_document({"quotas": found, "requests": asked})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("quota", "value", "unit", "code", "may be raised"):
@@ -43,7 +43,7 @@ def list_all(data: Path, part: str, as_json: bool) -> None:
         show(Text(told), whole=True)
 
 
-def request(data: Path, name: str, value: int) -> None:
+def request(data: Path, name: str, value: int, as_json: bool) -> None:
     """Ask for more. Raises CommandError for a name that no quota, or more than one, has."""
     public = Public.of(data)
     near = _limits(public, name)
@@ -58,14 +58,20 @@ def request(data: Path, name: str, value: int) -> None:
         QuotaCode=code,
         DesiredValue=float(value),
     )["RequestedQuota"]
-    print(f"{made['Status']}: {made['QuotaName']} to {made['DesiredValue']:g} (request {made['Id']})")
+    if as_json:
+        print_document(made)
+    else:
+        print(f"{made['Status']}: {made['QuotaName']} to {made['DesiredValue']:g} (request {made['Id']})")
 
 
-def decide(data: Path, request_id: str, what: str) -> None:
+def decide(data: Path, request_id: str, what: str, as_json: bool) -> None:
     """Approve or deny a request that waits. Raises CommandError."""
     client = ControlClient(data, str(datadir.running_env(data)["region"]))
     found = client.decide_quota(request_id, what)
-    print(f"{found['status']}: {found['name']} to {found['value']}")
+    if as_json:
+        print_document(found)
+    else:
+        print(f"{found['status']}: {found['name']} to {found['value']}")
 
 
 def _limits(public: Public, part: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
 import tarfile
 import tempfile
 import time
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from eyrie.cli import payload, upload
 from eyrie.cli.deploy import fresh_name
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.progress import Progress
 from eyrie.cli.public import Public
@@ -35,7 +35,7 @@ RANGES_MAX = 5
 NOTE = "EYRIE_NOTE"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -75,7 +75,10 @@ def run(data: Path, asked: Asked) -> None:
     if job["Status"] != "COMPLETED":
         raise CommandError(f"{name}: {job['Status']}. {job.get('FailureReason', '')}".strip())
     found = found_of(public, job, asked.rps)
-    print(json.dumps(found) if asked.as_json else _shown(found))
+    if asked.as_json:
+        print_document(found)
+    else:
+        print(_shown(found))
 
 
 def _request(asked: Asked) -> dict[str, Any]:

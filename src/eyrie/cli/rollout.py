@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.screen import show
 from eyrie.control.canary_tags import analysis_policy
@@ -91,6 +92,7 @@ def simulate(
     seed: int,
     runs: int,
     again: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Run it, and print what came of it; `again`: as Rollout has it. Raises CommandError for a policy that the fleet
     cannot follow.
@@ -104,6 +106,9 @@ def simulate(
         raise CommandError(str(error), code=2) from None
     except Refused as error:
         raise CommandError(str(error)) from None
+    if as_json:
+        print_document(_document(first, found))
+        return
     print(
         f"{traffic.name}; {plan.count} instances; green: latency x {green.latency:g}, errors {green.errors:.2%}, "
         f"predictions shifted {green.shift:.0%}; blue: errors {blue.errors:.2%}; seed {seed}"
@@ -111,6 +116,25 @@ def simulate(
     if runs == 1:
         _story(found[0])
     show(_compared(found))
+
+
+def _document(asked: Rollout, found: Sequence[RolloutRun]) -> dict[str, Any]:
+    """What was asked for, and every run, for programs."""
+    runs = [
+        {
+            **{f.name: getattr(one, f.name) for f in fields(one) if f.name != "story"},
+            "story": [{"at_ms": at_ms, "what": note.what, "why": note.why} for at_ms, note in one.story],
+        }
+        for one in found
+    ]
+    return {
+        "traffic": asked.traffic.name,
+        "instances": asked.count,
+        "blue": asdict(asked.blue),
+        "green": asdict(asked.green),
+        "seed": asked.seed,
+        "runs": runs,
+    }
 
 
 def _story(one: RolloutRun) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.screen import show
 
 SLICES_SHOWN = 12  # those that agree least, of all features
@@ -22,7 +22,7 @@ def report(data: Path, endpoint: str, experiment: str | None, as_json: bool) -> 
     region = str(datadir.running_env(data)["region"])
     found = ControlClient(data, region, timeout_s=60.0).shadow(endpoint, experiment or "")
     if as_json:
-        print(json.dumps(found))
+        print_document(found)
         return
     show(Text(_head(found)))
     show(_table(found), whole=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from eyrie.adapters.instance_types import load_instance_types
 from eyrie.cli import rollout
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.recorded import RecordedEndpoint
 from eyrie.cli.screen import show
@@ -33,7 +35,7 @@ ACTIONS_SHOWN = 20
 RIVAL_TARGET = 0.7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -55,6 +57,7 @@ class Asked:
     rollout: Path | None = None
     green: str = ""
     runs: int = 1
+    as_json: bool = False
 
 
 def run(asked: Asked) -> None:
@@ -70,7 +73,10 @@ def run(asked: Asked) -> None:
         found = runs(experiment, [_policy(name, setups.get(name), experiment) for name in asked.policies])
     except (TrafficError, ExperimentError, profile.ProfileError, policy_file.PolicyError, ValueError) as error:
         raise CommandError(str(error), code=2) from None
-    _print(found)
+    if asked.as_json:
+        print_document(_document(found))
+    else:
+        _print(found)
     _write(asked, found)
 
 
@@ -85,7 +91,7 @@ def _replay(asked: Asked, path: Path) -> None:
     except (TrafficError, profile.ProfileError, ValueError) as error:
         raise CommandError(str(error), code=2) from None
     recorded = asked.traffic.partition(":")[0] == "recorded"
-    rollout.simulate(plan, blown, profile_, blue, green, asked.seed, asked.runs, again=recorded)
+    rollout.simulate(plan, blown, profile_, blue, green, asked.seed, asked.runs, again=recorded, as_json=asked.as_json)
 
 
 def _experiment(asked: Asked) -> tuple[Experiment, dict[str, policy_file.ScalingSetup]]:
@@ -202,6 +208,26 @@ def _print(found: Sequence[Run]) -> None:
             show(acted(one))
 
 
+def _document(found: Sequence[Run]) -> dict[str, Any]:
+    """What was asked for and what came of it, for programs: a row a policy, with every action."""
+    first = found[0].experiment
+    policies = [
+        {**asdict(row), "actions": [asdict(action) for action in one.actions]}
+        for row, one in zip(report.rows(found), found, strict=True)
+    ]
+    return {
+        "traffic": first.traffic.name,
+        "seconds": first.traffic.seconds,
+        "requests": round(found[0].requests),
+        "objective": str(first.objective),
+        "min": first.minimum,
+        "max": first.maximum,
+        "instance_rps": first.profile.rate,
+        "seed": first.seed,
+        "policies": policies,
+    }
+
+
 def compared(found: Sequence[Run]) -> Table:
     """One row a policy."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -231,11 +257,18 @@ def acted(one: Run) -> Table:
 def _tuned(asked: Asked, experiment: Experiment) -> None:
     found = tune.tune(experiment, asked.tune or "fast", asked.trials)
     best = sorted(found.trials, key=lambda t: t.rank)[:5]
+    policy = {"ScalableTarget": _bounds(experiment), "ScalingPolicies": [found.best.policy]}
+    if asked.as_json:
+        others = [asdict(row) for row in report.rows([trial.result for trial in best])]
+        told = {"candidates": len(found.trials), "searched_by": found.searched_by, "kept": found.kept}
+        print_document({**_document([found.best.result]), "tuned": {**told, **policy, "best": others}})
+        _write(asked, [found.best.result])
+        return
     kept = "keeps the objective" if found.kept else "no candidate keeps the objective; this one comes nearest"
     print(f"{len(found.trials)} candidates by {found.searched_by}: the cheapest {kept}")
     _print([found.best.result])
     show(compared([trial.result for trial in best]))
-    print(json.dumps({"ScalableTarget": _bounds(experiment), "ScalingPolicies": [found.best.policy]}, indent=2))
+    print(json.dumps(policy, indent=2))
     _write(asked, [found.best.result])
 
 
@@ -247,9 +280,15 @@ def _write(asked: Asked, found: Sequence[Run]) -> None:
     try:
         if asked.page is not None:
             asked.page.write_text(report.page(found))
-            print(f"written: {asked.page}")
+            _wrote(asked, asked.page)
         if asked.png is not None:
             report.png(asked.png, found)
-            print(f"written: {asked.png}")
+            _wrote(asked, asked.png)
     except (OSError, report.NoPicture) as error:
         raise CommandError(str(error)) from None
+
+
+def _wrote(asked: Asked, path: Path) -> None:
+    """Said to people; a program knows what it asked for."""
+    if not asked.as_json:
+        print(f"written: {path}")

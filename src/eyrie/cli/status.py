@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 from eyrie.adapters import process_lock
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient, ControlUnreachable
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import living
 from eyrie.cli.screen import show
@@ -38,7 +38,7 @@ def run(data: Path, as_json: bool) -> None:
         raise CommandError(f"nothing runs with the data directory {data}: start it with `eyrie up`")
     told, trouble = _told(data, str(running["region"]))
     if as_json:
-        print(json.dumps({"processes": processes, "endpoint": running["endpoint"], "trouble": trouble, **told}))
+        print_document({"processes": processes, "endpoint": running["endpoint"], "trouble": trouble, **told})
         return
     show(Text(f"Eyrie {running['version']} at {running['endpoint']} · data {data}"))
     for table in tables(processes, told):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.screen import show
 
@@ -22,7 +22,7 @@ def run(data: Path, endpoint: str, as_json: bool) -> None:
     if not events:
         raise CommandError(f"nothing is known of an endpoint {endpoint!r} in {region}")
     if as_json:
-        print(json.dumps(events))
+        print_document(events)
     else:
         show(told(events))
 

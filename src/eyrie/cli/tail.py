@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, Refused
 
@@ -22,7 +22,7 @@ _SPAN = re.compile(r"(\d{1,6})([smhd])")
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the command line says."""
 
@@ -96,7 +96,7 @@ def _events(public: Public, group: str, since_ms: int, asked: Asked) -> list[dic
 def _show(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         told = {"at_ms": event["timestamp"], "stream": event["logStreamName"], "message": event["message"]}
-        print(json.dumps(told), flush=True)
+        print_document(told)
         return
     at = datetime.fromtimestamp(int(event["timestamp"]) / 1000, UTC)
     millis = at.microsecond // 1000

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from eyrie.cli import data as datadir
 from eyrie.cli.client import ControlClient
+from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 
 ENDED = ("Completed", "Failed", "Stopped")
@@ -26,7 +27,7 @@ PROGRESS = "EYRIE_PROGRESS"
 MEBIBYTE = 1_048_576
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """A job to start, as the command line says it."""
 
@@ -44,6 +45,17 @@ class Wish:
     name: str
 
 
+def run(data: Path, wish: Wish, to_its_end: bool, as_json: bool) -> None:
+    """Start a job, say its name, and show it where that is asked for. Raises CommandError."""
+    name = start(data, wish)
+    if not as_json:
+        print(name)
+    if to_its_end:
+        follow(data, name, as_json)
+    elif as_json:
+        tell(name, "InProgress", {"TransformOutput": {"S3OutputPath": wish.output}}, {})
+
+
 def start(data: Path, wish: Wish) -> str:
     """Start a job; its name. Raises CommandError."""
     name = wish.name or f"{wish.model[:48]}-{secrets.token_hex(4)}"
@@ -51,23 +63,34 @@ def start(data: Path, wish: Wish) -> str:
     return name
 
 
-def follow(data: Path, name: str) -> None:
+def follow(data: Path, name: str, as_json: bool) -> None:
     """Show a job until it is over. Raises CommandError where it does not end well, or is not there."""
     client = _client(data)
+    job = client.sagemaker("DescribeTransformJob", {"TransformJobName": name})  # before anything is drawn
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[words]}"))
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=as_json)
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=not console.is_terminal) as bar:
         task = bar.add_task(name, total=100.0, words="starting")
         while True:
-            job = client.sagemaker("DescribeTransformJob", {"TransformJobName": name})
             told = _progress(job)
             bar.update(task, completed=float(told.get("percent", 0.0)), words=words(job["TransformJobStatus"], told))
             if job["TransformJobStatus"] in ENDED:
                 break
             time.sleep(LOOK_S)
+            job = client.sagemaker("DescribeTransformJob", {"TransformJobName": name})
+    if as_json:
+        tell(name, job["TransformJobStatus"], job, told)
     if job["TransformJobStatus"] != "Completed":
         raise CommandError(f"{name}: {job['TransformJobStatus']}. {job.get('FailureReason', '')}".strip())
-    print(f"{name}: Completed. {words('', told)} in {job['TransformOutput']['S3OutputPath']}")
+    if not as_json:
+        print(f"{name}: Completed. {words('', told)} in {job['TransformOutput']['S3OutputPath']}")
+
+
+def tell(name: str, status: str, job: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """A job for programs: a document."""
+    output = job.get("TransformOutput", {}).get("S3OutputPath")
+    failure = job.get("FailureReason")
+    print_document({"job": name, "status": status, "output": output, "failure": failure, "progress": told})
 
 
 def words(status: str, told: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import logging.handlers
@@ -20,6 +21,7 @@ from eyrie.adapters import process_lock, process_log
 from eyrie.cli import data as datadir
 from eyrie.cli import takeover
 from eyrie.cli.chaos_journal import Sweeper, start_guard
+from eyrie.cli.documents import text_of
 from eyrie.cli.down import end_instances
 from eyrie.cli.errors import CommandError
 from eyrie.cli.parts import CONSOLE, Command, eyrie_command, living
@@ -57,13 +59,13 @@ def last_port(data: Path) -> int | None:
     return port if isinstance(port, int) and 0 < port <= 65535 else None
 
 
-def run(settings: Settings, detach: bool) -> None:
+def run(settings: Settings, detach: bool, as_json: bool) -> None:
     """Bring Eyrie up and keep it up until it is told to stop. Raises CommandError where it cannot."""
     check(settings)
     if detach:
-        in_background(lambda tell: supervise(settings, tell, foreground=False))
+        in_background(lambda tell: supervise(settings, tell, foreground=False, as_json=as_json))
         return
-    supervise(settings, lambda line: print(line, flush=True), foreground=True)
+    supervise(settings, lambda line: print(line, flush=True), foreground=True, as_json=as_json)
 
 
 def check(settings: Settings) -> None:
@@ -117,6 +119,7 @@ def supervise(
     foreground: bool,
     command: Command = eyrie_command,
     end: Callable[[Settings], None] = end_instances,
+    as_json: bool = False,
 ) -> None:
     """The life of one `eyrie up`: `tell` gets the ready line; `command` starts a part, `end` ends all instances."""
     began = time.monotonic()
@@ -141,10 +144,9 @@ def supervise(
     supervisor.prepare()
     try:
         takeover.bring_up(supervisor, settings.gateways, survivors, _READY_WAIT_S)
-        took_over = f" · took over from {len(survivors)} processes" if survivors else ""
         shown = has_console(settings)
-        said = f" · console {address.url}/console" if shown else ""
-        tell(f"{ready_line(address, data)}{said}{took_over} · {time.monotonic() - began:.1f} s")
+        ready = Ready(address, data, shown, len(survivors), time.monotonic() - began)
+        tell(text_of(ready.document()) if as_json else ready.line())
         if shown:  # only now, so that it delays nothing; whoever asks for it before it listens waits in the gateway
             supervisor.start(CONSOLE)
         supervisor.run()
@@ -159,12 +161,37 @@ def has_console(settings: Settings) -> bool:
     return settings.console and importlib.util.find_spec("nicegui") is not None
 
 
-def ready_line(address: Address, data: Path) -> str:
-    """All that one needs to go on, on one line."""
-    return (
-        f"eyrie {__version__} is ready at {address.url} · data {data} · "
-        f'credentials {data / "credentials.json"}, or eval "$(eyrie env{datadir.flag(data)})"'
-    )
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What `eyrie up` says once every part is up."""
+
+    address: Address
+    data: Path
+    console: bool
+    survivors: int  # processes of a killed Eyrie that this one took over from
+    seconds: float
+
+    def line(self) -> str:
+        """All that one needs to go on, on one line."""
+        console = f" · console {self.address.url}/console" if self.console else ""
+        took_over = f" · took over from {self.survivors} processes" if self.survivors else ""
+        return (
+            f"eyrie {__version__} is ready at {self.address.url} · data {self.data} · "
+            f'credentials {self.data / "credentials.json"}, or eval "$(eyrie env{datadir.flag(self.data)})"'
+            f"{console}{took_over} · {self.seconds:.1f} s"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "version": __version__,
+            "endpoint": self.address.url,
+            "data": str(self.data),
+            "credentials": str(self.data / "credentials.json"),
+            "console": f"{self.address.url}/console" if self.console else None,
+            "took_over": self.survivors,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def describe(settings: Settings, address: Address, pids: dict[str, int]) -> dict[str, Any]:
@@ -191,8 +218,11 @@ def in_background(life: Callable[[Callable[[str], None]], None]) -> None:
         os.close(reader)
         os._exit(_detached(life, writer))
     os.close(writer)
-    with os.fdopen(reader) as pipe:
-        told = pipe.read()
+    try:
+        with os.fdopen(reader) as pipe:
+            told = pipe.read()
+    except KeyboardInterrupt:
+        raise CommandError("it goes on coming up without you; `eyrie down` ends it", code=130) from None
     kind, _, text = told.partition(" ")
     if kind != "ready":
         code, _, message = text.partition(" ")
@@ -205,18 +235,21 @@ def _detached(life: Callable[[Callable[[str], None]], None], writer: int) -> int
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
 
+    pipe = os.fdopen(writer, "wb", buffering=0)
+
     def tell(line: str) -> None:
-        os.write(writer, f"ready {line}".encode())
-        os.close(writer)
+        if not pipe.closed:  # what happens once it is ready, its log tells
+            with contextlib.suppress(BrokenPipeError), pipe:  # nobody waits any more: it is left running all the same
+                pipe.write(line.encode())
 
     try:
-        life(tell)
+        life(lambda line: tell(f"ready {line}"))
     except CommandError as error:
-        os.write(writer, f"error {error.code} {error}".encode())
+        tell(f"error {error.code} {error}")
         return error.code
     except Exception as error:  # the boundary of this process: whatever it is, the one who waits is told
         traceback.print_exc()
-        os.write(writer, f"error 1 it ended before it was ready: {error!r}".encode())
+        tell(f"error 1 it ended before it was ready: {error!r}")
         return 1
     return 0
 
