@@ -114,7 +114,6 @@ class Load:
         self._plan = Plan(
             target, bodies=[b"x"], models=[], share=0, shares=1, stages=[], poisson=False, seed=1, users=CLIENTS,
             think_s=THINK_S, seconds=LOAD_S, connections=CLIENTS, waiting_max=0, timeout_s=60.0,
-            begin_s=time.monotonic(),
         )  # fmt: skip
 
     def __enter__(self) -> Load:

@@ -80,16 +80,16 @@ def test_a_request_is_made_up_only_where_the_endpoint_tells_enough() -> None:
 def test_data_is_a_file_or_the_text_itself(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"a": 1}\n\n{"a": 2}\n')
-    assert payload.bodies(str(rows), each_line=True) == ([b'{"a": 1}', b'{"a": 2}'], "application/jsonlines")
-    assert payload.bodies(str(rows), each_line=False)[1] == "application/jsonlines"
-    assert payload.bodies(str(tmp_path), each_line=False) == ([rows.read_bytes()], "application/jsonlines")
+    assert payload.bodies(str(rows), each_line=True, kind=None) == ([b'{"a": 1}', b'{"a": 2}'], "application/jsonlines")
+    assert payload.bodies(str(rows), each_line=False, kind=None)[1] == "application/jsonlines"
+    assert payload.bodies(str(tmp_path), each_line=False, kind=None) == ([rows.read_bytes()], "application/jsonlines")
     for given, kind in (("1,2", "text/csv"), ('{"a": 1}', "application/json"), ("[[1]]", "application/json")):
         assert payload.content_type(payload.body(given)[0], "") == kind
     for wrong in ("./none", "none.csv", f"@{tmp_path / 'none'}"):
         with pytest.raises(CommandError):
             payload.body(wrong)
     with pytest.raises(CommandError, match="is empty"):
-        payload.bodies("", each_line=False)
+        payload.bodies("", each_line=False, kind=None)
 
 
 def test_a_row_a_variant_and_what_is_unknown_is_not_zero() -> None:

@@ -213,8 +213,7 @@ def _bodies(public: Public, asked: Asked) -> tuple[list[bytes], str]:
     if asked.send is None:
         body, kind = chaos.request_of(public, asked.endpoint, None)
         return [body], asked.content_type or kind
-    bodies, kind = payload.bodies(asked.send, asked.each_line)
-    return bodies, asked.content_type or kind
+    return payload.bodies(asked.send, asked.each_line, asked.content_type)
 
 
 def _host() -> str:

@@ -31,7 +31,7 @@ from eyrie.cli.screen import show
 from eyrie.decide.load import quantile
 from eyrie.domain.load import Second, Stage, stages
 from eyrie.domain.metrics import merged
-from eyrie.load.gathering import Gathering
+from eyrie.load.gathering import Gathering, ProcessDied
 
 WARM_S = 2.0
 COOL_S = 2.0
@@ -98,11 +98,14 @@ def run(data: Path, asked: Asked) -> None:
     body, kind = request_of(public, asked.endpoint, asked.data)
     signal.signal(signal.SIGTERM, _stopped)  # so that what is reverted at the end is reverted then too
     found: list[Run] = []
-    with Progress(quiet=asked.as_json) as progress:
-        for inject in faults:
-            for _ in range(asked.runs):
-                settled(place, asked.within_s, progress)
-                found.append(_one(place, public, asked, inject, (body, kind), progress))
+    try:
+        with Progress(quiet=asked.as_json) as progress:
+            for inject in faults:
+                for _ in range(asked.runs):
+                    settled(place, asked.within_s, progress)
+                    found.append(_one(place, public, asked, inject, (body, kind), progress))
+    except ProcessDied as error:
+        raise CommandError(str(error)) from None
     _print(found, asked)
     if any(one.whole_s is None for one in found):
         raise CommandError(f"{asked.endpoint} was not whole again within {asked.within_s:g} s: eyrie story tells why")

@@ -21,7 +21,7 @@ from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, Where
 from eyrie.cli.recorded import RecordedEndpoint
 from eyrie.domain.load import LoadError, Stage, Step, stages, stairs
-from eyrie.load.gathering import START_S, Gathering, ProcessDied
+from eyrie.load.gathering import Gathering, ProcessDied
 from eyrie.load.plan import Plan, Target
 from eyrie.load.report import page
 from eyrie.load.result import Described, Result, document
@@ -87,10 +87,9 @@ def run(data: Path, asked: Asked) -> None:
         objective_us = None if asked.objective is None else _objective_us(asked.objective)
     except (LoadError, TrafficError, ValueError) as error:
         raise CommandError(str(error), code=2) from None
-    bodies, guessed = payload.bodies(asked.data, asked.each_line)
+    bodies, kind = payload.bodies(asked.data, asked.each_line, asked.content_type)
     if public.endpoint(asked.endpoint) is None:
         raise CommandError(f"there is no endpoint {asked.endpoint!r}")
-    kind = asked.content_type or guessed
     plans = plans_of(public.where, asked, shape, bodies, kind)
     described = Described(
         endpoint=asked.endpoint,
@@ -116,14 +115,19 @@ def run(data: Path, asked: Asked) -> None:
         print_document(document(result))
     else:
         load_view.show_result(result, asked.html)
-    if result.intended and not result.answered:
+    if not result.answered:
         raise CommandError(f"not one of {result.intended} requests was answered well: {_commonest(result)}")
+    if result.stopped:
+        raise CommandError("stopped before its end", code=130)
 
 
 def _loaded(plans: Sequence[Plan], result: Result, asked: Asked) -> Result:
     """Run the plans, drawing meanwhile; Ctrl-C ends them early, and what was seen counts."""
-    deadline = plans[0].begin_s + result.described.seconds + asked.timeout_s + ENDED_WITHIN_S
-    gathering = Gathering(plans)
+    try:
+        gathering = Gathering(plans)
+    except ProcessDied as error:
+        raise CommandError(str(error)) from None
+    deadline = gathering.begin_s + result.described.seconds + asked.timeout_s + ENDED_WITHIN_S
     try:
         with (
             load_view.view(quiet=asked.as_json or not sys.stderr.isatty()) as draw,
@@ -244,7 +248,6 @@ def plans_of(where: Where, asked: Asked, shape: Shape, bodies: list[bytes], kind
     count = min(count, shape.users) if shape.users else count
     connections = asked.connections or CONNECTIONS
     target = _target(where, asked, kind)
-    begin_s = time.monotonic() + START_S
     return [
         Plan(
             target=target,
@@ -261,7 +264,6 @@ def plans_of(where: Where, asked: Asked, shape: Shape, bodies: list[bytes], kind
             connections=shape.users or max(1, _part(connections, share, count)),
             waiting_max=WAITING_MAX // count,
             timeout_s=asked.timeout_s,
-            begin_s=begin_s,
         )
         for share in range(count)
     ]

@@ -59,9 +59,9 @@ def content_type(content: bytes, name: str) -> str:
     return "text/csv"
 
 
-def bodies(given: str, each_line: bool) -> tuple[list[bytes], str]:
-    """The bodies that are sent in turn, and their content type: a folder's files, or a file's lines. Raises
-    CommandError.
+def bodies(given: str, each_line: bool, kind: str | None) -> tuple[list[bytes], str]:
+    """The bodies that are sent in turn, and their content type, `kind` where that was said: a folder's files, or a
+    file's lines. Raises CommandError.
     """
     path = Path(given)
     if given and path.is_dir():
@@ -69,16 +69,23 @@ def bodies(given: str, each_line: bool) -> tuple[list[bytes], str]:
         if not files:
             raise CommandError(f"--data {given}: the folder holds no file", code=2)
         read = [body(f"@{file}")[0] for file in files]
-        return read, content_type(read[0], files[0].name)
+        return read, kind or _kind_of_all(given, {content_type(b, f.name) for b, f in zip(read, files, strict=True)})
     content, name = body(given)
     if not content:
         raise CommandError(f"--data {given} is empty", code=2)
     if not each_line:
-        return [content], content_type(content, name)
+        return [content], kind or content_type(content, name)
     lines = [line for line in content.splitlines() if line.strip()]
     if not lines:
         raise CommandError(f"--data {given} holds no line", code=2)
-    return lines, content_type(lines[0], name)
+    return lines, kind or content_type(lines[0], name)
+
+
+def _kind_of_all(given: str, kinds: set[str]) -> str:
+    """A load has one content type: half of a mixed folder would be refused by the model, and look like its failure."""
+    if len(kinds) > 1:
+        raise CommandError(f"--data {given}: files of {' and '.join(sorted(kinds))}: say --content-type", code=2)
+    return kinds.pop()
 
 
 def _is_file(path: Path) -> bool:

@@ -126,7 +126,7 @@ def _ranges(given: Sequence[str]) -> list[dict[str, Any]]:
 
 def _uploaded(public: Public, asked: Asked) -> tuple[str, str]:
     """The payload in the default bucket: its content type and URL. Raises CommandError."""
-    bodies, guessed = payload.bodies(asked.payload, asked.each_line)
+    bodies, kind = payload.bodies(asked.payload, asked.each_line, asked.content_type)
     packed = packed_of(bodies)
     account = public.ask("sts", "get_caller_identity")["Account"]
     bucket = f"sagemaker-{public.where.region}-{account}"
@@ -136,7 +136,7 @@ def _uploaded(public: Public, asked: Asked) -> tuple[str, str]:
         file.write(packed)
         file.flush()
         upload.upload(public, Path(file.name), bucket, key, lambda got: None)
-    return asked.content_type or guessed, f"s3://{bucket}/{key}"
+    return kind, f"s3://{bucket}/{key}"
 
 
 def packed_of(bodies: Sequence[bytes]) -> bytes:

@@ -1,5 +1,6 @@
-"""One process of a load test: `python -m eyrie.load`, a plan on standard input, lines of what it sees on standard
-output. It ends when its work is over, on SIGTERM, or when nobody reads its lines any more.
+"""One process of a load test: `python -m eyrie.load`, a plan on standard input, and once it has told that it is ready,
+when to begin; lines of what it sees on standard output. It ends when its work is over, on SIGTERM, or when nobody reads
+its lines any more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import signal
 import sys
 from time import monotonic, process_time
 from typing import Any
+
+import msgspec
 
 from eyrie.load.loops import ClosedLoop, Loop, OpenLoop
 from eyrie.load.plan import Plan, decoded
@@ -32,7 +35,11 @@ def main() -> int:
     try:
         import uvloop
 
-        uvloop.run(run(plan))
+        _tell(b'{"ready":true}\n')
+        begin = sys.stdin.buffer.readline()
+        if not begin:  # whoever started us is gone, or gave up
+            return 1
+        uvloop.run(run(msgspec.structs.replace(plan, begin_s=float(begin))))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1

@@ -12,15 +12,17 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 import msgspec
 
 from eyrie.domain.load import Second, second_of
 from eyrie.load.plan import Plan, encoded
 
-START_S = 1.0  # from the start of the processes to the beginning of the load
+READY_WITHIN_S = 120.0  # that a process takes to start and to read its plan
+START_S = 0.5  # from then to the beginning of the load: the first connections are made
 END_WITHIN_S = 10.0
+READY_LOOK_S = 0.01
 
 
 class ProcessDied(RuntimeError):
@@ -28,13 +30,13 @@ class ProcessDied(RuntimeError):
 
 
 class Gathering:
-    """A running load test."""
+    """A running load test. Raises ProcessDied where its processes do not get ready."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
-        self.begin_s = plans[0].begin_s
         self.seconds: defaultdict[int, Second] = defaultdict(Second)
         self.cpu: dict[int, list[float]] = {plan.share: [] for plan in plans}  # share of a core, by process
         self._lock = threading.Lock()
+        self._ready: set[int] = set()
         self._over: set[int] = set()
         self._processes = [_process(plan) for plan in plans]
         self._readers = [
@@ -43,6 +45,27 @@ class Gathering:
         ]
         for reader in self._readers:
             reader.start()
+        try:
+            self.begin_s = self._begun()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _begun(self) -> float:
+        """Once every process has read its plan, however large it is, tell all when the load begins."""
+        deadline = monotonic() + READY_WITHIN_S
+        while len(self._ready) < len(self._processes):
+            self.check()
+            if monotonic() > deadline:
+                raise ProcessDied(f"the processes of the load test were not ready within {READY_WITHIN_S:g} s")
+            sleep(READY_LOOK_S)
+        begin_s = monotonic() + START_S
+        for process in self._processes:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # `check` says what became of it
+                process.stdin.write(b"%r\n" % begin_s)
+                process.stdin.close()
+        return begin_s
 
     @property
     def over(self) -> bool:
@@ -88,15 +111,19 @@ class Gathering:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
 
     def _read(self, number: int, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             told = msgspec.json.decode(line)
             with self._lock:
-                for at, second in told["seconds"].items():
+                if told.get("ready"):
+                    self._ready.add(number)
+                for at, second in told.get("seconds", {}).items():
                     self.seconds[int(at)].merge(second_of(second))
                 if "cpu" in told:
                     self.cpu[number].append(float(told["cpu"]))
@@ -114,5 +141,5 @@ def _process(plan: Plan) -> subprocess.Popen[bytes]:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # `check` says what became of it
         process.stdin.write(encoded(plan))
-        process.stdin.close()
+        process.stdin.flush()
     return process

@@ -39,8 +39,8 @@ class Plan(msgspec.Struct, frozen=True):
     connections: int
     waiting_max: int
     timeout_s: float
-    begin_s: float  # CLOCK_MONOTONIC, the same for all
     levels: list[tuple[float, int]] = []  # of a closed loop whose users come and go: from a second on, so many
+    begin_s: float = 0.0  # CLOCK_MONOTONIC, the same for all; set once every process is ready
 
 
 def encoded(plan: Plan) -> bytes:

@@ -19,7 +19,7 @@ from eyrie.decide.recommendation import enough, stretches, whole_seconds
 from eyrie.domain.load import Second
 from eyrie.domain.metrics import merged, middle_of
 from eyrie.domain.recommendation import Order, Pattern, Stretch
-from eyrie.load.gathering import START_S, Gathering
+from eyrie.load.gathering import Gathering
 from eyrie.load.plan import Plan, Target
 from eyrie.recommender.api import Api, Refused
 
@@ -78,10 +78,10 @@ class Bench:
         """Users as the pattern says. Raises ProcessDied, Stopped, Away."""
         plans = self._plans(endpoint, pattern)
         parts = stretches(pattern)
-        begin_s = plans[0].begin_s
+        gathering = Gathering(plans)
+        begin_s = gathering.begin_s
         began_ms = self._clock.now_ms() + int((begin_s - time.monotonic()) * 1000 * self._scale)
         told = Telling(self._api, self._job, endpoint, pattern, began_ms, self._scale)
-        gathering = Gathering(plans)
         why, over, now_s = "all of its traffic was sent", False, 0.0
         try:
             while not over:
@@ -174,7 +174,6 @@ class Bench:
         """A plan a process of the load."""
         most = max(level.users for level in pattern.levels)
         count = max(1, min(-(-most // PROCESS_USERS), os.cpu_count() or 1))
-        begin_s = time.monotonic() + START_S
         target = self._target(endpoint)
         return [
             Plan(
@@ -192,7 +191,6 @@ class Bench:
                 connections=_part(most, share, count),
                 waiting_max=0,
                 timeout_s=TIMEOUT_S,
-                begin_s=begin_s,
                 levels=[(level.at_s, _part(level.users, share, count)) for level in pattern.levels],
             )
             for share in range(count)
