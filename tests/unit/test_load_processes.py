@@ -3,6 +3,7 @@ or of which nothing came."""
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from eyrie.cli import load, payload
 from eyrie.cli.errors import CommandError
 from eyrie.cli.public import Public, Where
 from eyrie.domain.load import Stage
+from eyrie.load import requests
 from eyrie.load.gathering import Gathering, ProcessDied
+from eyrie.load.requests import Requests
 from eyrie.load.result import Result
 
 PATIENCE_S = 60.0
@@ -88,3 +91,13 @@ def test_a_folder_of_several_content_types_needs_to_be_told_which(tmp_path: Path
     with pytest.raises(CommandError, match="application/json and text/csv: say --content-type"):
         payload.bodies(str(tmp_path), each_line=False, kind=None)
     assert payload.bodies(str(tmp_path), each_line=False, kind="text/plain")[1] == "text/plain"
+
+
+def test_what_is_never_sent_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of lines were hashed after the load should have begun."""
+    made = Requests(plan(1, bodies=[b"%d" % n for n in range(1000)]))
+    hashed: list[bytes] = []
+    plain = hashlib.sha256
+    monkeypatch.setattr(requests, "hashlib", SimpleNamespace(sha256=lambda body: hashed.append(body) or plain(body)))
+    assert [made.next()[-1:] for _ in range(3)] == [b"0", b"1", b"2"]
+    assert hashed == [b"0", b"1", b"2"]

@@ -35,7 +35,7 @@ class Requests:
             for model in plan.models or [""]
         ]
         self._bodies = plan.bodies
-        self._digests = [hashlib.sha256(body).hexdigest() for body in plan.bodies]
+        self._digests: dict[int, str] = {}  # when they are first sent: of millions only a few ever are
         self._turn = plan.share  # processes begin at different bodies
         self._at_s = 0
         self._ready: dict[tuple[int, int], bytes] = {}
@@ -53,5 +53,8 @@ class Requests:
         if found is None:
             number, who = key
             body = self._bodies[number]
-            found = self._ready[key] = self._signers[who].head(self._digests[number], len(body), at_s) + body
+            digest = self._digests.get(number)
+            if digest is None:
+                digest = self._digests[number] = hashlib.sha256(body).hexdigest()
+            found = self._ready[key] = self._signers[who].head(digest, len(body), at_s) + body
         return found
