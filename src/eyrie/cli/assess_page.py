@@ -9,12 +9,12 @@ from eyrie.decide.scalability import Law
 from eyrie.domain.assessment import Assessment, Availability, Change, FaultRun, Performance, Scalability, Steady
 from eyrie.load import drawing
 from eyrie.load.drawing import Line
-from eyrie.load.report import STYLE
+from eyrie.load.report import STYLE, document_of, wide
 
 _MORE = """.grade{display:inline-block;min-width:1.6em;padding:0 .3em;text-align:center;font-weight:700;
 border-radius:.3em;color:#fff;background:var(--own)}.A,.B{--own:#1a7f37}.C,.D{--own:#9a6700}.E,.F{--own:#b3261e}.none{--own:#59636e}
 .whole{font-size:2.4em;line-height:1.5}td.left,th.left{text-align:left}.small{font-size:.85em;color:var(--dim)}
-.wide{overflow-x:auto}.stripe{display:block;height:.5em;background:var(--b);min-width:1px}.stripe.a{background:var(--a)}
+.stripe{display:block;height:.5em;background:var(--b);min-width:1px}.stripe.a{background:var(--a)}
 h2 .grade{margin-right:.5em}h2{border-top:1px solid var(--edge);padding-top:1em}
 figure{margin:1.5em 0}figcaption{font-weight:600;margin-bottom:.3em}.legend{margin:.2em 0}
 ul.marks{list-style:none;padding:0;display:grid;gap:.9em}
@@ -48,8 +48,6 @@ def page(found: Assessment, changes: Sequence[Change]) -> str:
     runs = [run for run in found.faults if not run.skipped]
     what = "the endpoint itself" if found.assessed == found.endpoint else f"a copy, {found.assessed}"
     parts = [
-        f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}{_MORE}</style><h1>{title}</h1>",
         f"<p>{html.escape(what)}, config {html.escape(found.config)}, {found.instances} instances of "
         f"{html.escape(', '.join(found.instance_types))}; {html.escape(found.content_type)}, {found.body_bytes:,} "
         f"bytes a request; {html.escape(found.host)}; {html.escape(found.at)}, {found.took_s:.0f} s; "
@@ -65,7 +63,7 @@ def page(found: Assessment, changes: Sequence[Change]) -> str:
         _changes(changes),
         _facts(found),
     ]
-    return "\n".join(part for part in parts if part)
+    return document_of(title, STYLE + _MORE, parts)
 
 
 def badge(letter: str) -> str:
@@ -244,7 +242,7 @@ def _scales(told: Scalability) -> str:
             f"p99 of three seconds in a row is within {_ms(told.restored_limit_ms)}."
         )
     head = "<tr><th>instances<th>good replies/s<th>p99<th>ready after"
-    return f'<div class="wide"><table>{head}{body}</table></div>{step}'
+    return wide("Throughput by instances", f"<table>{head}{body}</table>") + step
 
 
 def _resiliency(found: Assessment, runs: Sequence[FaultRun]) -> str:
@@ -265,11 +263,13 @@ def _resiliency(found: Assessment, runs: Sequence[FaultRun]) -> str:
         for run in found.faults
         if run.skipped
     )
+    columns = "<tr><th>fault<th>noticed after<th>lasted<th>whole after<th>recovered after<th class=left>what was done"
     return (
-        f"{_head(found, 'resiliency')}<div class=wide><table><tr><th>fault<th>noticed after<th>lasted<th>whole after"
-        f"<th>recovered after<th class=left>{body}</table></div>{skipped}"
-        "<p class=note>Noticed: a gateway worker sends it nothing any more, or control does not count on it. Whole: as "
-        "many instances serve, and processes run, as should. Recovered: whole, counted from the end of a fault that "
+        _head(found, "resiliency")
+        + wide("Resiliency", f"<table>{columns}{body}</table>")
+        + skipped
+        + "<p class=note>Noticed: a gateway worker sends it nothing any more, or control does not count on it. Whole: "
+        "as many instances serve, and processes run, as should. Recovered: whole, counted from the end of a fault that "
         "lasts."
     )
 
@@ -284,10 +284,14 @@ def _tolerance(found: Assessment, runs: Sequence[FaultRun]) -> str:
         f'<td class="left small">{html.escape(", ".join(f"{kind} ({n})" for kind, n in run.errors.items()))}'
         for number, run in enumerate(runs, 1)
     )
+    columns = (
+        "<tr><th>without<th>requests lost<th>throughput kept<th>p99 before<th>p99 meanwhile<th>same answers"
+        "<th class=left>errors"
+    )
     return (
-        f"{_head(found, 'fault tolerance')}<div class=wide><table><tr><th>without<th>requests lost<th>throughput kept"
-        f"<th>p99 before<th>p99 meanwhile<th>same answers<th class=left>errors{body}</table></div>"
-        "<p class=note>Requests are counted on the wire, without any client's retries. Answers: of one request that "
+        _head(found, "fault tolerance")
+        + wide("Fault tolerance", f"<table>{columns}{body}</table>")
+        + "<p class=note>Requests are counted on the wire, without any client's retries. Answers: of one request that "
         "was repeated meanwhile by a client that tries twice."
     )
 
@@ -299,8 +303,8 @@ def _changes(changes: Sequence[Change]) -> str:
         f"<tr><td>{html.escape(c.name)}<td>{_plain(c.before, c.unit)}<td>{_plain(c.after, c.unit)}<td>{c.verdict}"
         for c in changes
     )
-    table = f"<table><tr><th>figure<th>before<th>now<th>{body}</table>"
-    return f"<h2>Against the earlier one</h2><div class=wide>{table}</div>"
+    table = f"<table><tr><th>figure<th>before<th>now<th>verdict{body}</table>"
+    return "<h2>Against the earlier one</h2>" + wide("Against the earlier one", table)
 
 
 def worst_of(found: Assessment) -> str:

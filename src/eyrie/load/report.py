@@ -29,6 +29,7 @@ body{margin:1em auto}td,th{padding:.25em .4em}}
 .a{--own:var(--a)}.b{--own:var(--b)}.c{--own:var(--c)}.d{--own:var(--d)}.line{stroke:var(--own)}.bar{fill:var(--own)}
 .key{margin-right:1.5em}.key::before{content:"";display:inline-block;width:1.4em;height:.25em;
 margin-right:.5em;vertical-align:middle;background:var(--own)}
+p{overflow-wrap:anywhere}.wide{overflow-x:auto}
 .warn{border-left:4px solid var(--b);padding-left:.8em}"""
 
 
@@ -38,8 +39,6 @@ def page(result: Result) -> str:
     title = html.escape(f"Load test of {described.endpoint}")
     target = f", variant {described.variant}" if described.variant else ""
     parts = [
-        f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
         f"<p>{html.escape(described.what)}{html.escape(target)}, {'open' if described.open else 'closed'} loop, "
         f"{result.senders}, {described.content_type}, {described.body_bytes:,} bytes a request; "
         f"{html.escape(described.at)}; {html.escape(described.url)}",
@@ -58,7 +57,21 @@ def page(result: Result) -> str:
         "<p class=note>Service time: from sent to answered. Response time: from when a request was meant to begin; "
         "what waits behind a slow one counts. Percentiles are within 1 %.",
     ]
-    return "\n".join(part for part in parts if part)
+    return document_of(title, STYLE, parts)
+
+
+def document_of(title: str, style: str, parts: Sequence[str]) -> str:
+    """A page of a title, which is HTML already, and of the parts that are not empty."""
+    head = (
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        f"<title>{title}</title><style>{style}</style><main><h1>{title}</h1>"
+    )
+    return "\n".join([head, *(part for part in parts if part), "</main>"])
+
+
+def wide(name: str, table: str) -> str:
+    """A table that scrolls by itself where the screen is narrow, by keyboard too."""
+    return f'<div class=wide role=region tabindex=0 aria-label="{html.escape(name)}">{table}</div>'
 
 
 def _figures(result: Result) -> str:
@@ -119,7 +132,7 @@ def _percentiles(result: Result) -> str:
         f"<tr><td>{name}" + "".join(f"<td>{_ms(quantile(summary, percent / 100))}" for percent in PERCENTS)
         for name, summary in (("response", result.response), ("service", result.service))
     )
-    return f"{plot}<table><tr><th>{head}{body}</table>"
+    return plot + wide("Latencies", f"<table><tr><th>time{head}{body}</table>")
 
 
 def _histogram(summary: Summary) -> str:
@@ -153,7 +166,7 @@ def _stairs(climbed: Sequence[Stair], verdict: Saturation | None) -> str:
         f"<h2>Saturation</h2><p>{html.escape(told(verdict))}</p>"
         + drawing.lines("Good replies against offered load", across, up, drawn)
         + drawing.lines("p99 against offered load", across, _scale([y for _, y in high.points]), [high])
-        + f"<table><tr><th>offered/s<th>good replies/s<th>errors<th>p50<th>p99{body}</table>"
+        + wide("Stairs", f"<table><tr><th>offered/s<th>good replies/s<th>errors<th>p50<th>p99{body}</table>")
     )
 
 
@@ -172,7 +185,7 @@ def _errors(result: Result) -> str:
         f"<tr><td>{html.escape(kind)}<td>{count:,}<td>{count / whole:.3%}"
         for kind, count in result.errors.most_common()
     )
-    return f"<h2>Errors</h2><table><tr><th>kind<th>requests<th>share{body}</table>"
+    return "<h2>Errors</h2>" + wide("Errors", f"<table><tr><th>kind<th>requests<th>share{body}</table>")
 
 
 def _seconds(result: Result) -> Axis:

@@ -113,13 +113,14 @@ def page(runs: Sequence[Run]) -> str:
     """One HTML page with everything inside: the comparison, the drawings, every action with its reason."""
     title = html.escape(f"Wind tunnel: {runs[0].experiment.traffic.name}")
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",
-        f"<h1>{title}</h1><p>Objective: {html.escape(str(runs[0].experiment.objective))}.</p>",
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        f"<title>{title}</title><style>{_STYLE}</style>",
+        f"<main><h1>{title}</h1><p>Objective: {html.escape(str(runs[0].experiment.objective))}.</p>",
         _table(runs),
     ]
     for run in runs:
         parts += [f"<h2>{html.escape(run.policy)}</h2>", _capacity_drawing(run), _latency_drawing(run), _actions(run)]
-    return "\n".join(parts)
+    return "\n".join([*parts, "</main>"])
 
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:62em;color:#1f2328}
