@@ -198,3 +198,12 @@ def test_an_eyrie_elsewhere_is_found_by_the_environment(tmp_path: Path) -> None:
     assert (found.url, found.region, found.data) == ("http://far:9", "r", None)
     with pytest.raises(CommandError, match="eyrie up"):
         where(tmp_path, {})
+
+
+@pytest.mark.parametrize("url", ["foo", "127.0.0.1:7777", "http://", "ftp://h:1"])
+def test_an_address_of_the_environment_that_is_none_is_told(tmp_path: Path, url: str) -> None:
+    """It was a traceback of botocore's."""
+    environ = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "s"}
+    with pytest.raises(CommandError, match="AWS_ENDPOINT_URL is no http") as told:
+        where(tmp_path, environ)
+    assert told.value.code == 2

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from eyrie import __version__
-from eyrie.cli import account_commands, endpoint_commands, examples
+from eyrie.cli import account_commands, endpoint_commands, examples, printing
 from eyrie.cli.documents import print_document
 from eyrie.cli.errors import CommandError
 from eyrie.cli.options import AsJson, Data
@@ -578,17 +578,22 @@ examples.show(app)
 
 def main() -> None:
     """The entry point: a CommandError, or a file that cannot be used, becomes one line and an exit code."""
+    printing.tolerate(sys.stdout)
     try:
-        app()
+        with printing.flushed():
+            app()
     except CommandError as error:
         print(f"eyrie: {error}", file=sys.stderr)
         sys.exit(error.code)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        printing.give_up()
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:  # not about a file: nobody foresaw it
+        if error.filename is None and error.errno not in printing.NO_ROOM:  # nobody foresaw it
             raise
+        if error.filename is None:
+            printing.give_up()
+            sys.exit(f"eyrie: cannot write: {error.strerror}")
         print(f"eyrie: cannot use {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 

@@ -8,6 +8,7 @@ AWS keys of the environment, so that the commands reach an Eyrie of another mach
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ def where(data: Path, environ: Mapping[str, str]) -> Where:
     """The Eyrie that is meant. Raises CommandError where neither the directory nor the environment tells."""
     if not (data / "env.json").exists() and all(environ.get(name) for name in _NEEDED):
         url, key_id, secret = (environ[name] for name in _NEEDED)
+        if not re.match(r"https?://[^/]", url):
+            raise CommandError(f"AWS_ENDPOINT_URL is no http:// or https:// address but {url!r}", code=2)
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return Where(url.rstrip("/"), region, key_id, secret, environ.get("AWS_SESSION_TOKEN"))
     running, key = datadir.running_env(data), datadir.credential(data)

@@ -71,7 +71,7 @@ def run(data: Path, asked: Asked) -> None:
             job = _followed(public, name, progress)
         except KeyboardInterrupt:
             public.ask("sagemaker", "stop_inference_recommendations_job", JobName=name)
-            raise CommandError(f"{name} is being stopped: what it made is removed") from None
+            raise CommandError(f"{name} is being stopped: what it made is removed", code=130) from None
     if job["Status"] != "COMPLETED":
         raise CommandError(f"{name}: {job['Status']}. {job.get('FailureReason', '')}".strip())
     found = found_of(public, job, asked.rps)
