@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from gateway_world import Call, World, hanging, until, world
+from gateway_world import Call, World, hanging, leave, until, world
 
 from eyrie.decide.gathering import (
     AT_ONCE,
@@ -201,8 +201,7 @@ def test_a_client_that_leaves_costs_the_others_of_its_message_nothing() -> None:
         leaving.write(w.sign(b"leaves", {}, path))
         staying = [asyncio.ensure_future(w.invoke(b"%d" % n)) for n in range(8)]
         await until(lambda: len(w.gateway.invoker.active) == 9)
-        leaving.close()
-        await leaving.wait_closed()
+        leave(leaving)
         await until(lambda: w.counter("clients_gone") == 1)
         go.set()
         assert [reply.status for reply in await asyncio.gather(*staying)] == [200] * 8
@@ -331,7 +330,7 @@ def test_what_left_or_was_sent_because_its_message_was_full_waits_no_more() -> N
             _, leaving = await w.connect()
             leaving.write(w.sign(b"leaves", {}, "/endpoints/e/invocations"))
             await until(lambda: gathering.waiting == 1)
-            leaving.close()
+            leave(leaving)
             await until(lambda: gathering.waiting == 0)
             patched.setattr("eyrie.gateway.bundles.TOGETHER_MAX", 4)  # who left had been one of them
             patched.setattr(gathering, "_half", 60)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from gateway_world import Reply, World, read_reply, until, world
+from gateway_world import Reply, World, leave, read_reply, until, world
 
 from eyrie.http1.handlers import Handler, Request, Response, serving
 from eyrie.http1.unix import listen_unix
@@ -242,7 +242,7 @@ def test_a_client_that_leaves_cancels_the_forward() -> None:
             _, writer = await w.connect()
             writer.write(head(b"GET", b"/eyrie/status"))
             await until(lambda: len(w.gateway.forwarder.active) == 1)
-            writer.close()
+            leave(writer)
             await cancelled.wait()
             await until(lambda: not w.gateway.forwarder.active)
 

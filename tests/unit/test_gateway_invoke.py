@@ -11,7 +11,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from gateway_world import ACCOUNT, Call, World, answering, hanging, read_reply, until, world
+from gateway_world import ACCOUNT, Call, World, answering, hanging, leave, read_reply, until, world
 
 from eyrie.domain.routing import RoutingStrategy
 from eyrie.gateway.headers import BOUNDS, TARGET_CONTAINER
@@ -278,11 +278,34 @@ def test_a_client_that_leaves_cancels_its_request_at_the_instance() -> None:
         _, writer = await w.connect()
         writer.write(w.sign(b"1", {}, "/endpoints/e/invocations"))
         await until(lambda: len(one.calls) == 1)
-        writer.close()
-        await writer.wait_closed()
+        leave(writer)
         await until(lambda: one.left == 1)
         assert not w.gateway.invoker.active
         assert w.gateway.invoker.reserved_bytes == 0
+
+    run(test, silence_ms=60_000)
+
+
+def test_a_client_that_ends_its_sending_after_its_request_gets_its_answer() -> None:
+    async def test(w: World) -> None:
+        go = asyncio.Event()
+
+        async def later(call: Call) -> None:
+            await go.wait()
+            await answering(call)
+
+        one = await w.instance("i-1", later)
+        w.publish({"v": (1.0, [one])})
+        reader, writer = await w.connect()
+        writer.write(w.sign(b"1", {}, "/endpoints/e/invocations"))
+        writer.write_eof()
+        await until(lambda: any(connection._ended for connection in w.server.connections))
+        go.set()
+        assert (await read_reply(reader)).status == 200
+        assert await reader.read() == b""
+        assert w.counter("clients_gone") == 0
+        writer.close()
+        await writer.wait_closed()
 
     run(test, silence_ms=60_000)
 

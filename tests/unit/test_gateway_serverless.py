@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_world
-from gateway_world import Call, World, hanging, until
+from gateway_world import Call, World, hanging, leave, until
 
 from eyrie.domain.routing import ServerlessRoute
 from eyrie.gateway.serverless import PLACES, Places
@@ -129,8 +129,8 @@ def test_a_client_that_leaves_gives_its_place_back() -> None:
         _, waiting = await world.connect()
         waiting.write(world.sign(b"1", {}, "/endpoints/e/invocations"))
         await until(lambda: world.counter("waiting_for_concurrency") == 1)
-        waiting.close()
-        writer.close()
+        leave(waiting)
+        leave(writer)
         await until(lambda: world.gateway.gates.stats().popitem()[1] == {"inside": 0, "waiting": 0})
         world.publish({"A": (1.0, [await world.instance("i-1")])}, **serverless(1))
         assert (await world.invoke()).status == 200

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -15,7 +16,7 @@ from http1_lab import Ear
 
 from eyrie.http1.handlers import Request, Response, serve
 from eyrie.http1.limits import Limits
-from eyrie.http1.server import Server, listen
+from eyrie.http1.server import Connection, Server, listen
 from eyrie.http1.sweep import Sweep
 from eyrie.http1.unix import connect_unix, listen_unix
 
@@ -139,18 +140,110 @@ def test_what_was_answered_reaches_a_client_that_stops_sending_with_its_request(
     uvloop.run(main())
 
 
-def test_a_client_that_half_closes_while_it_is_worked_for_has_left(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = str(tmp_path / "s")
-        async with serving(path, Limits()) as server:
-            with client(path, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n") as sock:
-                await asyncio.sleep(0.05)
-                assert len(server.connections) == 1
-                sock.shutdown(socket.SHUT_WR)
-                assert await gone(server) < 2
-                assert sock.recv(10) == b""
+class Slow(Ear):
+    """Answers a request when told to."""
 
-    asyncio.run(main())
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Connection] = []
+        self.left = 0
+
+    def gone(self, connection: Connection) -> None:
+        self.left += 1
+
+    def _over(self, connection: Connection) -> None:
+        self.waiting.append(connection)
+
+    async def answer(self) -> None:
+        """The next request, once it has come."""
+        async with asyncio.timeout(30):
+            while not self.waiting:
+                await asyncio.sleep(0.01)
+        connection = self.waiting.pop(0)
+        connection.reply(200, b"", connection.target)
+
+
+def answers(sock: socket.socket) -> bytes:
+    """All that comes until the server ends its side, read in a thread."""
+    sock.settimeout(30)
+    got = b""
+    while piece := sock.recv(10_000):
+        got += piece
+    return got
+
+
+async def half_closed(server: Server, count: int = 1) -> None:
+    """Until the server has noticed that so many clients send no more."""
+    async with asyncio.timeout(30):
+        while sum(connection._ended for connection in server.connections) < count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_client_that_ends_its_sending_gets_its_answers(
+    tmp_path: Path, run: Callable[[Any], None], family: socket.AddressFamily, requests: int
+) -> None:
+    async def main() -> None:
+        application, path = Slow(), str(tmp_path / "s")
+        bound = listen_unix(path) if family == socket.AF_UNIX else socket.create_server(("127.0.0.1", 0))
+        server = await listen(application, bound)
+        sock = client(path, b"") if family == socket.AF_UNIX else socket.create_connection(bound.getsockname())
+        with sock:
+            sock.sendall(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(requests)))
+            sock.shutdown(socket.SHUT_WR)
+            reading = asyncio.create_task(asyncio.to_thread(answers, sock))
+            await half_closed(server)
+            for _ in range(requests):
+                await application.answer()
+            got = await reading
+            assert got.count(b"HTTP/1.1 200 OK") == requests
+            assert [got.index(b"\r\n\r\n/%d" % n) for n in range(requests)] == sorted(
+                got.index(b"\r\n\r\n/%d" % n) for n in range(requests)
+            )
+        await gone(server)
+        assert application.left == 0
+        await server.close(100)
+
+    run(main())
+
+
+@pytest.mark.parametrize("rest", [b"", b"GET /cut", b"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na"])
+def test_what_was_cut_short_is_not_waited_for_once_a_client_ends_its_sending(tmp_path: Path, rest: bytes) -> None:
+    async def main() -> None:
+        application, path = Slow(), str(tmp_path / "s")
+        server = await listen(application, listen_unix(path))
+        with client(path, b"GET /whole HTTP/1.1\r\nHost: a\r\n\r\n" + rest) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            reading = asyncio.create_task(asyncio.to_thread(answers, sock))
+            await half_closed(server)
+            await application.answer()
+            assert (await reading).count(b"HTTP/1.1 ") == 1
+        await gone(server)
+        assert application.left == (1 if b"Length" in rest else 0)
+        await server.close(100)
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("first", [socket.SHUT_WR, socket.SHUT_RDWR])
+def test_a_client_that_closes_while_it_is_worked_for_has_left(tmp_path: Path, first: int) -> None:
+    async def main() -> None:
+        application, path = Slow(), str(tmp_path / "s")
+        server = await listen(application, listen_unix(path))
+        with client(path, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as sock:
+            async with asyncio.timeout(30):
+                while not application.waiting:
+                    await asyncio.sleep(0.01)
+            sock.shutdown(first)
+            if first == socket.SHUT_WR:
+                await half_closed(server)
+        await gone(server, 30)
+        assert application.left == 1
+        await server.close(100)
+
+    uvloop.run(main())
 
 
 def test_a_flood_of_connections_is_refused_and_then_cut(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -347,6 +348,8 @@ def test_a_client_that_leaves_cancels_its_handler() -> None:
         wire = await connect()
         wire.writer.write(GET)
         await asyncio.sleep(0)
+        sock = wire.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset; FIN only ends sending
         wire.writer.close()
         await cancelled.wait()
 

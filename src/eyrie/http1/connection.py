@@ -9,6 +9,7 @@ An `Application` hears of each request on a `Connection`, in this order:
                                replies at once (what the client still sends is read and dropped, within bounds).
     too_large(connection)  instead of body(): the body passed the limit of collect(); must reply (413).
     gone(connection)       the client left before its reply was complete: cancel what works on it, send nothing more.
+                           One that only ends its sending, its request being whole, has not left: it gets its reply.
     paused(connection), resumed(connection)    the client takes its reply too slowly / has caught up.
 
 and replies, at any later time but once a request, with one of
@@ -34,6 +35,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import select
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
@@ -91,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_collect_since",
         "_complete",
         "_consuming",
+        "_ended",
         "_expects_continue",
         "_fields",
         "_framing_bytes",
@@ -143,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._consuming = False
+        self._ended = False  # the client sends no more, and still reads
         self._since = server.sweep.now
         self._linger_left = 0
         self._hold = b""
@@ -447,8 +451,20 @@ class Connection(asyncio.Protocol):
                 self.abort()
 
     def eof_received(self) -> bool:
-        """The client will send no more: while a request is unanswered that counts as leaving."""
-        return False
+        """The client will send no more. While what it sent whole is unanswered the connection stays for the answers,
+        unless it is seen to have closed its socket (over TCP that looks the same until something is written).
+        """
+        self._ended = (self._phase == _REPLY or bool(self._hold)) and not self._hung_up()
+        return self._ended
+
+    def _hung_up(self) -> bool:
+        """Whether the other end of the socket is closed for both directions, or was reset."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None:
+            return False
+        state = select.poll()
+        state.register(sock.fileno(), 0)  # errors and hang-ups are told unasked
+        return bool(state.poll(0))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -809,7 +825,7 @@ class Connection(asyncio.Protocol):
             self._phase = _HEAD
             if self._consuming or self._writing_paused:
                 return  # the loop that is reading goes on by itself; a client that does not read gets no further reply
-            if self._hold:
+            if self._hold or self._ended:
                 self._go_on()
             elif self._reading_paused:
                 self.resume_reading()
@@ -823,7 +839,11 @@ class Connection(asyncio.Protocol):
         data, self._hold = self._hold, b""
         if data:
             self.data_received(data)
-        if self._phase == _HEAD or len(self._hold) <= self._limits.pipelined_bytes:
+        if self._ended and self._phase <= _BODY and not self._hold:  # no more will come
+            self._server.outbox.flush()
+            if self.transport is not None:
+                self.transport.close()
+        elif self._phase == _HEAD or len(self._hold) <= self._limits.pipelined_bytes:
             self.resume_reading()
 
     def _linger(self) -> None:
@@ -846,7 +866,9 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         waited_ms = (now - self._since) * 1000
         phase = self._phase
-        if phase == _CLOSED or (self._writing_paused and phase != _LINGER):
+        if self._ended and phase == _REPLY and self._hung_up():
+            self.abort()
+        elif phase == _CLOSED or (self._writing_paused and phase != _LINGER):
             self._overdue_sending(now)
         elif phase == _HEAD:
             if not self._head:
