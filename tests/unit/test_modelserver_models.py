@@ -27,8 +27,10 @@ xgboost = pytest.importorskip("xgboost")
 
 from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.model_selection import GridSearchCV  # noqa: E402
+from sklearn.pipeline import FeatureUnion, make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
 
 
@@ -491,6 +493,48 @@ def test_a_pickle_of_a_module_that_is_not_here_names_it(source: Source) -> None:
     (source.model_dir / "model.pkl").write_bytes(b"\x80\x04\x8c\x0blandthatsnt\x8c\x05Model\x93)\x81.")
     with pytest.raises(LoadError, match="needs the module 'landthatsnt'"):
         load(source)
+
+
+FILMS = ["good film", "bad film, awful", "great good", "awful 7"]
+
+
+@pytest.mark.parametrize("wrapped", ["pipeline", "union", "search"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (JSON, json.dumps(FILMS)),
+        (JSON, json.dumps({"instances": [[text] for text in FILMS]})),
+        (JSON, json.dumps({"data": [{"features": [text]} for text in FILMS]})),
+        (JSONLINES, "\n".join(json.dumps(text) for text in FILMS)),
+        (JSONLINES, "\n".join(json.dumps({"features": [text]}) for text in FILMS)),
+        (CSV, 'good film\n"bad film, awful"\ngreat good\nawful 7\n'),
+        ("text/csv; header=present", 'review\ngood film\n"bad film, awful"\ngreat good\nawful 7\n'),
+    ],
+)
+def test_a_pipeline_that_begins_with_a_vectorizer_takes_a_text_a_row(
+    source: Source, wrapped: str, kind: str, body: str
+) -> None:
+    model: Any = make_pipeline(CountVectorizer(), LogisticRegression())
+    if wrapped == "union":
+        model = make_pipeline(FeatureUnion([("a", CountVectorizer()), ("b", TfidfVectorizer())]), LogisticRegression())
+    elif wrapped == "search":
+        model = GridSearchCV(model, {"logisticregression__C": [1.0]}, cv=2)
+    told = model.fit(FILMS, ["pos", "neg", "pos", "neg"]).predict(FILMS).tolist()
+    joblib.dump(model, source.model_dir / "model.joblib")
+    loaded = rows_model(source)
+    assert json.loads(answer(loaded, body.encode(), kind)) == told == ["pos", "neg", "pos", "neg"]
+    assert json.loads(answer(loaded, b"7\n12.5", CSV)) == model.predict(["7", "12.5"]).tolist()
+    for wrong in (b"[3]", b'[["a", "b"]]', b'{"review": "a"}', b"[]"):
+        with pytest.raises(BadPayload):
+            codecs.decode(wrong, JSON, loaded.shape)
+
+
+def test_a_search_over_a_pipeline_takes_the_text_that_its_best_one_takes(source: Source) -> None:
+    rows = np.array([["red", 1.0], ["blue", 2.0], ["red", 3.0], ["blue", 4.0]], dtype=object)
+    columns = ColumnTransformer([("colour", OneHotEncoder(handle_unknown="ignore"), [0])], remainder="passthrough")
+    search = GridSearchCV(make_pipeline(columns, LogisticRegression()), {"logisticregression__C": [1.0]}, cv=2)
+    joblib.dump(search.fit(rows, [1, 0, 1, 0]), source.model_dir / "model.joblib")
+    assert json.loads(answer(rows_model(source), b"red,1\nblue,2", CSV)) == [1, 0]
 
 
 def test_arrays_of_a_large_pickle_are_mapped_and_those_of_a_packed_one_read(

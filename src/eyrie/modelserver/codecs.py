@@ -79,6 +79,7 @@ class RowShape:
     absent: float = NAN  # what a libsvm row means by a column that it leaves out
     strings: bool = False  # categories as text are passed on; otherwise they are refused here
     dtype: str = "float64"  # of the array that the model is given
+    text: bool = False  # a row is one text, kept as it is
 
 
 def media_type(header: str) -> str:
@@ -89,6 +90,8 @@ def media_type(header: str) -> str:
 def decode(body: bytes, content_type: str, shape: RowShape) -> Rows:
     """Rows of a request body, all of one width. Raises UnsupportedType or BadPayload."""
     kind = content_type if content_type == CSV else media_type(content_type)
+    if shape.text and kind in (CSV, JSON, JSONLINES):
+        return _texts(body, content_type, kind)
     if kind == CSV:
         rows = _fast_csv(body, shape)
         return rows if rows is not None and _fits(rows, shape) else _csv(body, content_type, shape)
@@ -133,6 +136,8 @@ def read_lines(lines: Sequence[bytes], shape: RowShape) -> Array | None:
     anything is otherwise, for others to look at: what is read here is what `decode` reads.
     """
     text = b"],[".join(lines)
+    if shape.text:
+        return None
     if text.count(b"]") != len(lines) - 1 or b"\n" in text or b"\r" in text:
         return None  # what JSON takes for something else than CSV does
     if b"-0" in text and _MINUS_ZERO.search(text):  # nor has it one among its whole numbers
@@ -352,10 +357,49 @@ def _unwrapped_line(value: Any, shape: RowShape) -> Any:
     return value
 
 
+# --------------------------------------------------------------------------------------------------------------- texts
+def _texts(body: bytes, content_type: str, kind: str) -> Rows:
+    """Rows of one text each: a line of CSV, a text of a JSON list, or a row that is a list with one text."""
+    if kind == CSV:
+        values: list[Any] = _text_lines(body, content_type)
+    elif kind == JSON:
+        value = _unwrapped_text(_load_json(body))
+        values = value if isinstance(value, list) else [value]
+    else:
+        values = [_unwrapped_text(_load_json(line)) for line in body.splitlines() if line.strip()]
+    if not values:
+        raise BadPayload("the body holds no rows")
+    rows: list[list[Any]] = []
+    for number, value in enumerate(values):
+        cells = _unwrapped_text(value)
+        if isinstance(cells, list) and len(cells) == 1:
+            cells = cells[0]
+        if not isinstance(cells, str):
+            what = f"{len(cells)} values" if isinstance(cells, list) else _kind(cells)
+            raise BadPayload(f"row {number + 1} is {what} where one text is wanted")
+        rows.append([cells])
+    return rows
+
+
+def _text_lines(body: bytes, content_type: str) -> list[list[str]]:
+    try:
+        read = csv.reader(io.StringIO(_utf8(body, "CSV").strip("\r\n"), newline=""), strict=True)
+        lines = [line for line in read if line]
+    except csv.Error as error:
+        raise BadPayload(f"the body is not CSV: {error}") from None
+    return _header(lines, content_type, RowShape())[0] if lines else []
+
+
+def _unwrapped_text(value: Any) -> Any:
+    return _unwrapped(value, RowShape()) if isinstance(value, dict) else value
+
+
 # ------------------------------------------------------------------------------------------------- npy, sparse rows
 def _npy(body: bytes, shape: RowShape) -> Array:
     """Rows in NumPy's format. One dimension is taken for one row."""
     array = read_npy(body, "biufUS" if shape.strings else "biuf", 2)
+    if shape.text:
+        return array.reshape(-1, 1) if array.ndim == 1 else array
     return array.reshape(1, -1) if array.ndim == 1 else array
 
 

@@ -80,6 +80,8 @@ def _sklearn(model: SklearnModel) -> Subject:
     estimator, width = model.estimator, model.shape.width
     if width is None:
         raise CannotConvert("the model does not say how many columns it takes")
+    if model.shape.text:
+        raise CannotConvert("its rows are texts")
     for part in convert_sklearn.parts(estimator):
         if type(part).__name__ == "VotingClassifier":
             part.flatten_transform = False  # what it means for `transform` alone is all that stops skl2onnx

@@ -26,6 +26,8 @@ log = logging.getLogger("eyrie.modelserver")
 
 USUAL = ("model.joblib", "model.pkl", "model.skops")
 
+VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")  # of a column of texts, not of a matrix
+
 # Steps that make numbers of text. A model without one never sees text, so that a bad row is refused by its place.
 TEXT_STEPS = (
     "OneHotEncoder",
@@ -33,7 +35,11 @@ TEXT_STEPS = (
     "TargetEncoder",
     "FunctionTransformer",
     "FeatureHasher",
+    *VECTORIZERS,
 )
+
+
+WRAPPED = ("estimator", "regressor")  # what searches, calibrations and transformed targets hold their model in
 
 
 class SklearnModel:
@@ -53,10 +59,12 @@ class SklearnModel:
         width = getattr(estimator, "n_features_in_", None)
         steps = list(_steps(estimator))
         self._frame = _frame_type(names) if any(_selects_by_name(step) for step in steps) else None
+        self._text = any(type(first).__name__ in VECTORIZERS for first in _first_steps(estimator))
         self.shape = RowShape(
-            width=int(width) if width is not None else None,
+            width=1 if self._text else int(width) if width is not None else None,
             names=names,
             absent=0.0,
+            text=self._text,
             strings=any(type(step).__name__ in TEXT_STEPS or not _is_sklearn(step) for step in steps),
         )
         _use_one_job(estimator)
@@ -66,7 +74,11 @@ class SklearnModel:
 
     def predict(self, rows: Array) -> Array:
         """`estimator.predict(rows)`, or the chosen outputs."""
-        given = rows if self._frame is None else self._frame(rows, columns=list(self.shape.names)).infer_objects()
+        given: Any = rows
+        if self._text:
+            given = [str(text) for text in rows[:, 0]]
+        elif self._frame is not None:
+            given = self._frame(rows, columns=list(self.shape.names)).infer_objects()
         try:
             if self._keys:
                 return self._selected(given, len(rows))
@@ -114,11 +126,25 @@ def known(labels: Array, classes: Any, chances: Any) -> dict[str, list[Any]]:
 def _steps(estimator: Any) -> Iterator[Any]:
     """An estimator and everything that pipelines, unions and column transformers hold."""
     yield estimator
-    for attribute in ("steps", "transformer_list", "transformers_", "estimators"):
+    for attribute in ("steps", "transformer_list", "transformers", "transformers_", "estimators"):
         for part in getattr(estimator, attribute, None) or ():
             inner = part[1] if isinstance(part, tuple) else part
             if inner is not None and not isinstance(inner, str):
                 yield from _steps(inner)
+    for attribute in WRAPPED:
+        if hasattr(inner := getattr(estimator, attribute, None), "get_params"):
+            yield from _steps(inner)
+
+
+def _first_steps(estimator: Any) -> Iterator[Any]:
+    """What is given the rows as they come: the first step of pipelines, each part of a union."""
+    yield estimator
+    parts = [part[1] for part in (getattr(estimator, "steps", None) or ())[:1]]
+    parts += [part[1] for part in getattr(estimator, "transformer_list", None) or ()]
+    parts += [getattr(estimator, attribute, None) for attribute in WRAPPED]
+    for part in parts:
+        if hasattr(part, "get_params"):
+            yield from _first_steps(part)
 
 
 def _is_sklearn(step: Any) -> bool:
