@@ -23,6 +23,7 @@ from eyrie.adapters.tending import excess
 from eyrie.domain.fleet import ContainerSpec, InstanceSpec
 from eyrie.domain.names import EndpointKey
 
+UNLOADABLE = "ERROR eyrie.modelserver: The model could not be loaded: it is an int"
 CRASH = ["Fatal Python error: Segmentation fault", "", 'File "a.py", line 1', "Extension modules: numpy (total: 1)"]
 
 
@@ -37,6 +38,7 @@ CRASH = ["Fatal Python error: Segmentation fault", "", 'File "a.py", line 1', "E
         (None, 0, False, ["x"], "gone, its lock is free; how it ended was not seen; last line: x"),
         (70, 0, False, CRASH, "exited with code 70; last line: Fatal Python error: Segmentation fault"),
         (70, 0, False, [*CRASH, "later"], "exited with code 70; last line: later"),
+        (1, 0, False, [UNLOADABLE, "INFO: loading"], f"exited with code 1; last line: {UNLOADABLE}"),
         (1, 0, False, CRASH[2:], "exited with code 1; last line: Extension modules: numpy (total: 1)"),
         (137, 2, False, [], "killed by the kernel: its memory limit of 512 MB was reached (oom_kill 2)"),
     ],

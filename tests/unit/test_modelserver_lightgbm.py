@@ -67,6 +67,19 @@ def test_a_text_model_is_known_by_its_first_line(source: Source, booster: Any, n
     assert "binary, 4 features" in model.title
 
 
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.99])
+def test_a_text_model_that_was_cut_short_is_refused_before_the_library_ends_the_process(
+    source: Source, booster: Any, share: float
+) -> None:
+    text = booster.model_to_string()
+    (source.model_dir / "model.txt").write_text(text[: int(text.index("end of trees") * share)])
+    with pytest.raises(LoadError, match=r"model\.txt is cut short or damaged: tree \d of 5 is not whole"):
+        load(source)
+    (source.model_dir / "model.txt").write_text(text.replace("Tree=2\n", "Tree 2\n"))
+    with pytest.raises(LoadError, match="tree 2 of 5 is not whole"):
+        load(source)
+
+
 def test_many_rows_use_the_threads_of_the_instance_and_give_the_same(source: Source, booster: Any) -> None:
     booster.save_model(source.model_dir / "model.txt")
     model = model_of(source, {"OMP_NUM_THREADS": "2"})

@@ -537,6 +537,22 @@ def test_a_search_over_a_pipeline_takes_the_text_that_its_best_one_takes(source:
     assert json.loads(answer(rows_model(source), b"red,1\nblue,2", CSV)) == [1, 0]
 
 
+@pytest.mark.parametrize("compress", [0, ("gzip", 3), ("lzma", 3), ("bz2", 3)])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_pickle_that_was_cut_short_says_so(
+    source: Source, data: Data, compress: Any, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mapped:
+        monkeypatch.setattr(files, "MAPPED_BYTES_MIN", 1)
+    path = source.model_dir / "model.joblib"
+    joblib.dump(RandomForestClassifier(3).fit(np.nan_to_num(data.rows), data.binary), path, compress=compress)
+    whole = path.read_bytes()
+    for share in (0.1, 0.35, 0.6, 0.95):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(LoadError, match=r"model\.joblib is a pickle that is cut short or damaged: .+"):
+            load(source)
+
+
 def test_arrays_of_a_large_pickle_are_mapped_and_those_of_a_packed_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ _PAUSE_S = 0.005
 _LAST_LINE_CHARACTERS_MAX = 300
 _TAIL_LINES = 150  # faulthandler writes up to a hundred frames of a thread
 _CRASH_ACCOUNT = ("Extension modules:", 'File "')
+_UNLOADABLE = "The model could not be loaded:"  # the model server's own word; a worker beside may have written after it
 
 
 def terminate(slot: Slot) -> None:
@@ -84,11 +85,15 @@ def describe(
 
 
 def _last_words(tail: Iterable[str]) -> str:
-    """The last line; where that only ends Python's account of a crash (frames, modules), the line that names it."""
+    """The last line, or the one before that says why: that the model could not be loaded, or, where the last only ends
+    Python's account of a crash (frames, modules), what the crash was.
+    """
     lines = [line.strip() for line in tail if line.strip()]
-    if not lines or not lines[-1].startswith(_CRASH_ACCOUNT):
-        return lines[-1] if lines else ""
-    return next((line for line in reversed(lines) if line.startswith("Fatal Python error:")), lines[-1])
+    if not lines:
+        return ""
+    if lines[-1].startswith(_CRASH_ACCOUNT):
+        return next((line for line in reversed(lines) if line.startswith("Fatal Python error:")), lines[-1])
+    return next((line for line in reversed(lines) if _UNLOADABLE in line), lines[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,12 @@ Used by the frameworks' `find` and `read`, once at load.
 
 from __future__ import annotations
 
+import gzip
+import lzma
+import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,16 @@ NOT_MODELS = (
     ".png",
 )
 MAPPED_BYTES_MIN = 33_554_432  # a mapped array costs microseconds more a call: not worth it for small ones
+DAMAGED = (
+    EOFError,
+    IndexError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+)
+CUT_ARRAY = ("EOF:", "mmap length is greater")  # what joblib and mmap say of an array that ends too early
 PACKED = (
     b"\x1f\x8b",
     b"BZh",
@@ -105,7 +120,19 @@ def read_pickle(path: Path) -> Any:
     except ImportError:
         raise LoadError(missing("joblib", "sklearn")) from None
     large = path.stat().st_size >= MAPPED_BYTES_MIN and not _is_packed(path)
-    return joblib.load(path, mmap_mode="c" if large else None)
+    try:
+        return joblib.load(path, mmap_mode="c" if large else None)
+    except DAMAGED as error:
+        raise _damaged(path, error) from error
+    except ValueError as error:
+        if str(error).startswith(CUT_ARRAY):
+            raise _damaged(path, error) from error
+        raise
+
+
+def _damaged(path: Path, error: Exception) -> LoadError:
+    why = str(error) or "it ends too early"
+    return LoadError(f"{path.name} is a pickle that is cut short or damaged: {why}")
 
 
 def _is_packed(path: Path) -> bool:

@@ -37,10 +37,25 @@ def read_booster(path: Path) -> Any:
     """The booster of a text model file. Raises LoadError."""
     import lightgbm
 
+    _check_whole(path)
     try:
         return lightgbm.Booster(model_file=str(path))
     except lightgbm.basic.LightGBMError as error:
         raise LoadError(f"LightGBM {lightgbm.__version__} cannot read {path.name}: {error}") from error
+
+
+def _check_whole(path: Path) -> None:
+    """Raises LoadError where the file holds less than its head says: LightGBM ends the process over one."""
+    text = path.read_bytes().replace(b"\r\n", b"\n")
+    start = text.find(b"\nTree=") + 1
+    head = text[:start] if start else text
+    sizes = head.partition(b"\ntree_sizes=")[2].partition(b"\n")[0].split()
+    if not all(size.isdigit() for size in sizes):
+        raise LoadError(f"{path.name} is damaged: its tree_sizes are no numbers")
+    for number, size in enumerate(map(int, sizes)):
+        if not start or not text.startswith(b"Tree=%d\n" % number, start) or start + size > len(text):
+            raise LoadError(f"{path.name} is cut short or damaged: tree {number} of {len(sizes)} is not whole")
+        start += size
 
 
 def booster_of(value: Any) -> Any | None:
