@@ -139,6 +139,14 @@ def test_context_is_given_to_those_who_take_it(source: Source) -> None:
     assert answer.headers == (("X-Amzn-SageMaker-Custom-Attributes", "back"),)
 
 
+@pytest.mark.parametrize("status", [0, 99, 100, 199, 600])
+def test_a_status_that_no_reply_may_have_is_an_error_of_the_user_code(source: Source, status: int) -> None:
+    more = f"    def predict_fn(value, model, context):\n        context.set_response_status({status})\n"
+    model = serve(source, MODEL_FN + more)
+    with pytest.raises(ValueError, match=f"set_response_status.{status}.: the status of a reply is from 200 to 599"):
+        call(model, "[[2]]")
+
+
 def test_an_argument_of_the_users_own_is_not_the_context(source: Source) -> None:
     model = serve(source, MODEL_FN + "    def predict_fn(value, model, factor=3):\n        return value * factor\n")
     assert json.loads(call(model, "[[2]]").body) == [[6.0]]

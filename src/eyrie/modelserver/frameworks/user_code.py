@@ -75,7 +75,9 @@ class Context:
         self.response_headers[key] = value
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        """The HTTP status of the reply."""
+        """The HTTP status of the reply. Raises ValueError for what is none: 100 would leave the client waiting."""
+        if not 200 <= int(code) <= 599:
+            raise ValueError(f"set_response_status({code}): the status of a reply is from 200 to 599")
         self.status = int(code)
 
 
