@@ -18,7 +18,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from .conftest import RealEyrie, remove, until
+from .conftest import RealEyrie, running, until
 from .guides_world import Block, Reader, blocks, looks_like
 
 ROOT = Path(__file__).parents[2]
@@ -113,15 +113,11 @@ def test_a_guide_does_what_it_says(guide: Path, reader: Reader) -> None:
 @pytest.mark.heavy
 def test_the_readme_does_what_it_says(home: Path, tmp_path: Path) -> None:
     (page,) = [block for block in blocks(ROOT / "README.md") if block.text.startswith("make up")]
-    own = RealEyrie(tmp_path / "data")
-    reader = newcomer(own, home, tmp_path)
-    try:
-        own.up()
+    with running() as own:
+        reader = newcomer(own, home, tmp_path)
         for line in page.text.splitlines():
             if not line.startswith(("make up", "export PATH")):
                 assert reader.shell(line, page.place) or line.startswith("eval")
-    finally:
-        remove(own)
 
 
 def test_every_block_of_a_guide_is_fenced_and_every_exception_is_one() -> None:
