@@ -69,6 +69,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "src/eyrie/control/inference_experiments.py": 1,  # a round over them
     "src/eyrie/control/jobs.py": 2,  # a look at the jobs, one piece of work for one
     "src/eyrie/transform/run.py": 1,  # a share's thread: its end is told to whoever waits for it
+    "src/eyrie/control/prober.py": 1,  # one turn of pinging an instance
     "src/eyrie/control/log_queries.py": 1,  # one query: it fails, and nothing else does
     "src/eyrie/control/loop.py": 3,
     "src/eyrie/control/scaler.py": 2,  # a look, a target in it

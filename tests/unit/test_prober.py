@@ -173,6 +173,33 @@ def test_one_that_is_silent_and_works_misses_nothing_and_one_that_rests_does(tmp
     asyncio.run(scenario())
 
 
+def test_an_unexpected_error_costs_its_own_turn_and_ends_no_probing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        told: list[object] = []
+
+        def cpu_us(instance_id: str) -> int | None:
+            told.append(instance_id)
+            if len(told) < 3:
+                raise RuntimeError("the host tells nonsense")
+            return None
+
+        def changed(key: object) -> None:
+            told.append(key)
+            if told.count(key) == 1:
+                raise RuntimeError("whoever is told stumbles")
+
+        prober = Prober(QUICK, ToyClock(), changed, cpu_us)
+        async with instance(tmp_path / "s", None):
+            prober.watch(KEY, {"i-1": Probed(KEY, str(tmp_path / "s"), foreign=False, starting=False)})
+            await until(lambda: prober.health().get("i-1", Health()).misses >= 2)
+        (tmp_path / "s").unlink(missing_ok=True)
+        async with instance(tmp_path / "s", b"HTTP/1.1 200 OK\r\n\r\n"):
+            await until(lambda: prober.health()["i-1"].answers)
+        await prober.close()
+
+    asyncio.run(scenario())
+
+
 def test_busy_is_not_hung_until_the_limit() -> None:
     works, rests = Effort(10_000, 250_000), Effort(9_999, 250_000)
     assert (works.working, rests.working, Effort(5, 0).working) == (True, False, False)

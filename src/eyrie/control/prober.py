@@ -99,24 +99,33 @@ class Prober:
         self._health.pop(instance_id, None)
 
     async def _probe(self, instance_id: str) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            probed, started = self._probed[instance_id], loop.time()
-            timeout_s, period_s = self._timings(probed)
-            waits_s = timeout_s * WAIT_SHARE if probed.starting and not probed.foreign else 0.0
-            late = loop.create_task(self._look_late(instance_id, timeout_s - EFFORT_S))
+            pause_s = self._settings.ping_period_ms / 1000
             try:
-                detail = await ping(probed.socket, timeout_s, waits_s)
-                effort = await self._effort(instance_id, late) if detail is not None else None
-            finally:
-                late.cancel()
-            took_s = loop.time() - started
-            if detail is not None and took_s > timeout_s + LATE_S:
-                LOG.warning("a ping of %s ended %.1f s late: not counted", instance_id, took_s - timeout_s)
-            else:
-                before, limit_ms = self._health.get(instance_id, Health()), self._settings.busy_limit_ms
-                self._note(instance_id, after_ping(before, detail, self._clock.now_ms(), effort, limit_ms))
-            await self._rest(instance_id, max(AGAIN_S, period_s - took_s))
+                pause_s = await self._turn(instance_id)
+            except Exception:  # the loop boundary: says nothing about the instance, and the next turn asks again
+                LOG.exception("a turn of pinging %s failed", instance_id)
+            await self._rest(instance_id, pause_s)
+
+    async def _turn(self, instance_id: str) -> float:
+        """Ping once and count it; how long to rest then."""
+        loop = asyncio.get_running_loop()
+        probed, started = self._probed[instance_id], loop.time()
+        timeout_s, period_s = self._timings(probed)
+        waits_s = timeout_s * WAIT_SHARE if probed.starting and not probed.foreign else 0.0
+        late = loop.create_task(self._look_late(instance_id, timeout_s - EFFORT_S))
+        try:
+            detail = await ping(probed.socket, timeout_s, waits_s)
+            effort = await self._effort(instance_id, late) if detail is not None else None
+        finally:
+            late.cancel()
+        took_s = loop.time() - started
+        if detail is not None and took_s > timeout_s + LATE_S:
+            LOG.warning("a ping of %s ended %.1f s late: not counted", instance_id, took_s - timeout_s)
+        else:
+            before, limit_ms = self._health.get(instance_id, Health()), self._settings.busy_limit_ms
+            self._note(instance_id, after_ping(before, detail, self._clock.now_ms(), effort, limit_ms))
+        return max(AGAIN_S, period_s - took_s)
 
     async def _look_late(self, instance_id: str, after_s: float) -> tuple[int | None, float]:
         """CPU time of an instance shortly before its ping is given up, and when that was looked at."""
