@@ -133,6 +133,8 @@ def test_what_cannot_be_read_is_told_and_left_out() -> None:
     found = wanted(tags, 99.0)
     assert (found.objective, found.own, len(found.windows), found.probe) == (99.0, False, 1, None)
     assert [fault.split(":")[1] for fault in found.faults] == ["objective", "maintenance", "probe"]
+    for no_type in ("行/csv NS4x", "text/csv\u2028x NS4x"):  # no header can say it
+        assert "no content type" in wanted({"eyrie:probe": no_type}, 99.0).faults[0]
 
 
 def test_a_window_once_each_day_and_each_week() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ class Door(EndpointProbe):
 
     def invoke(self, key: Any, probe: Any, timeout_s: float) -> str | None:
         self.asked += 1
+        if probe.body == b"cannot be sent":
+            raise UnicodeEncodeError("latin-1", "", 0, 1, "of all things")
         return self.trouble
 
 
@@ -53,6 +58,7 @@ class World:
         self.store, self.metrics = MemoryStore(), MemoryMetrics()
         self.pong: str | None = None  # what instances answer: None for a 200
         self.gateways = True
+        self.beside: list[Endpoint] = []  # other endpoints
         monkeypatch.setattr(availability, "ping", self._ping)
         self.start()
 
@@ -62,7 +68,7 @@ class World:
     def start(self) -> None:
         """Control begins."""
         self.file = AvailabilityFile(self.path)
-        standing: Callable[[], Any] = lambda: [(self.endpoint, frozenset())]  # noqa: E731
+        standing: Callable[[], Any] = lambda: [(one, frozenset()) for one in (self.endpoint, *self.beside)]  # noqa: E731
         self.watch = Availability(
             self.file,
             self.door,
@@ -91,9 +97,9 @@ class World:
     def verdicts(self) -> list[Verdict]:
         return [minute.verdict for minute in self.minutes()]
 
-    def tag(self, key: str, value: str) -> None:
+    def tag(self, key: str, value: str, endpoint: str = KEY.name) -> None:
         body = {"Tags": [{"Key": key, "Value": value}]}
-        self.store.commit(Commit(puts=[Document("Tags", KEY.scope, f"endpoint/{KEY.name}", 0, 1, 1, body)]))
+        self.store.commit(Commit(puts=[Document("Tags", KEY.scope, f"endpoint/{endpoint}", 0, 1, 1, body)]))
 
     def serve(self, n: int, e5: int = 0, **more: Any) -> None:
         self.watch.take({"endpoints": {KEY.slug: {"A": {"i-1": {"n": n, "e5": e5, **more}}}}})
@@ -212,6 +218,49 @@ def test_a_probe_of_its_own_is_asked_instead(world: World) -> None:
     world.rounds(20)
     assert world.door.asked == 20
     assert set(world.verdicts()) == {Verdict.GOOD}
+
+
+def test_an_endpoint_whose_probe_fails_in_an_unknown_way_costs_the_others_nothing(world: World) -> None:
+    other = replace(KEY, name="other")
+    world.beside = [replace(world.endpoint, key=other, uid="other")]
+    world.tag("eyrie:probe", f"text/csv {b64encode(b'cannot be sent').decode()}", "other")
+    world.rounds(20)
+    assert world.door.asked == 20
+    assert set(world.verdicts()) == {Verdict.GOOD}
+    assert world.file.minutes("other", 0, world.clock.ms) == []
+    world.door.trouble = "refused"  # this much is known of it nonetheless
+    world.rounds(20)
+    assert {minute.verdict for minute in world.file.minutes("other", 0, world.clock.ms)} == {Verdict.BAD}
+
+
+def rounds_on_a_full_disk(world: World, count: int) -> None:
+    def full(seen: Any, now_ms: int) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.file, "keep", full)
+        for _ in range(count):
+            with suppress(sqlite3.OperationalError):
+                world.rounds(1)
+                continue
+            world.clock.ms += PERIOD_MS
+
+
+def test_minutes_are_kept_once_the_disk_takes_them(world: World) -> None:
+    world.rounds(12)
+    known = len(world.minutes())
+    rounds_on_a_full_disk(world, 18)
+    assert len(world.minutes()) == known
+    world.rounds(12)
+    at = [minute.at_ms for minute in world.minutes()]
+    assert at == list(range(at[0], at[0] + len(at) * MINUTE_MS, MINUTE_MS)), "a minute is missing"
+    assert all(minute.observed_s <= 60 for minute in world.minutes())
+
+
+def test_minutes_that_no_disk_takes_are_not_gathered_for_ever(world: World) -> None:
+    rounds_on_a_full_disk(world, 2 * availability.OPEN_MAX * MINUTE_MS // PERIOD_MS)
+    world.rounds(1)
+    assert availability.OPEN_MAX - 3 <= len(world.minutes()) <= availability.OPEN_MAX
 
 
 def test_an_endpoint_that_was_never_in_service_owes_nothing(world: World) -> None:

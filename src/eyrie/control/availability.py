@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ ROUND_MIN_S = 0.25  # real time between rounds, however fast the clock runs
 UNPROBED_MS = 10_000  # between rounds that ask nobody
 LATE_S = 0.5  # a round that took so much longer than its limits says more about us than about endpoints
 INSTANCES_MAX = 16  # of an endpoint, asked before it counts as silent
+OPEN_MAX = 60  # minutes of an endpoint that wait for a disk which does not take them; older ones are given up
 _OWED = frozenset({EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING, EndpointStatus.UPDATE_ROLLBACK_FAILED})
 _DAY_MS = 24 * 60 * MINUTE_MS
 
@@ -138,7 +140,7 @@ class Availability:
             return  # after a start of everything nobody can be there yet
         limit_s, began = self._limit_s(), asyncio.get_running_loop().time()
         watched = list(self._watched.values())
-        asked = asyncio.gather(*(self._ask(one, limit_s) for one in watched))
+        asked = asyncio.gather(*(self._ask(one, limit_s) for one in watched), return_exceptions=True)
         door = await asyncio.to_thread(self._probe.door, limit_s)
         answers = await asked
         now_ms = self._clock.now_ms()
@@ -146,7 +148,10 @@ class Availability:
         if asyncio.get_running_loop().time() - began > limit_s + LATE_S:
             log.warning("a round of probes ended late: not counted")
             return
-        for one, (known, trouble) in zip(watched, answers, strict=True):
+        for one, answer in zip(watched, answers, strict=True):
+            if isinstance(answer, BaseException):  # nothing is known of this one; the others have their own answers
+                log.error("probing %s failed", one.endpoint.key.slug, exc_info=answer)
+            known, trouble = (False, None) if isinstance(answer, BaseException) else answer
             if known or door is not None:
                 self._note(one, door or trouble, now_ms)
 
@@ -203,19 +208,28 @@ class Availability:
     # --- minutes that are over ----------------------------------------------------------------------------------------
 
     async def _keep_over(self) -> None:
-        """Keep the minutes that no probe will speak for any more."""
+        """Keep the minutes that no probe will speak for any more; those that the disk does not take, later."""
         until_ms = self._clock.now_ms() - 2 * self._step_ms() - MINUTE_MS
         over = [
-            (one.endpoint, at_ms, one.open.pop(at_ms))
+            (one, at_ms, one.open.pop(at_ms))
             for one in self._watched.values()
             for at_ms in [at_ms for at_ms in one.open if at_ms <= until_ms]
         ]
-        if over:
-            kept = await asyncio.to_thread(self._keep, over)
-            await asyncio.to_thread(self._tell, kept)
+        if not over:
+            return
+        try:
+            kept = await asyncio.to_thread(self._keep, [(one.endpoint, at_ms, seen) for one, at_ms, seen in over])
+        except (sqlite3.Error, OSError):
+            for one, at_ms, seen in over:
+                one.open[at_ms] = seen
+            for one in self._watched.values():
+                for at_ms in sorted(one.open)[:-OPEN_MAX]:
+                    del one.open[at_ms]
+            raise
+        await asyncio.to_thread(self._tell, kept)
 
     def _keep(self, over: list[tuple[Endpoint, int, _Open]]) -> list[tuple[Endpoint, Minute]]:
-        """Judge minutes and store them."""
+        """Judge minutes and store them. Raises sqlite3.Error, OSError."""
         judged: list[tuple[Endpoint, Minute]] = []
         for endpoint, at_ms, seen in sorted(over, key=lambda one: one[1]):
             planned = any(window.holds(at_ms) for window in self.wanted(endpoint.key).windows)

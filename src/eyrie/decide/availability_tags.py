@@ -95,6 +95,8 @@ def _length(count: str, unit: str, text: str) -> int:
 def request(text: str) -> Probe:
     """A probe. Raises ValueError for people."""
     content_type, _, body = text.partition(" ")
+    if not (content_type.isascii() and content_type.isprintable()):
+        raise ValueError(f"{content_type[:64]!r} is no content type")
     try:
         return Probe(content_type, b64decode(body.encode("ascii"), validate=True))
     except (UnicodeEncodeError, binascii.Error):
