@@ -173,12 +173,18 @@ def alarm(endpoint: str, severity: Severity, notify: str | None) -> dict[str, An
 
 
 def remove_objective(data: Path, endpoint: str, as_json: bool) -> None:
-    """Forget an objective, its probe and its alarms. Raises CommandError."""
+    """Forget an objective, its probe and its alarms; of an endpoint that was deleted, the alarms that it left behind.
+    Raises CommandError.
+    """
     public = Public.of(data)
-    keys = [tags.OBJECTIVE, tags.PROBE]
-    public.ask("sagemaker", "delete_tags", ResourceArn=_arn(public, endpoint), TagKeys=keys)
+    found = public.endpoint(endpoint)
     names = [alarm_name(endpoint, severity) for severity in Severity]
     there = public.ask("cloudwatch", "describe_alarms", AlarmNames=names)["MetricAlarms"]
+    if found is None and not there:
+        raise CommandError(f"there is no endpoint {endpoint!r}")
+    if found is not None:
+        keys = [tags.OBJECTIVE, tags.PROBE]
+        public.ask("sagemaker", "delete_tags", ResourceArn=found["EndpointArn"], TagKeys=keys)
     if there:
         public.ask("cloudwatch", "delete_alarms", AlarmNames=[one["AlarmName"] for one in there])
     if as_json:
