@@ -9,6 +9,7 @@ from footprint import Footprint
 from own_eyrie import VCPU
 from questions import Points
 
+SPENT_MINUTES = 0.5  # of all CPU of an instance: with less credits than that they are spent
 SETTLED_MINUTES = 2.0  # after a change, before its effect is measured
 
 
@@ -49,6 +50,10 @@ class Run:
         """The mean of a series between two minutes."""
         values = [value for minute, value in points if begin <= minute < end]
         return sum(values) / len(values) if values else None
+
+    def spent_in(self, credits: Points) -> float | None:
+        """The first minute in which the instance with least credits had spent them."""
+        return next((minute for minute, left in credits if left < min(1.0, SPENT_MINUTES * self.cores)), None)
 
     @property
     def full_minutes(self) -> tuple[float, float]:
@@ -120,7 +125,8 @@ def _spent(run: Run) -> str:
 def _slow(run: Run) -> str:
     if run.spent_minute is None:
         return "it does not come to that"
-    end = run.lost_minute if run.lost_minute is not None else run.minutes
+    lost = run.lost_minute
+    end = lost if lost is not None and lost > run.spent_minute else run.minutes
     return f"slow: {_share(run.served(run.spent_minute + SETTLED_MINUTES, end))} answered"
 
 

@@ -44,7 +44,7 @@ OF_BASELINE = 0.85  # of what the baseline bears, what the policy lets an instan
 UTILISATION = 0.9  # of both instances, at the height of the load; published: all of them
 PUBLISHED_RPS = 125.0  # an instance, in the middle of what the account tells, at all of its CPU
 LOSS_AFTER_MINUTES = 8.0  # without credits
-SPENT_MINUTES = 0.5  # of all CPU of an instance: with less credits than that they are spent
+RECENT_MINUTES = 15.0  # a busy host tells its metrics some seconds late
 LOSS_AT_LATEST = 0.8  # of the load's time
 SERVED_WELL = 0.9  # of the requests before the credits are spent; below it the host has no room for the load
 LOOK_S = 0.25
@@ -307,9 +307,8 @@ def note_credits(run: Run, endpoint: str, window: Window, minute: float, say: An
     """The first minute in which an instance has less left than lets it go on at full speed for half of one."""
     if run.spent_minute is not None:
         return
-    recent = Window(window.end_ms - 5 * MINUTE_MS, window.end_ms)
-    points = questions.lowest_credits(endpoint, recent)
-    if points and points[-1][1] < min(1.0, SPENT_MINUTES * run.cores):
+    recent = Window(window.end_ms - RECENT_MINUTES * MINUTE_MS, window.end_ms)
+    if run.spent_in(questions.lowest_credits(endpoint, recent)) is not None:
         run.spent_minute = minute
         say(f"{run.name}: after {minute:.0f} minutes an instance has spent its CPU credits")
 
@@ -343,6 +342,8 @@ def gather(run: Run, endpoint: str, told: dict[str, Any], window: Window) -> Non
     run.invocations = [(minute - began, count) for minute, count in whole]
     run.cpu = questions.total_cpu(endpoint, window)
     run.credits = questions.lowest_credits(endpoint, window)
+    if run.spent_minute is None:  # what was told too late to be seen while the load went on
+        run.spent_minute = run.spent_in(run.credits)
     run.by_instance = questions.by_instance(endpoint, window)
 
 
