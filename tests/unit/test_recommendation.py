@@ -122,6 +122,9 @@ def test_the_best_stretch_has_the_fewest_users_of_those_near_the_top() -> None:
     assert best_stretch(found, Stopping(latency_ms=5)) is None
     assert "above 5" in why_none(found, Stopping(latency_ms=5))
     assert "100% of the requests failed" in why_none(seen((1, 0, 1.0, 0)), Stopping())
+    late = seen((1, 0, 0.0, 0), (2, 4, 0.0, 600))  # the first answers came in the second stretch
+    assert why_none(late, Stopping(latency_ms=400.0)) == "P95 was 600 ms with 2 users, above 400 ms"
+    assert "no request was answered in" in why_none(seen((1, 0, 0.0, 0), (2, 0, 0.0, 0)), Stopping())
 
 
 # -------------------------------------------------------------------------------------------------------- what is next

@@ -154,11 +154,13 @@ def why_none(seen: Sequence[Stretch], stopping: Stopping) -> str:
     """What to say of a candidate that did well nowhere."""
     if not seen:
         return "no load could be put on it in the time that was left"
-    first = seen[0]
-    if first.errors > ERRORS_MAX or first.rps == 0:
+    first = next((one for one in seen if one.rps > 0 or one.errors > 0), None)
+    if first is None:
+        return f"no request was answered in {seen[-1].end_s:.0f} s, with {seen[0].users} to {seen[-1].users} users"
+    if first.errors > ERRORS_MAX:
         return f"{first.errors:.0%} of the requests failed with {first.users} users"
     kind = f"P{stopping.percentile:g}"
-    return f"{kind} was {first.latency_ms or 0:.0f} ms with {first.users} users, above {stopping.latency_ms} ms"
+    return f"{kind} was {first.latency_ms or 0:.0f} ms with {first.users} users, above {stopping.latency_ms:g} ms"
 
 
 # ----------------------------------------------------------------------------------------------------- what comes next
