@@ -5,6 +5,7 @@ host a model; runs and control are killed in the middle, and nothing is left beh
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import tarfile
@@ -16,28 +17,34 @@ import boto3
 import joblib
 import numpy as np
 import pytest
+import xgboost
 from botocore.exceptions import ClientError
 from sklearn.ensemble import RandomForestClassifier
 
 from demo import belonging_to
-from e2e.conftest import ROLE, RealEyrie, until
+from e2e.conftest import ROLE, RealEyrie, not_yet, running, until
+from eyrie.adapters import cgroups
+from eyrie.cli.data import check_version
 
 ENDED = ("COMPLETED", "FAILED", "STOPPED")
 WORKERS = "MODEL_SERVER_WORKERS"
+SLOW, FAST, DEAR = "ml.m4.xlarge", "ml.m4.2xlarge", "ml.m4.4xlarge"
+TYPES = {
+    name: {"vcpu": 1, "memory_mb": 4096, "cpu_percent": percent, "usd_per_hour": usd}
+    for name, percent, usd in ((SLOW, 12, 0.1), (FAST, 24, 0.1), (DEAR, 24, 0.4))
+}
+FEATURES, ROWS = 12, 400
 CODE = b"""
-import os, time
+import time
 
 def model_fn(folder):
-    return float(os.environ.get("PAUSE_S", "0.04")), float(os.environ.get("BURN_S", "0"))
+    return 0.04
 
 def input_fn(data, content_type):
     return data
 
-def predict_fn(data, cost):
-    time.sleep(cost[0])
-    end = time.thread_time() + cost[1]
-    while time.thread_time() < end:
-        pass
+def predict_fn(data, pause_s):
+    time.sleep(pause_s)
     return b"1\\n"
 
 def output_fn(found, accept):
@@ -56,6 +63,16 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def eyrie() -> Iterator[RealEyrie]:
+    """One whose table has types of a share of a core."""
+    made = not_yet()
+    (made.data / "instance_types.json").write_text(json.dumps({"types": TYPES}))
+    check_version(made.data)  # makes it a data directory
+    with running(eyrie=made):
+        yield made
+
+
+@pytest.fixture(scope="module")
 def sleepy(eyrie: RealEyrie) -> str:
     """A model whose worker answers 25 requests a second, whatever the host."""
     s3, sagemaker = boto3.client("s3"), boto3.client("sagemaker")
@@ -68,7 +85,8 @@ def sleepy(eyrie: RealEyrie) -> str:
 
 
 def begin(name: str, model: str, configurations: list[dict[str, Any]], **more: Any) -> None:
-    stairs = {"DurationInSeconds": 2, "NumberOfSteps": more.pop("steps", 1), "UsersPerStep": 3}
+    seconds, count = more.pop("seconds", 2), more.pop("steps", 1)
+    stairs = {"DurationInSeconds": seconds, "NumberOfSteps": count, "UsersPerStep": 3}
     payload = {"SamplePayloadUrl": "s3://tried/payload.tar.gz", "SupportedContentTypes": ["text/csv"]}
     there = [{"EndpointName": one} for one in more.pop("endpoints", [])]
     tried = {"Endpoints": there} if there else {"EndpointConfigurations": configurations}
@@ -134,9 +152,10 @@ def runs(eyrie: RealEyrie) -> Iterator[int]:
 
 @pytest.mark.heavy
 def test_the_better_of_two_is_found(eyrie: RealEyrie, sleepy: str) -> None:
-    begin("workers", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})])
+    begin("workers", sleepy, [ranges("ml.m5.large", **{WORKERS: ["1", "2"]})], seconds=6)
     job = over("workers")
     assert job["Status"] == "COMPLETED", job
+    assert len(job["InferenceRecommendations"]) == 2, steps("workers")
     best, other = job["InferenceRecommendations"]
     assert (variables(best)[WORKERS], variables(other)[WORKERS]) == ("2", "1")
     assert best["Metrics"]["MaxInvocations"] > 1.5 * other["Metrics"]["MaxInvocations"]
@@ -159,36 +178,83 @@ def test_the_better_of_two_is_found(eyrie: RealEyrie, sleepy: str) -> None:
 
 
 @pytest.mark.heavy
-def test_the_better_of_two_is_found_on_two_more_models(eyrie: RealEyrie, sleepy: str, tmp_path: Path) -> None:
-    """One that is compiled, and one that needs CPU: with the one that sleeps, three."""
-    forest(tmp_path)
+def test_a_compiled_model_is_recommended(eyrie: RealEyrie, sleepy: str) -> None:
+    made = RandomForestClassifier(60, max_depth=8, random_state=0, n_jobs=1).fit(*examples())
+    create_model("compiled", "sklearn", "model.joblib", dumped(made))
+    boto3.client("s3").put_object(Bucket="tried", Key="row.csv", Body=",".join(["0.1"] * FEATURES).encode())
     row = {"SamplePayloadUrl": "s3://tried/row.csv"}
-    begin("forest", "forest", [ranges("ml.m5.large", EYRIE_COMPILE=["1", "0"])], payload=row)
-    burning = {"PAUSE_S": ["0"], "BURN_S": ["0.04"]}
-    begin("burning", sleepy, [ranges(one, **burning) for one in ("ml.c8g.medium", "ml.c8g.large")])
-    compiled, burnt = (over(name, 280.0) for name in ("forest", "burning"))
-    for job in (compiled, burnt):
-        assert job["Status"] == "COMPLETED", job
-        rates = [one["Metrics"]["MaxInvocations"] for one in job["InferenceRecommendations"]]
-        assert rates[0] > 1.3 * rates[1], job
-    assert variables(compiled["InferenceRecommendations"][0])["EYRIE_COMPILE"] == "1"
-    assert burnt["InferenceRecommendations"][0]["EndpointConfiguration"]["InstanceType"] == "ml.c8g.large"
+    begin("compiled", "compiled", [ranges("ml.m5.large", EYRIE_COMPILE=["1", "0"])], payload=row)
+    job = over("compiled", 280.0)
+    assert job["Status"] == "COMPLETED", job
+    best, other = job["InferenceRecommendations"]
+    assert variables(best)["EYRIE_COMPILE"] == "1"
+    assert best["Metrics"]["MaxInvocations"] > 1.3 * other["Metrics"]["MaxInvocations"], job
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif("cpu" not in cgroups.detect("eyrie-test-recommender").controllers, reason="no control groups here")
+@pytest.mark.parametrize(
+    ("framework", "types", "best", "faster"),
+    [
+        ("sklearn", (SLOW, FAST), FAST, FAST),
+        ("xgboost", (FAST, SLOW), FAST, FAST),
+        ("lightgbm", (DEAR, SLOW), SLOW, DEAR),  # twice as many for four times the price
+    ],
+)
+def test_the_better_of_two_that_differ_by_two_is_found(
+    eyrie: RealEyrie, sleepy: str, framework: str, types: tuple[str, str], best: str, faster: str
+) -> None:
+    """A model of each of three frameworks that needs CPU, on types that cap it at an eighth and at a quarter of a core:
+    what such caps allow is the same on a busy host.
+    """
+    create_model(framework, framework, *trained_on(framework))
+    rows = "\n".join(",".join(f"{value:.4f}" for value in row) for row in examples()[0][:ROWS])
+    boto3.client("s3").put_object(Bucket="tried", Key="rows.csv", Body=rows.encode())
+    payload = {"SamplePayloadUrl": "s3://tried/rows.csv"}
+    begin(f"two-{framework}", framework, [{"InstanceType": one} for one in types], payload=payload, steps=2, seconds=6)
+    job = over(f"two-{framework}", 280.0)
+    assert job["Status"] == "COMPLETED", job
+    found = {one["EndpointConfiguration"]["InstanceType"]: one["Metrics"] for one in job["InferenceRecommendations"]}
+    assert list(found) == [best, next(one for one in types if one != best)], job
+    assert 1.5 < found[faster]["MaxInvocations"] / found[SLOW]["MaxInvocations"] < 2.7, job
+    costs = [metrics["CostPerInference"] for metrics in found.values()]
+    assert 1.5 < costs[1] / costs[0] < 2.7, job
     assert left() == []
 
 
-def forest(folder: Path) -> None:
-    """A model whose compiled form is many times as fast."""
-    features = np.random.default_rng(0).normal(size=(2_000, 12))
-    truth = (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
-    made = RandomForestClassifier(60, max_depth=8, random_state=0, n_jobs=1).fit(features, truth)
-    joblib.dump(made, folder / "model.joblib")
-    s3 = boto3.client("s3")
-    s3.put_object(
-        Bucket="tried", Key="forest.tar.gz", Body=packed({"model.joblib": (folder / "model.joblib").read_bytes()})
-    )
-    s3.put_object(Bucket="tried", Key="row.csv", Body=",".join(["0.1"] * 12).encode())
-    container = {"Image": "eyrie/sklearn", "ModelDataUrl": "s3://tried/forest.tar.gz"}
-    boto3.client("sagemaker").create_model(ModelName="forest", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+def trained_on(framework: str) -> tuple[str, bytes]:
+    """A model of some milliseconds for ROWS rows: the name of its file, and what is in it."""
+    features, truth = examples()
+    if framework == "sklearn":
+        return "model.joblib", dumped(RandomForestClassifier(100, max_depth=10, n_jobs=1).fit(features, truth))
+    if framework == "xgboost":
+        settings = {"objective": "binary:logistic", "max_depth": 8, "nthread": 1}
+        return "xgboost-model.json", bytes(
+            xgboost.train(settings, xgboost.DMatrix(features, truth), 300).save_raw("json")
+        )
+    lightgbm = pytest.importorskip("lightgbm")
+    settings = {"objective": "binary", "num_leaves": 127, "verbose": -1, "num_threads": 1}
+    return "model.txt", lightgbm.train(settings, lightgbm.Dataset(features, truth), 300).model_to_string().encode()
+
+
+def examples() -> tuple[Any, Any]:
+    """What to learn from: rows of FEATURES, and their classes."""
+    features = np.random.default_rng(0).normal(size=(2_000, FEATURES))
+    return features, (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+
+
+def dumped(made: Any) -> bytes:
+    """As joblib writes it."""
+    file = io.BytesIO()
+    joblib.dump(made, file)
+    return file.getvalue()
+
+
+def create_model(name: str, framework: str, file: str, content: bytes) -> None:
+    """An archive of one file in the bucket, and the model that it is."""
+    boto3.client("s3").put_object(Bucket="tried", Key=f"{name}.tar.gz", Body=packed({file: content}))
+    container = {"Image": f"eyrie/{framework}", "ModelDataUrl": f"s3://tried/{name}.tar.gz"}
+    boto3.client("sagemaker").create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
 
 
 @pytest.mark.heavy
