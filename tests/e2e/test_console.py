@@ -11,14 +11,20 @@ import os
 import shutil
 import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from nicegui import Client
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from eyrie.console.app import register
+from eyrie.console.desk import new_desk
+from eyrie.settings import Settings
 
 from .conftest import Deployed, RealEyrie, not_yet, remove, until
 
@@ -51,8 +57,12 @@ class Visitor:
     def open(self, path: str = "") -> None:
         """Open a page; returns when its heading is there and nothing is loading any more."""
         self.page.goto(f"{self.url}/console{path}")
+        self.wait()
+
+    def wait(self) -> None:
+        """Until the page can be used."""
         self.page.wait_for_selector("main h1")
-        self.page.wait_for_function("!document.body.innerText.includes('Loading …')")
+        self.page.wait_for_function("!document.body.innerText.includes('Loading …') && window.did_handshake")
 
     def log_in(self, key: dict[str, str]) -> None:
         self.page.goto(f"{self.url}/console")
@@ -90,14 +100,23 @@ def key(eyrie: RealEyrie) -> dict[str, str]:
     return dict(json.loads((eyrie.data / "credentials.json").read_text())[0])
 
 
-@pytest.fixture
-def visitor(eyrie: RealEyrie, browser: Browser, key: dict[str, str]) -> Iterator[Visitor]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+@contextmanager
+def visiting(
+    eyrie: RealEyrie, browser: Browser, key: dict[str, str], size: ViewportSize, scheme: Any
+) -> Iterator[Visitor]:
+    """Somebody who has logged in; nothing may have gone wrong in the browser at the end."""
+    context = browser.new_context(viewport=size, color_scheme=scheme)
     made = Visitor(context.new_page(), f"http://127.0.0.1:{eyrie.port}")
     made.log_in(key)
     yield made
     context.close()
     assert made.troubles == []
+
+
+@pytest.fixture
+def visitor(eyrie: RealEyrie, browser: Browser, key: dict[str, str]) -> Iterator[Visitor]:
+    with visiting(eyrie, browser, key, {"width": 1280, "height": 900}, "light") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +223,8 @@ def test_changes_weights_and_sees_the_split_move(visitor: Visitor, churn: Deploy
     visitor.click("Change weights")
     visitor.page.get_by_label("sklearn", exact=True).fill("3")
     visitor.click("Apply")
+    expect(visitor.page.get_by_text("On its way.")).to_be_visible()
+    assert wrong_with(visitor.page) == []  # with the notification
     expect(visitor.page.get_by_role("img", name="Traffic: sklearn 75 %, xgboost 25 %")).to_be_visible()
     variants = boto3.client("sagemaker").describe_endpoint(EndpointName="churn")["ProductionVariants"]
     assert {v["VariantName"]: v["DesiredWeight"] for v in variants} == {"sklearn": 3.0, "xgboost": 1.0}
@@ -215,6 +236,7 @@ def test_an_impossible_weight_is_told_in_the_dialog(visitor: Visitor, churn: Dep
     visitor.page.get_by_label("sklearn", exact=True).fill("1.5")
     visitor.click("Apply")
     expect(visitor.page.get_by_role("alert")).to_contain_text("whole number")
+    assert wrong_with(visitor.page) == []  # with the dialog
     visitor.click("Cancel")
 
 
@@ -259,64 +281,6 @@ def test_searches_the_logs(visitor: Visitor, churn: Deployed) -> None:
     visitor.click("Run")
     expect(visitor.page.get_by_role("alert")).to_contain_text("commands are")
     expect(visitor.page.get_by_role("table")).to_have_count(0)  # what the query before it found
-
-
-PAGES = (
-    "",
-    "/endpoints",
-    "/endpoints/churn",
-    "/endpoints/churn/deployment",
-    "/endpoints/churn/scaling",
-    "/endpoints/churn/logs",
-    "/endpoints/churn/invoke",
-    "/endpoints/churn/story",
-    "/models",
-    "/models/sklearn",
-    "/jobs",
-    "/alarms",
-    "/events",
-    "/audit",
-    "/costs",
-    "/shadow",
-    "/metrics",
-    "/logs",
-    "/dashboards",
-    "/deploy",
-)
-
-
-def looked_at(visitor: Visitor, paths: tuple[str, ...]) -> dict[str, list[str]]:
-    """The serious findings of the accessibility check by path. How long pages take: bench/console_pages.py."""
-    found = {}
-    for path in paths:
-        visitor.open(path)
-        violations = Axe().run(visitor.page).response["violations"]
-        serious = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in SERIOUS]
-        if serious:
-            found[path] = serious
-    return found
-
-
-def test_each_page_comes_and_is_accessible(visitor: Visitor, churn: Deployed) -> None:
-    assert looked_at(visitor, PAGES) == {}
-
-
-def test_dark_and_on_a_phone(eyrie: RealEyrie, browser: Browser, key: dict[str, str], churn: Deployed) -> None:
-    phone = {"width": 390, "height": 844}
-    context = browser.new_context(viewport=phone, color_scheme="dark")
-    visitor = Visitor(context.new_page(), f"http://127.0.0.1:{eyrie.port}")
-    visitor.log_in(key)
-    for path in ("", "/endpoints/churn", "/metrics"):
-        visitor.open(path)
-        assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
-        wide = visitor.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= phone["width"], f"{path} is {wide} pixels wide"
-        violations = Axe().run(visitor.page).response["violations"]
-        assert [v["id"] for v in violations if v["impact"] in SERIOUS] == []
-    visitor.page.get_by_role("button", name="Light or dark").click()
-    visitor.page.wait_for_function("document.documentElement.dataset.theme === 'light'")
-    context.close()
-    assert visitor.troubles == []
 
 
 def test_the_console_comes_back_and_delays_nothing(eyrie: RealEyrie, visitor: Visitor, churn: Deployed) -> None:
@@ -480,18 +444,178 @@ def test_a_shadow_test_is_watched_and_its_shadow_promoted(visitor: Visitor, chur
     churn.delete("tested")
 
 
-MORE_PAGES = (
-    "/endpoints/queued/queue",
-    "/endpoints/serverless/serverless",
-    "/jobs",
-    "/jobs/transform/scored",
-    "/shadow",
-    "/shadow/churn",
-)
+# ---- every page, in every look ----
+
+PAGES: Mapping[str, Sequence[str]] = {  # what is opened of each route; "nobody" is not there
+    "/": ("",),
+    "/endpoints": ("/endpoints",),
+    "/endpoints/{name}": ("/endpoints/churn", "/endpoints/queued", "/endpoints/serverless", "/endpoints/nobody"),
+    **{
+        f"/endpoints/{{name}}/{section}": (f"/endpoints/churn/{section}",)
+        for section in ("deployment", "scaling", "availability", "logs", "invoke", "story")
+    },
+    "/endpoints/{name}/queue": ("/endpoints/queued/queue", "/endpoints/churn/queue"),
+    "/endpoints/{name}/serverless": ("/endpoints/serverless/serverless", "/endpoints/churn/serverless"),
+    "/models": ("/models",),
+    "/models/{name}": ("/models/sklearn", "/models/nobody"),
+    "/jobs": ("/jobs",),
+    "/jobs/transform/{name}": ("/jobs/transform/scored", "/jobs/transform/nobody"),
+    "/jobs/recommendations/{name}": ("/jobs/recommendations/nobody",),
+    "/shadow": ("/shadow",),
+    "/shadow/{name}": ("/shadow/churn",),
+    "/costs": ("/costs",),
+    "/alarms": ("/alarms",),
+    "/dashboards": ("/dashboards",),
+    "/dashboards/{name}": ("/dashboards/all", "/dashboards/nobody"),
+    "/metrics": ("/metrics",),
+    "/logs": ("/logs",),
+    "/events": ("/events",),
+    "/audit": ("/audit",),
+    "/deploy": ("/deploy", "/deploy?endpoint=churn&model=sklearn"),
+}
+EVERY_PATH = [path for paths in PAGES.values() for path in paths]
+SIZES: Mapping[str, ViewportSize] = {
+    "laptop": {"width": 1280, "height": 800},
+    "phone": {"width": 390, "height": 844},
+}
+LOOKS = [(scheme, size) for scheme in ("light", "dark") for size in SIZES]
 
 
-def test_pages_of_other_kinds_come_and_are_accessible(visitor: Visitor, kinds: Deployed) -> None:
-    assert looked_at(visitor, MORE_PAGES) == {}
+def wrong_with(page: Page) -> list[str]:
+    """What the accessibility check finds that is serious, and whether the page is wider than its window."""
+    violations = Axe().run(page).response["violations"]
+    found = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in SERIOUS]
+    wide, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    return found + ([f"{wide} pixels wide, in {room}"] if wide > room else [])
+
+
+def looked_at(visitor: Visitor, paths: Sequence[str], sizes: Sequence[str] = ("laptop",)) -> dict[str, list[str]]:
+    """What is wrong with pages, by path and size. How long pages take: bench/console_pages.py."""
+    found = {}
+    for path in paths:
+        visitor.open(path)
+        for size in sizes:
+            visitor.page.set_viewport_size(SIZES[size])
+            if wrong := wrong_with(visitor.page):
+                found[f"{path or '/'} {size}"] = wrong
+    return found
+
+
+@pytest.fixture(scope="module")
+def everything(kinds: Deployed) -> Deployed:
+    """What pages show beside endpoints and jobs: a policy, alarms that ring and not, a dashboard of each widget."""
+    cloudwatch, scaling = boto3.client("cloudwatch"), boto3.client("application-autoscaling")
+    where: dict[str, Any] = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/churn/variant/sklearn",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**where, MinCapacity=1, MaxCapacity=2)
+    tracking = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    scaling.put_scaling_policy(
+        **where,
+        PolicyName="keep",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": 1e6,
+            "PredefinedMetricSpecification": tracking,
+            "DisableScaleIn": True,
+        },
+    )
+    for name, threshold in (("busy", 0.0), ("quiet", 1e9)):
+        cloudwatch.put_metric_alarm(
+            AlarmName=name,
+            Namespace="AWS/SageMaker",
+            MetricName="Invocations",
+            Dimensions=[{"Name": "EndpointName", "Value": "churn"}],
+            Statistic="Sum",
+            Period=60,
+            EvaluationPeriods=1,
+            Threshold=threshold,
+            ComparisonOperator="GreaterThanThreshold",
+        )
+    cloudwatch.put_dashboard(DashboardName="all", DashboardBody=json.dumps(BOARD))
+    return kinds
+
+
+def widget(kind: str, **properties: Any) -> dict[str, Any]:
+    return {"type": kind, "width": 12, "height": 6, "properties": {"region": "us-east-1", **properties}}
+
+
+ASKED = ["AWS/SageMaker", "Invocations", "EndpointName", "churn"]
+BOARD = {
+    "widgets": [
+        {"type": "text", "properties": {"markdown": "# Churn\n- **who** asks `it`\n\n[a runbook](https://example.com)"}},
+        widget("metric", metrics=[[*ASKED[:1], "NoSuchMetric"]], title="Nothing"),
+        widget("metric", metrics=[[{"expression": "SUM(nothing)", "id": "e1"}]], title="Wrong"),
+        widget("metric", metrics=[[*ASKED, {"stat": "Sum", "id": "m1"}], [{"expression": "m1 * 2", "label": "twice"}]]),
+        widget("metric", metrics=[[*ASKED, {"stat": "Sum"}]], view="singleValue", title="Asked"),
+        widget("metric", annotations={"alarms": ["arn:aws:cloudwatch:us-east-1:123456789012:alarm:busy"]}),
+        {"type": "alarm", "properties": {"alarms": ["arn:aws:cloudwatch:us-east-1:123456789012:alarm:busy"]}},
+        widget("log", query="SOURCE '/aws/sagemaker/Endpoints/churn' | fields @message | limit 3", title="Said"),
+        widget("log", query="SOURCE '/aws/sagemaker/Endpoints/churn' | no such command", title="Not a query"),
+        {"type": "custom", "properties": {"endpoint": "arn:aws:lambda:us-east-1:123456789012:function:f"}},
+    ]
+}
+
+
+def test_every_route_of_the_console_is_among_the_pages() -> None:
+    register(new_desk(Settings()))
+    assert set(Client.page_routes.values()) == set(PAGES)
+
+
+def test_every_page_is_accessible(
+    eyrie: RealEyrie, browser: Browser, key: dict[str, str], everything: Deployed
+) -> None:
+    """Each page in one of the four looks; `test_every_page_is_accessible_in_every_look` has them all."""
+    found = {}
+    for at, (scheme, size) in enumerate(LOOKS):
+        with visiting(eyrie, browser, key, SIZES[size], scheme) as visitor:
+            found |= looked_at(visitor, EVERY_PATH[at :: len(LOOKS)], (size,))
+    assert found == {}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible_in_every_look(
+    eyrie: RealEyrie, browser: Browser, key: dict[str, str], everything: Deployed, scheme: Any
+) -> None:
+    with visiting(eyrie, browser, key, SIZES["laptop"], scheme) as visitor:
+        assert looked_at(visitor, EVERY_PATH, tuple(SIZES)) == {}
+        visitor.page.goto(f"{visitor.url}/console/login")
+        assert wrong_with(visitor.page) == []
+
+
+def test_long_figures_make_no_page_wider_than_a_phone(
+    eyrie: RealEyrie, browser: Browser, key: dict[str, str], churn: Deployed
+) -> None:
+    with visiting(eyrie, browser, key, SIZES["phone"], "light") as visitor:
+        visitor.open()
+        written = "document.querySelectorAll('.figure dd').forEach((at) => { at.textContent = '>99.9 % · >99.9 %'; })"
+        assert visitor.page.evaluate(f"{written}, document.documentElement.scrollWidth") == SIZES["phone"]["width"]
+
+
+def test_one_can_choose_between_light_and_dark(visitor: Visitor) -> None:
+    visitor.open()
+    assert visitor.page.evaluate("document.documentElement.dataset.theme") == "light"
+    visitor.page.get_by_role("button", name="Light or dark").click()
+    visitor.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+
+
+def test_a_dashboard_shows_each_widget_or_why_not(visitor: Visitor, everything: Deployed) -> None:
+    visitor.open("/dashboards/all")
+    cards = visitor.page.locator(".widget")
+    expect(cards).to_have_count(len(BOARD["widgets"]))
+    expect(cards.nth(1)).to_contain_text("Nothing was measured")
+    expect(cards.nth(2).get_by_role("alert")).to_contain_text("e1")
+    expect(cards.nth(3).locator("svg")).to_contain_text("twice")
+    expect(cards.nth(4).locator(".figure")).to_contain_text("Invocations churn")
+    expect(cards.nth(5).locator("svg")).to_contain_text("busy")
+    expect(cards.nth(6)).to_contain_text("Invocations >")
+    expect(cards.nth(7).locator("td, th").first).to_be_visible()
+    expect(cards.nth(8).get_by_role("alert")).to_be_visible()
+    expect(cards.nth(9)).to_contain_text("not drawn here")
+    expect(visitor.page.locator(".trouble").get_by_role("alert")).to_have_count(0)
 
 
 def test_with_auth_off_everybody_is_in(browser: Browser, trained: Any) -> None:
