@@ -227,6 +227,24 @@ def test_what_was_cut_short_is_not_waited_for_once_a_client_ends_its_sending(tmp
     uvloop.run(main())
 
 
+def test_a_client_that_sends_no_more_is_not_worked_for_any_longer_than_its_limit() -> None:
+    async def main() -> None:
+        application, bound = Slow(), socket.create_server(("127.0.0.1", 0))
+        sweep = Sweep(asyncio.get_running_loop(), period_ms=20)
+        server = await listen(application, bound, Limits(half_closed_ms=60), sweep)
+        with socket.create_connection(bound.getsockname()) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(30):
+                while not application.waiting:
+                    await asyncio.sleep(0.01)
+            assert application.left == 0
+        await gone(server, 30)
+        assert application.left == 1
+        await server.close(100)
+
+    uvloop.run(main())
+
+
 @pytest.mark.parametrize("first", [socket.SHUT_WR, socket.SHUT_RDWR])
 def test_a_client_that_closes_while_it_is_worked_for_has_left(tmp_path: Path, first: int) -> None:
     async def main() -> None:

@@ -9,7 +9,7 @@ An `Application` hears of each request on a `Connection`, in this order:
                                replies at once (what the client still sends is read and dropped, within bounds).
     too_large(connection)  instead of body(): the body passed the limit of collect(); must reply (413).
     gone(connection)       the client left before its reply was complete: cancel what works on it, send nothing more.
-                           One that only ends its sending, its request being whole, has not left: it gets its reply.
+                           One that only ends its sending after a whole request is given some time for its reply.
     paused(connection), resumed(connection)    the client takes its reply too slowly / has caught up.
 
 and replies, at any later time but once a request, with one of
@@ -238,8 +238,7 @@ class Connection(asyncio.Protocol):
 
     def stream(self, raw: bool = False) -> None:
         """Hand the body over in pieces to `data`, then `end`; raw: as it is on the wire, chunk framing included, and
-        without answering
-        `Expect: 100-continue` (whoever gets the raw bytes does).
+        without answering `Expect: 100-continue` (whoever gets the raw bytes does).
         """
         self._mode = _RAW if raw else _STREAM
 
@@ -452,8 +451,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client will send no more. While what it sent whole is unanswered the connection stays for the answers,
-        unless it is seen to have closed its socket (over TCP that looks the same until something is written).
+        but not for long: over TCP a client that has closed its socket looks the same until something is written.
         """
+        self._since = self._sweep.now
         self._ended = (self._phase == _REPLY or bool(self._hold)) and not self._hung_up()
         return self._ended
 
@@ -866,7 +866,7 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         waited_ms = (now - self._since) * 1000
         phase = self._phase
-        if self._ended and phase == _REPLY and self._hung_up():
+        if self._ended and phase == _REPLY and (waited_ms > limits.half_closed_ms or self._hung_up()):
             self.abort()
         elif phase == _CLOSED or (self._writing_paused and phase != _LINGER):
             self._overdue_sending(now)

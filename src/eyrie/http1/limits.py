@@ -28,6 +28,7 @@ class Limits:
     body_step_bytes: int = 1_024  # a body that drips more slowly is not waited for
     collect_ms: int = 300_000  # of a collected body, from its head to its end: 408 beyond
     send_idle_ms: int = 60_000  # a client that takes no byte of its reply: cut
+    half_closed_ms: int = 5_000  # a client that sends no more and may have left: how long its reply is worked on
     linger_ms: int = 5_000  # after an early answer: how long what the client still sends is read and dropped
     linger_bytes: int = 67_108_864  # ... and how much of it
     write_buffer_bytes: int = 262_144  # of a reply waiting for the client; the application is told to pause beyond
