@@ -185,6 +185,15 @@ def test_what_was_not_measured_is_not_graded() -> None:
     assert ({grade.letter for grade in found.grades}, found.grade) == ({"-"}, "-")
 
 
+def test_more_throughput_than_the_cores_allow_is_no_merit() -> None:
+    assert FOUND.scalability is not None
+    for step_to_rps, expected in ((None, "-"), (FOUND.scalability.step_to_rps, "A")):
+        odd = replace(FOUND, scalability=replace(FOUND.scalability, kept=44.65, step_to_rps=step_to_rps))
+        (grade,) = [grade for grade in decide.graded(odd, None).grades if grade.measure == "scalability"]
+        assert grade.letter == expected
+        assert "which cannot be" in grade.why
+
+
 def test_two_assessments_are_compared_within_a_tolerance() -> None:
     before = assess_history.document(FOUND)
     same = decide.compared(before, before)

@@ -96,6 +96,7 @@ def test_a_container_that_never_answers_fails_the_creation_with_its_last_log_lin
         "The primary container for production variant A did not pass the ping health check. "
         "Please check CloudWatch logs for this endpoint."
     )
+    assert "It did not answer within 60 s: no answer." in reason  # with what the last ping saw
     assert "ValueError: this model does not load" in reason
     rig.run(10_000)
     assert rig.world.alive() == []

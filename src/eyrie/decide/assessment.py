@@ -32,6 +32,7 @@ SECONDS_SAME = 0.5  # and of times: what a poll and a scheduler may add
 TAIL_TIMES = (3.0, 5.0, 10.0, 20.0)  # p99 over p50 at 80 %: A, B, C, D
 BUDGET_USED = (0.1, 0.5, 1.0, 10.0)
 SCALE_KEPT = (0.9, 0.75, 0.5, 0.25)
+CREDIBLE = 1.5  # more than that of what the cores allow is no gain of more instances, but a bad measurement of fewer
 RECOVER_S = (5.0, 15.0, 30.0, 60.0)
 LOST = (0.0, 0.0001, 0.001, 0.01)
 
@@ -200,8 +201,12 @@ def _scalability(found: Scalability | None) -> Grade:
     parts, letters = [], []
     if found.kept is not None:
         most = max(scale.instances for scale in found.scales)
-        parts.append(f"{most} instances keep {found.kept:.0%} of what {found.cores} cores allow")
-        letters.append(letter(found.kept, SCALE_KEPT, least=True))
+        kept = f"{most} instances keep {found.kept:.0%} of what {found.cores} cores allow"
+        if found.kept <= CREDIBLE:
+            letters.append(letter(found.kept, SCALE_KEPT, least=True))
+        else:  # the first measurement was held up by something else
+            kept += ", which cannot be: no grade for that"
+        parts.append(kept)
     if found.step_to_rps is not None:
         back = (
             f"not back within {RECOVER_S[-1]:g} s" if found.restored_s is None else f"back after {found.restored_s:g} s"

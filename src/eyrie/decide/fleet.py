@@ -129,8 +129,10 @@ def _look_at_starting(draft: Draft, policy: Policy, instance: Instance, seen: Ob
             instance, InstanceState.READY, why, ready_ms=draft.now_ms, socket=seen.socket, isolation=seen.isolation
         )
     elif draft.now_ms - instance.started_ms >= limit_s * 1000:
-        text = _failure_text(draft, instance, f"It did not answer within {limit_s} s.")
-        _fail(draft, policy, instance, f"no 200 from /ping within the start-up limit of {limit_s} s", text, fatal=True)
+        last = f": {health.detail}" if health.detail else ""
+        text = _failure_text(draft, instance, f"It did not answer within {limit_s} s{last}.")
+        why = f"no 200 from /ping within the start-up limit of {limit_s} s{last}"
+        _fail(draft, policy, instance, why, text, fatal=True)
     else:
         draft.wake_at(instance.started_ms + limit_s * 1000)
 
