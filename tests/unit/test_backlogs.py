@@ -63,8 +63,8 @@ def test_an_update_does_not_change_the_kind_of_an_endpoint() -> None:
     now = replace(decide.create(KEY, "u", wish(("A", 1)), 1_000).endpoint, status=decide.EndpointStatus.IN_SERVICE)
     other = replace(wish(("A", 1)), asynchronous=AsyncRoute("s3://b/o"))
     with pytest.raises(KindChanged, match="has an AsyncInferenceConfig, and it is a real-time endpoint"):
-        decide.update(now, other, 2_000)
+        decide.update(now, decide.Update(other), 2_000)
     turned = replace(now, fleet=replace(now.fleet, asynchronous=AsyncRoute("s3://b/o")))
     with pytest.raises(KindChanged, match="has no AsyncInferenceConfig, and it is an asynchronous endpoint"):
-        decide.update(turned, wish(("A", 1)), 2_000)
-    assert decide.update(turned, other, 2_000).endpoint.deployment is not None
+        decide.update(turned, decide.Update(wish(("A", 1))), 2_000)
+    assert decide.update(turned, decide.Update(other), 2_000).endpoint.deployment is not None
