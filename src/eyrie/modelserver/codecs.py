@@ -128,22 +128,25 @@ def one_line(body: bytes, content_type: str) -> bytes | None:
     return line if line and b"\n" not in line and b"\r" not in line else None
 
 
-_MINUS_ZERO = re.compile(rb"-0(?![.eE\d])")
+_MINUS_ZERO = re.compile(rb"-0(?:[^.eE\d]|$)")
 
 
 def read_lines(lines: Sequence[bytes], shape: RowShape) -> Array | None:
     """Rows of plain decimal numbers, each of the model's width, in one go: a fifth of the time of `float`. None where
     anything is otherwise, for others to look at: what is read here is what `decode` reads.
     """
-    text = b"],[".join(lines)
-    if shape.text:
-        return None
-    if text.count(b"]") != len(lines) - 1 or b"\n" in text or b"\r" in text:
+    text = b"\n".join(lines)
+    return _read_text(text, shape) if text.count(b"\n") == len(lines) - 1 else None
+
+
+def _read_text(text: bytes, shape: RowShape) -> Array | None:
+    """The same for the lines of one text."""
+    if shape.text or b"]" in text or b"\r" in text:
         return None  # what JSON takes for something else than CSV does
-    if b"-0" in text and _MINUS_ZERO.search(text):  # nor has it one among its whole numbers
+    if _MINUS_ZERO.search(text):  # nor has it one among its whole numbers
         return None
     try:
-        rows = _numbers(b"[[%b]]" % text)
+        rows = _numbers(b"[[%b]]" % text.replace(b"\n", b"],["))
     except msgspec.DecodeError:
         return None
     widths = set(map(len, rows))
@@ -175,7 +178,7 @@ def _fast_csv(body: bytes, shape: RowShape) -> Rows | None:
     try:
         if b"\n" not in text:
             return [list(map(float, text.split(b",")))]
-        rows = read_lines(text.split(b"\n"), shape) if len(text) <= LINES_BYTES_MAX else None
+        rows = _read_text(text, shape) if len(text) <= LINES_BYTES_MAX else None
         if rows is not None:
             return rows
         if not text.isascii():  # NumPy's reader would take it for something else
