@@ -92,8 +92,8 @@ def serves(listener: socket.socket, host: str, port: int) -> bool:
 
 
 def bring_up(supervisor: Supervisor, gateways: int, survivors: list[Running], wait_s: float) -> None:
-    """Start every part; where some run already: new gateways first, then the old ones drain, then the rest is replaced,
-    side by side: each successor starts while the old process ends.
+    """Start every part; where some run already: new gateways first, then the old ones drain, then control and dispatch
+    are replaced side by side, each successor starting while the old process ends, and objects once both have ended.
 
     Raises CommandError where a part does not come up, unless an earlier Eyrie's endpoints are being served meanwhile.
     """
