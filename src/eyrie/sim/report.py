@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyrie.load.report import document_of
 from eyrie.sim.run import MINUTE_S, Run
 
 POINTS_MAX = 1200  # of a line in a drawing
@@ -113,14 +114,12 @@ def page(runs: Sequence[Run]) -> str:
     """One HTML page with everything inside: the comparison, the drawings, every action with its reason."""
     title = html.escape(f"Wind tunnel: {runs[0].experiment.traffic.name}")
     parts = [
-        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style>",
-        f"<main><h1>{title}</h1><p>Objective: {html.escape(str(runs[0].experiment.objective))}.</p>",
+        f"<p>Objective: {html.escape(str(runs[0].experiment.objective))}.</p>",
         _table(runs),
     ]
     for run in runs:
         parts += [f"<h2>{html.escape(run.policy)}</h2>", _capacity_drawing(run), _latency_drawing(run), _actions(run)]
-    return "\n".join([*parts, "</main>"])
+    return document_of(title, _STYLE, parts)
 
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:62em;color:#1f2328}
